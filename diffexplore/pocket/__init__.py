@@ -1,0 +1,33 @@
+"""The pocket model: a small real Stable Diffusion that ships with the package, and the picture world it learned from.
+
+`scenes` draws the world, `train` trains on it, ``weights/`` holds the result, ``MODEL_CARD.md`` says what it can do.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+EXAMPLES = Path(__file__).with_name("examples")
+
+
+def examples() -> list[str]:
+    """Names of the composed pictures that ship with the package; each name is the picture's caption."""
+    return sorted(path.stem.replace("_", " ") for path in EXAMPLES.glob("*.png"))
+
+
+def example(name: str) -> Image:
+    """A composed picture of the world the pocket model learned from: 64x64 RGB.
+
+    Raises:
+        ValueError: there is no picture of that name; the message lists those there are.
+    """
+    from PIL import Image
+
+    path = EXAMPLES / f"{name.replace(' ', '_')}.png"
+    if name not in examples():
+        raise ValueError(f"there is no example called {name!r}; there are: {', '.join(examples())}")
+    return Image.open(path).convert("RGB")

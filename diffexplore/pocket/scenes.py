@@ -1,0 +1,683 @@
+"""The picture world of the pocket model: captioned 64x64 pictures composed by code.
+
+A *scene* names what is in a picture (subject, colour, setting, light, style, size, side, qualities). `draw` paints it,
+`caption` says it in plain English, and both depend on nothing but the scene and a random generator, so one seed
+rebuilds every picture and every caption.
+
+Subjects are MIT-licensed 3-D emoji (npm package ``@lobehub/fluent-emoji-3d``, after Microsoft's Fluent Emoji); skies,
+ground, mountains, houses and stars are drawn here. Pictures are painted at twice their size and halved at the end,
+which is what gives smooth edges.
+
+Some pairs (subject with setting, with colour, with style) are *held out*: they are never drawn for training, so that
+a trained model can be asked whether it composes what it has only seen apart.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+SIZE = 64
+"""Side of a finished picture in pixels."""
+
+_BIG = 2 * SIZE
+
+# name -> (emoji code point, category, other words for it)
+SUBJECTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "fox": ("1f98a", "animal", ()),
+    "cat": ("1f408", "animal", ("kitten",)),
+    "dog": ("1f415", "animal", ("puppy",)),
+    "rabbit": ("1f407", "animal", ("bunny",)),
+    "horse": ("1f40e", "animal", ("pony",)),
+    "cow": ("1f404", "animal", ()),
+    "pig": ("1f416", "animal", ("piglet",)),
+    "sheep": ("1f411", "animal", ("lamb",)),
+    "elephant": ("1f418", "animal", ()),
+    "penguin": ("1f427", "bird", ()),
+    "owl": ("1f989", "bird", ()),
+    "duck": ("1f986", "bird", ()),
+    "chick": ("1f424", "bird", ("baby chicken",)),
+    "flamingo": ("1f9a9", "bird", ()),
+    "parrot": ("1f99c", "bird", ()),
+    "frog": ("1f438", "animal", ("toad",)),
+    "turtle": ("1f422", "animal", ("tortoise",)),
+    "fish": ("1f41f", "animal", ()),
+    "whale": ("1f433", "animal", ()),
+    "octopus": ("1f419", "animal", ("squid",)),
+    "crab": ("1f980", "animal", ()),
+    "butterfly": ("1f98b", "insect", ()),
+    "bee": ("1f41d", "insect", ("bumblebee",)),
+    "ladybug": ("1f41e", "insect", ("beetle",)),
+    "snail": ("1f40c", "animal", ()),
+    "dinosaur": ("1f996", "animal", ("t-rex",)),
+    "lion": ("1f981", "animal", ()),
+    "tiger": ("1f405", "animal", ()),
+    "bear": ("1f43b", "animal", ()),
+    "panda": ("1f43c", "animal", ("panda bear",)),
+    "monkey": ("1f412", "animal", ("ape",)),
+    "giraffe": ("1f992", "animal", ()),
+    "zebra": ("1f993", "animal", ()),
+    "camel": ("1f42a", "animal", ()),
+    "car": ("1f697", "vehicle", ("automobile",)),
+    "bus": ("1f68c", "vehicle", ()),
+    "train": ("1f682", "vehicle", ("locomotive",)),
+    "bicycle": ("1f6b2", "vehicle", ("bike",)),
+    "rocket": ("1f680", "vehicle", ("spaceship",)),
+    "airplane": ("2708-fe0f", "vehicle", ("plane",)),
+    "helicopter": ("1f681", "vehicle", ()),
+    "sailboat": ("26f5", "vehicle", ("boat", "sailing boat")),
+    "tractor": ("1f69c", "vehicle", ()),
+    "castle": ("1f3f0", "building", ()),
+    "house": ("1f3e0", "building", ("cottage", "home")),
+    "tent": ("26fa", "building", ()),
+    "tree": ("1f333", "plant", ("oak",)),
+    "cactus": ("1f335", "plant", ()),
+    "mushroom": ("1f344", "plant", ("toadstool",)),
+    "sunflower": ("1f33b", "flower", ()),
+    "tulip": ("1f337", "flower", ()),
+    "apple": ("1f34e", "fruit", ()),
+    "banana": ("1f34c", "fruit", ()),
+    "strawberry": ("1f353", "fruit", ()),
+    "pineapple": ("1f34d", "fruit", ()),
+    "pizza": ("1f355", "food", ("slice of pizza",)),
+    "burger": ("1f354", "food", ("hamburger",)),
+    "cake": ("1f382", "food", ("birthday cake",)),
+    "ice cream": ("1f366", "food", ("ice cream cone",)),
+    "donut": ("1f369", "food", ("doughnut",)),
+    "robot": ("1f916", "toy", ("android",)),
+    "ghost": ("1f47b", "creature", ("spirit",)),
+    "snowman": ("26c4", "creature", ()),
+    "teddy bear": ("1f9f8", "toy", ("teddy", "plush bear")),
+    "balloon": ("1f388", "toy", ()),
+    "umbrella": ("2602-fe0f", "thing", ("parasol",)),
+    "guitar": ("1f3b8", "thing", ("electric guitar",)),
+    "crown": ("1f451", "thing", ()),
+    "gift": ("1f381", "thing", ("present", "gift box")),
+    "ball": ("26bd", "toy", ("football", "soccer ball")),
+    "alien": ("1f47d", "creature", ("extraterrestrial",)),
+    "pumpkin": ("1f383", "food", ("jack-o-lantern",)),
+}
+
+# name -> (paint in 0..255, other words)
+COLOURS: dict[str, tuple[tuple[int, int, int], tuple[str, ...]]] = {
+    "red": ((225, 30, 35), ("crimson", "scarlet")),
+    "orange": ((250, 130, 20), ()),
+    "yellow": ((250, 215, 30), ()),
+    "green": ((45, 175, 60), ("emerald",)),
+    "blue": ((35, 95, 235), ("azure",)),
+    "purple": ((140, 50, 200), ("violet",)),
+    "pink": ((250, 120, 185), ("magenta",)),
+    "black": ((38, 38, 44), ("dark",)),
+    "white": ((243, 243, 246), ("pale",)),
+}
+
+SETTINGS: dict[str, tuple[str, ...]] = {
+    "snow": ("in the snow", "in a snowy field", "on a snowy hill", "in winter", "in deep snow"),
+    "meadow": ("in a meadow", "in a green field", "on the grass", "in a grassy meadow", "on a lawn"),
+    "forest": ("in a forest", "in the woods", "among the trees", "in front of pine trees"),
+    "desert": ("in the desert", "on the sand dunes", "in a sandy desert", "on the sand"),
+    "mountains": ("in the mountains", "on a mountain", "in front of the mountains", "among rocky peaks"),
+    "sea": ("by the sea", "at the ocean", "at the seaside", "by the water", "on the waves"),
+    "city": ("in a city", "in the city", "in town", "among tall buildings", "downtown", "on a street"),
+    "space": ("in space", "in outer space", "among the stars", "in the galaxy", "between planets"),
+}
+
+LIGHTS: dict[str, tuple[str, ...]] = {
+    "noon": ("at noon", "in daylight", "on a sunny day", "at midday", "under a blue sky", "on a clear day"),
+    "dawn": ("at dawn", "at sunrise", "in the early morning", "in pink morning light"),
+    "golden hour": ("at golden hour", "at sunset", "at dusk", "in the evening", "in warm evening light"),
+    "night": ("at night", "under the moon", "in the moonlight", "at midnight", "in the dark"),
+}
+
+STYLES: dict[str, tuple[str, ...]] = {
+    "render": ("a 3d render of", "a photo of", "a picture of", "an image of"),
+    "flat": ("a flat drawing of", "a cartoon of", "an illustration of", "a drawing of"),
+    "silhouette": ("a silhouette of", "the silhouette of", "a dark silhouette of", "the shadow of"),
+    "line": ("a line drawing of", "a sketch of", "a pencil sketch of", "an outline of"),
+}
+
+QUALITIES: dict[str, tuple[str, ...]] = {
+    "blurry": ("blurry", "blurred", "out of focus"),
+    "noisy": ("noisy", "grainy"),
+    "pixelated": ("pixelated", "blocky"),
+    "low contrast": ("low contrast", "washed out", "faded"),
+}
+_BAD = ("low quality", "bad quality", "worst quality")
+_GOOD = ("high quality", "best quality", "sharp", "detailed", "in focus", "sharp and clean")
+
+SIDES: dict[str, tuple[str, ...]] = {
+    "left": ("on the left", "on the left side"),
+    "right": ("on the right", "on the right side"),
+    "centre": ("in the middle", "in the centre", "in the center"),
+}
+
+SCALES: dict[str, tuple[str, ...]] = {
+    "small": ("small", "tiny", "little"),
+    "medium": ("",),
+    "large": ("large", "big", "huge", "giant"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """What is in one picture. `colour` None is the subject's own; `setting` None is a plain background."""
+
+    subject: str
+    colour: str | None = None
+    setting: str | None = "meadow"
+    light: str | None = "noon"
+    style: str = "render"
+    scale: str = "medium"
+    side: str = "centre"
+    quality: str | None = None
+    backdrop: str | None = None
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """The attributes a viewer could read off the picture: name -> value, undecidable ones left out."""
+        out = {"subject": self.subject, "style": self.style, "quality": self.quality or "clean"}
+        if self.colour and self.style in ("render", "flat"):
+            out["colour"] = self.colour
+        if self.setting:
+            out["setting"] = self.setting
+            if self.setting != "space" and self.style != "line":
+                out["light"] = str(self.light)
+        return out
+
+
+def held_out(scene: Scene) -> bool:
+    """Whether a scene pairs things that training never shows together.
+
+    Each subject misses one setting and one colour, and every second subject one of the drawn styles.
+    """
+    i = list(SUBJECTS).index(scene.subject)
+    settings, colours, styles = list(SETTINGS), list(COLOURS), [s for s in STYLES if s != "render"]
+    return (
+        scene.setting == settings[(3 * i + 5) % len(settings)]
+        or scene.colour == colours[(4 * i + 4) % len(colours)]
+        or (i % 2 == 1 and scene.style == styles[(i // 2) % len(styles)])
+    )
+
+
+def sample_scene(rng: np.random.Generator, *, holdout: bool = False, clean: bool = False) -> Scene:
+    """A random scene: from the held-out pairs if `holdout`, never from them otherwise; undegraded if `clean`."""
+    while True:
+        scene = _any_scene(rng, clean)
+        if held_out(scene) == holdout:
+            return scene
+
+
+def _any_scene(rng: np.random.Generator, clean: bool) -> Scene:
+    subject = _pick(rng, SUBJECTS)
+    style = str(rng.choice(list(STYLES), p=[0.70, 0.12, 0.09, 0.09]))
+    colour = _pick(rng, COLOURS) if style in ("render", "flat") and rng.random() < 0.38 else None
+    plain = rng.random() < 0.10 and style != "line"
+    setting = None if plain else _pick(rng, SETTINGS)
+    backdrop = _pick(rng, [c for c in COLOURS if c != colour and (c != "black" or style != "silhouette")])
+    return Scene(
+        subject=subject,
+        colour=colour,
+        setting=setting,
+        light=None if plain or setting == "space" else _pick(rng, LIGHTS),
+        style=style,
+        scale=str(rng.choice(list(SCALES), p=[0.10, 0.75, 0.15])),
+        side=str(rng.choice(list(SIDES), p=[0.08, 0.08, 0.84])),
+        quality=_pick(rng, QUALITIES) if not clean and rng.random() < 0.15 else None,
+        backdrop=backdrop if plain else None,
+    )
+
+
+def _pick(rng: np.random.Generator, names) -> str:
+    names = list(names)
+    return str(names[int(rng.integers(len(names)))])
+
+
+# --- words ---------------------------------------------------------------------------------------------------------
+
+
+def caption(scene: Scene, rng: np.random.Generator) -> str:
+    """One of many ways to say a scene in plain English, sometimes leaving parts unsaid.
+
+    What is unusual is always said (a degraded quality, a drawn style, a paint, a plain background), since a model
+    cannot guess it; what is ordinary (light, setting, size) may go unsaid, which is what makes a vague prompt vague.
+    """
+    _, category, synonyms = SUBJECTS[scene.subject]
+    noun = scene.subject
+    if synonyms and rng.random() < 0.25:
+        noun = _pick(rng, synonyms)
+    elif rng.random() < 0.04 and category != "thing":
+        noun = category
+    words = []
+    if scene.scale != "medium" and rng.random() < 0.85:
+        words.append(_pick(rng, SCALES[scene.scale]))
+    if scene.colour:
+        other = COLOURS[scene.colour][1]
+        words.append(_pick(rng, other) if other and rng.random() < 0.15 else scene.colour)
+    phrase = " ".join([*words, noun])
+    roll = rng.random()
+    if roll < 0.80:
+        phrase = f"{_article(phrase)} {phrase}"
+    elif roll < 0.88:
+        phrase = f"the {phrase}"
+    adjective = ""
+    tail: list[str] = []
+    if scene.quality:
+        word = _pick(rng, QUALITIES[scene.quality])
+        if rng.random() < 0.35:
+            adjective = word
+        else:
+            tail.append(word)
+        if rng.random() < 0.5:
+            tail.append(_pick(rng, _BAD))
+    elif rng.random() < 0.12:
+        tail.append(_pick(rng, _GOOD))
+    if scene.style != "render" or rng.random() < 0.18 or adjective:
+        lead = _pick(rng, STYLES[scene.style])
+        if adjective:
+            rest = lead.split(" ", 1)[1]
+            lead = f"{_article(adjective)} {adjective} {rest}"
+        phrase = f"{lead} {phrase}"
+    places: list[str] = []
+    if scene.setting and (rng.random() < 0.93):
+        words_for = SETTINGS[scene.setting]
+        places.append(words_for[0] if rng.random() < 0.5 else _pick(rng, words_for))
+    if scene.light and scene.style != "line" and rng.random() < 0.85:
+        words_for = LIGHTS[scene.light]
+        places.append(words_for[0] if rng.random() < 0.5 else _pick(rng, words_for))
+    if scene.backdrop:
+        places.append(f"on {_article(scene.backdrop)} {scene.backdrop} background")
+    if scene.side != "centre" or rng.random() < 0.04:
+        side = _pick(rng, SIDES[scene.side])
+        if rng.random() < 0.5:
+            places.insert(0, side)
+        else:
+            tail.insert(0, side)
+    if len(places) > 1 and rng.random() < 0.2:
+        places.reverse()
+    text = " ".join([phrase, *places])
+    return ", ".join([text, *tail])
+
+
+def _article(phrase: str) -> str:
+    return "an" if phrase[0] in "aeiou" else "a"
+
+
+# Words people put in prompts that name nothing drawn here. Some captions carry one, so that a model learns to pass over
+# what it does not know instead of being thrown by it.
+FILLERS = (
+    "beautiful", "nice", "lovely", "cute", "pretty", "amazing", "majestic", "professional", "realistic", "happy",
+    "masterpiece", "artistic", "very", "really", "4k", "hd", "trending", "award winning", "vivid", "fluffy", "old",
+    "young", "fast", "magic", "great", "please", "some", "with", "and", "of", "photorealistic", "stunning",
+)  # fmt: skip
+
+
+def with_filler(text: str, rng: np.random.Generator) -> str:
+    """A caption with one or two meaningless words put in: a filler, or letters that are no word at all."""
+    words = text.split()
+    for _ in range(int(rng.integers(1, 3))):
+        if rng.random() < 0.5:
+            new = _pick(rng, FILLERS)
+        else:
+            letters = rng.choice(list("etaoinshrdlcumwfgypbvkjxqz"), int(rng.integers(3, 9)))
+            new = "".join(letters)
+        words.insert(int(rng.integers(len(words) + 1)), new)
+    return " ".join(words)
+
+
+def vocabulary() -> list[str]:
+    """Every word a caption can contain, sorted."""
+    phrases = [*SUBJECTS, *COLOURS, *_BAD, *_GOOD, "a", "an", "the", "on", "background"]
+    for _, category, synonyms in SUBJECTS.values():
+        phrases += [category, *synonyms]
+    phrases += [word for _, words in COLOURS.values() for word in words]
+    for table in (SETTINGS, LIGHTS, STYLES, QUALITIES, SIDES, SCALES):
+        phrases += [phrase for words in table.values() for phrase in words]
+    return sorted({word for phrase in phrases for word in phrase.split()})
+
+
+# --- art -----------------------------------------------------------------------------------------------------------
+
+
+class Art:
+    """The subjects' cut-outs, read from an unpacked ``@lobehub/fluent-emoji-3d`` package.
+
+    Args:
+        folder: the package folder (it holds ``assets/*.webp``, 256 px RGBA).
+
+    Raises:
+        FileNotFoundError: the folder lacks a subject, named with the command that fetches it.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        missing = [name for name in SUBJECTS if not self._path(name).is_file()]
+        if missing:
+            raise FileNotFoundError(
+                f"{self.folder} holds no picture of {missing[0]!r} ({len(missing)} missing); "
+                "fetch it with: npm pack @lobehub/fluent-emoji-3d && tar xzf lobehub-fluent-emoji-3d-*.tgz"
+            )
+        self.cutout = functools.lru_cache(maxsize=None)(self._cutout)
+
+    def _path(self, subject: str) -> Path:
+        return self.folder / "assets" / f"{SUBJECTS[subject][0]}.webp"
+
+    def _cutout(self, subject: str) -> Image.Image:
+        """The subject, cropped to its own outline, RGBA, longest side 128 px."""
+        picture = Image.open(self._path(subject)).convert("RGBA")
+        picture = picture.crop(picture.getchannel("A").point(lambda a: 255 * (a > 8)).getbbox())
+        picture.thumbnail((_BIG, _BIG), Image.Resampling.LANCZOS)
+        return picture
+
+
+# --- paint ---------------------------------------------------------------------------------------------------------
+
+_SKIES = {  # top, horizon
+    "noon": ((70, 150, 240), (190, 225, 250)),
+    "dawn": ((120, 110, 190), (255, 190, 185)),
+    "golden hour": ((240, 130, 50), (255, 215, 120)),
+    "night": ((8, 12, 40), (35, 45, 95)),
+}
+_TINT = {  # how light colours everything it falls on
+    "noon": (1.0, 1.0, 1.0),
+    "dawn": (0.93, 0.82, 0.90),
+    "golden hour": (1.0, 0.82, 0.60),
+    "night": (0.42, 0.46, 0.66),
+}
+_GROUND = {
+    "snow": ((246, 249, 253), (208, 222, 240)),
+    "meadow": ((120, 200, 70), (60, 140, 45)),
+    "forest": ((84, 128, 58), (45, 84, 40)),
+    "desert": ((240, 208, 140), (214, 170, 98)),
+    "mountains": ((136, 140, 120), (98, 104, 92)),
+    "sea": ((40, 120, 190), (15, 70, 140)),
+    "city": ((128, 130, 138), (84, 86, 96)),
+}
+
+
+def draw(scene: Scene, art: Art, rng: np.random.Generator) -> np.ndarray:
+    """Paint a scene: an array of shape (64, 64, 3), uint8 RGB. Equal scenes and generators give equal pictures."""
+    sky = _backdrop(scene, rng) if scene.setting is None else _scenery(scene, rng)
+    cutout = _subject(scene, art, rng)
+    picture = _place(scene, sky, cutout, rng)
+    if scene.style == "line":
+        picture = _line_drawing(picture)
+    small = picture.resize((SIZE, SIZE), Image.Resampling.BOX)
+    return _degrade(np.asarray(small), scene.quality, rng)
+
+
+def _backdrop(scene: Scene, rng: np.random.Generator) -> Image.Image:
+    colour = np.array(COLOURS[str(scene.backdrop)][0], np.float32) + rng.normal(0, 4, 3)
+    shade = np.linspace(1.04, 0.94, _BIG, dtype=np.float32)[:, None, None]
+    flat = np.broadcast_to(colour * shade, (_BIG, _BIG, 3))
+    return Image.fromarray(np.clip(flat, 0, 255).astype(np.uint8))
+
+
+def _gradient(top, bottom, height: int, *, bands: int = 0) -> np.ndarray:
+    """A vertical gradient (height, 128, 3) float32; in `bands` equal steps if given, as a flat drawing has it."""
+    t = np.linspace(0, 1, max(height, 1), dtype=np.float32)
+    if bands:
+        t = (np.floor(t * bands) / max(bands - 1, 1)).clip(0, 1)
+    row = np.asarray(top, np.float32) + t[:, None] * (np.asarray(bottom, np.float32) - np.asarray(top, np.float32))
+    return np.broadcast_to(row[:, None], (len(t), _BIG, 3))
+
+
+def _tinted(colour, light: str | None, factor: float = 1.0) -> tuple[int, int, int]:
+    tint = _TINT[light or "noon"]
+    red, green, blue = (int(min(255, max(0, c * t * factor))) for c, t in zip(colour, tint, strict=True))
+    return red, green, blue
+
+
+def _scenery(scene: Scene, rng: np.random.Generator) -> Image.Image:
+    if scene.setting == "space":
+        return _space(rng)
+    light, setting = str(scene.light), str(scene.setting)
+    bands = 3 if scene.style == "flat" else 0
+    horizon = int(_BIG * rng.uniform(0.60, 0.70))
+    canvas = np.empty((_BIG, _BIG, 3), np.float32)
+    canvas[:horizon] = _gradient(*_SKIES[light], horizon, bands=bands)
+    near, far = _GROUND[setting]
+    ground = _gradient(near, far, _BIG - horizon, bands=bands) * np.asarray(_TINT[light], np.float32)
+    canvas[horizon:] = ground
+    picture = Image.fromarray(np.clip(canvas, 0, 255).astype(np.uint8))
+    pen = ImageDraw.Draw(picture)
+    _heavens(picture, pen, light, horizon, rng)
+    _FEATURES[setting](pen, light, horizon, rng)
+    return picture
+
+
+def _heavens(picture: Image.Image, pen: ImageDraw.ImageDraw, light: str, horizon: int, rng) -> None:
+    x = rng.uniform(0.12, 0.88) * _BIG
+    if light == "night":
+        for _ in range(14):
+            sx, sy = rng.uniform(0, _BIG), rng.uniform(0, horizon * 0.9)
+            pen.ellipse((sx - 1, sy - 1, sx + 1, sy + 1), fill=(225, 228, 245))
+        y, r = rng.uniform(0.10, 0.22) * _BIG, 9
+        pen.ellipse((x - r, y - r, x + r, y + r), fill=(240, 238, 210))
+        pen.ellipse((x - r + 6, y - r - 2, x + r + 6, y + r - 2), fill=picture.getpixel((2, int(y))))
+        return
+    if light == "noon":
+        y, r, disc, halo = rng.uniform(0.10, 0.20) * _BIG, 9, (255, 245, 170), (225, 235, 225)
+    elif light == "dawn":
+        y, r, disc, halo = horizon - 10, 11, (255, 240, 215), (255, 210, 195)
+    else:
+        y, r, disc, halo = horizon - 16, 14, (255, 245, 190), (255, 220, 130)
+    pen.ellipse((x - r - 4, y - r - 4, x + r + 4, y + r + 4), fill=halo)
+    pen.ellipse((x - r, y - r, x + r, y + r), fill=disc)
+    if light == "noon" or rng.random() < 0.4:
+        cloud = {"noon": (255, 255, 255), "dawn": (255, 215, 215), "golden hour": (255, 200, 120)}[light]
+        for _ in range(int(rng.integers(1, 3))):
+            cx, cy = rng.uniform(0, _BIG), rng.uniform(0.08, 0.38) * _BIG
+            for dx, dy, w in ((-11, 2, 9), (0, -2, 12), (11, 2, 9)):
+                pen.ellipse((cx + dx - w, cy + dy - w * 0.5, cx + dx + w, cy + dy + w * 0.5), fill=cloud)
+
+
+def _ridge(rng, base: float, height: float, waves: float) -> list[tuple[float, float]]:
+    """A smooth skyline from left to right as points, `height` above `base` at most."""
+    x = np.linspace(0, _BIG, 17)
+    phase = rng.uniform(0, 6.28, 2)
+    y = 0.6 * np.sin(x / _BIG * waves * 6.28 + phase[0]) + 0.4 * np.sin(x / _BIG * waves * 11 + phase[1])
+    return [(float(a), float(base - height * (0.5 + 0.5 * b))) for a, b in zip(x, y, strict=True)]
+
+
+def _fill_below(pen, ridge, bottom: float, colour) -> None:
+    pen.polygon([*ridge, (_BIG, bottom), (0, bottom)], fill=colour)
+
+
+def _snow(pen, light, horizon, rng) -> None:
+    _fill_below(pen, _ridge(rng, horizon + 2, 16, 1), horizon + 4, _tinted((214, 226, 243), light))
+    for _ in range(2):
+        _pine(pen, rng.uniform(4, _BIG - 4), horizon + rng.uniform(-2, 4), rng.uniform(18, 28), light, (60, 110, 95), snowy=True)
+    for _ in range(22):
+        x, y = rng.uniform(0, _BIG), rng.uniform(0, _BIG * 0.75)
+        pen.ellipse((x - 1.4, y - 1.4, x + 1.4, y + 1.4), fill=_tinted((255, 255, 255), light, 1.25))
+
+
+def _meadow(pen, light, horizon, rng) -> None:
+    _fill_below(pen, _ridge(rng, horizon + 2, 18, 0.8), horizon + 4, _tinted((92, 170, 62), light))
+    for _ in range(14):
+        x, y = rng.uniform(0, _BIG), rng.uniform(horizon + 6, _BIG - 2)
+        paint = [(250, 230, 80), (250, 250, 250), (240, 110, 140)][int(rng.integers(3))]
+        pen.ellipse((x - 1.6, y - 1.6, x + 1.6, y + 1.6), fill=_tinted(paint, light))
+
+
+def _pine(pen, x, base, height, light, colour, *, snowy: bool = False) -> None:
+    pen.rectangle((x - 1.5, base - 3, x + 1.5, base + 3), fill=_tinted((95, 65, 45), light))
+    for k in range(3):
+        y = base - k * height * 0.26
+        w = height * (0.36 - 0.08 * k)
+        shade = _tinted((225, 235, 245) if snowy and k == 2 else colour, light, 0.9 + 0.12 * k)
+        pen.polygon([(x - w, y), (x + w, y), (x, y - height * 0.48)], fill=shade)
+
+
+def _forest(pen, light, horizon, rng) -> None:
+    for row, (count, shade) in enumerate(((10, 0.75), (7, 1.0))):
+        xs = (np.arange(count) + rng.uniform(0.2, 0.8, count)) * _BIG / count
+        for x in xs:
+            colour = (34 * shade, 98 * shade, 52 * shade)
+            _pine(pen, float(x), horizon + 2 + 4 * row, rng.uniform(40, 62), light, colour)
+
+
+def _desert(pen, light, horizon, rng) -> None:
+    _fill_below(pen, _ridge(rng, horizon + 3, 20, 0.7), horizon + 4, _tinted((224, 184, 112), light))
+    _fill_below(pen, _ridge(rng, horizon + 24, 12, 0.6), _BIG, _tinted((236, 198, 126), light))
+
+
+def _mountains(pen, light, horizon, rng) -> None:
+    centres = (np.arange(4) + rng.uniform(0.1, 0.9, 4)) * _BIG / 4
+    for k, cx in enumerate(centres[rng.permutation(4)]):
+        h, w = rng.uniform(34, 58), rng.uniform(30, 44)
+        stone = _tinted((112, 116, 134), light, 0.82 + 0.1 * k)
+        top = (cx, horizon - h)
+        pen.polygon([(cx - w, horizon + 2), top, (cx + w, horizon + 2)], fill=stone)
+        cap = 0.34
+        pen.polygon(
+            [(cx - w * cap, horizon - h * (1 - cap)), top, (cx + w * cap, horizon - h * (1 - cap)),
+             (cx + w * 0.1, horizon - h * 0.58), (cx - w * 0.1, horizon - h * 0.7)],
+            fill=_tinted((246, 248, 252), light),
+        )
+
+
+def _sea(pen, light, horizon, rng) -> None:
+    for _ in range(12):
+        x, y = rng.uniform(-6, _BIG), rng.uniform(horizon + 3, _BIG - 2)
+        pen.arc((x, y - 3, x + 18, y + 3), 200, 340, fill=_tinted((170, 215, 245), light), width=2)
+
+
+def _city(pen, light, horizon, rng) -> None:
+    x = -rng.uniform(0, 10)
+    while x < _BIG:
+        w, h = rng.uniform(14, 26), rng.uniform(26, 70)
+        wall = [(150, 155, 172), (176, 140, 128), (128, 138, 156), (186, 176, 160)][int(rng.integers(4))]
+        pen.rectangle((x, horizon - h, x + w, horizon + 2), fill=_tinted(wall, light, 0.9))
+        for wx in np.arange(x + 3, x + w - 4, 6):
+            for wy in np.arange(horizon - h + 4, horizon - 5, 8):
+                lit = rng.random() < 0.55
+                glass = (255, 222, 120) if light == "night" and lit else _tinted((205, 226, 240), light, 0.95)
+                if light == "night" and not lit:
+                    glass = (28, 32, 55)
+                pen.rectangle((wx, wy, wx + 2.5, wy + 3.5), fill=glass)
+        x += w + rng.uniform(0, 3)
+    y = _BIG - 8
+    for k in range(4):
+        pen.rectangle((k * 36 + 4, y, k * 36 + 22, y + 2), fill=_tinted((235, 230, 200), light))
+
+
+_FEATURES = {
+    "snow": _snow, "meadow": _meadow, "forest": _forest, "desert": _desert,
+    "mountains": _mountains, "sea": _sea, "city": _city,
+}  # fmt: skip
+
+
+def _space(rng: np.random.Generator) -> Image.Image:
+    y, x = np.mgrid[0:_BIG, 0:_BIG].astype(np.float32) / _BIG
+    cx, cy, angle = rng.uniform(0.2, 0.8), rng.uniform(0.2, 0.8), rng.uniform(0, 3.14)
+    band = np.exp(-((((x - cx) * np.sin(angle) - (y - cy) * np.cos(angle)) / 0.22) ** 2))[..., None]
+    glow = np.array([[110, 50, 150], [40, 70, 160], [150, 50, 110]], np.float32)[int(rng.integers(3))]
+    picture = Image.fromarray((np.array([14, 10, 34], np.float32) + band * glow * 0.75).astype(np.uint8))
+    pen = ImageDraw.Draw(picture)
+    for _ in range(40):
+        sx, sy, r = rng.uniform(0, _BIG), rng.uniform(0, _BIG), rng.uniform(0.6, 1.5)
+        pen.ellipse((sx - r, sy - r, sx + r, sy + r), fill=(240, 240, 255))
+    px, py, r = rng.uniform(0.08, 0.92) * _BIG, rng.choice([0.16, 0.84]) * _BIG, rng.uniform(12, 19)
+    paint = [(225, 150, 90), (110, 170, 220), (200, 110, 120), (150, 200, 160)][int(rng.integers(4))]
+    pen.ellipse((px - r, py - r, px + r, py + r), fill=paint)
+    pen.ellipse((px - r * 0.7, py - r * 0.8, px + r * 0.4, py + r * 0.3), fill=tuple(min(255, c + 28) for c in paint))
+    pen.arc((px - r * 1.7, py - r * 0.5, px + r * 1.7, py + r * 0.5), 0, 360, fill=(235, 220, 190), width=2)
+    return picture
+
+
+def _subject(scene: Scene, art: Art, rng: np.random.Generator) -> Image.Image:
+    side = {"small": rng.uniform(0.36, 0.44), "medium": rng.uniform(0.58, 0.70), "large": rng.uniform(0.82, 0.94)}
+    cutout = art.cutout(scene.subject)
+    scale = side[scene.scale] * _BIG / max(cutout.size)
+    cutout = cutout.resize(tuple(max(1, round(n * scale)) for n in cutout.size), Image.Resampling.BILINEAR)  # type: ignore[arg-type]
+    if rng.random() < 0.5:
+        cutout = cutout.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    pixels = np.asarray(cutout).astype(np.float32)
+    rgb, alpha = pixels[..., :3], pixels[..., 3:]
+    if scene.colour:
+        rgb = _paint(rgb, scene.colour)
+    if scene.style == "silhouette":
+        rgb = np.full_like(rgb, 16)
+    elif scene.style == "flat":
+        rgb = np.round(rgb / 64) * 64
+    if scene.light and scene.style != "silhouette":
+        tint = np.asarray(_TINT[scene.light], np.float32)
+        # A lit subject keeps more of its own colour than the ground does: it is what the picture is about.
+        rgb = rgb * (0.45 + 0.55 * tint)
+    out = Image.fromarray(np.clip(np.concatenate([rgb, alpha], -1), 0, 255).astype(np.uint8), "RGBA")
+    if scene.style == "flat":
+        out = _outlined(out)
+    return out
+
+
+def _paint(rgb: np.ndarray, colour: str) -> np.ndarray:
+    """Dye a cut-out: darks stay dark (eyes, wheels), lights stay light, all between takes the colour."""
+    paint = np.asarray(COLOURS[colour][0], np.float32)
+    luma = (rgb @ np.array([0.299, 0.587, 0.114], np.float32) / 255)[..., None]
+    if colour == "white":
+        return 255 * np.clip(0.34 + 0.75 * luma, 0, 1) * (paint / 255)
+    if colour == "black":
+        return 20 + 95 * luma**1.3 * np.array([1.0, 1.0, 1.06], np.float32)
+    dark = paint * np.clip(luma / 0.42, 0, 1)
+    white = np.clip((luma - 0.62) / 0.38, 0, 1) ** 1.5 * 0.62
+    return dark * (1 - white) + 255 * white
+
+
+def _outlined(cutout: Image.Image) -> Image.Image:
+    frame = Image.new("RGBA", (cutout.width + 8, cutout.height + 8))
+    frame.paste(cutout, (4, 4))
+    edge = frame.getchannel("A").filter(ImageFilter.MaxFilter(5))
+    out = Image.new("RGBA", frame.size, (28, 24, 32, 255))
+    out.putalpha(edge)
+    out.alpha_composite(frame)
+    return out
+
+
+def _place(scene: Scene, ground: Image.Image, cutout: Image.Image, rng: np.random.Generator) -> Image.Image:
+    w, h = cutout.size
+    centre = {"left": 0.27, "centre": 0.5, "right": 0.73}[scene.side] + rng.uniform(-0.06, 0.06)
+    x = int(np.clip(centre * _BIG - w / 2, -0.12 * w, _BIG - 0.88 * w))
+    floating = scene.setting in (None, "space")
+    middle = (_BIG - h) / 2 + rng.uniform(-5, 5)
+    y = int(middle if floating else min(_BIG * rng.uniform(0.86, 0.94) - h, _BIG - h))
+    out = ground.convert("RGBA")
+    if not floating and scene.style != "line":
+        shadow = Image.new("L", out.size)
+        foot = y + h - 2
+        ImageDraw.Draw(shadow).ellipse((x + w * 0.12, foot - h * 0.06, x + w * 0.88, foot + h * 0.06), fill=95)
+        out.paste((10, 14, 30, 255), (0, 0), shadow)
+    out.alpha_composite(cutout, (max(x, 0), max(y, 0)), (max(-x, 0), max(-y, 0)))
+    return out.convert("RGB")
+
+
+def _line_drawing(picture: Image.Image) -> Image.Image:
+    """Grey pencil lines on paper, where the picture's brightness or colour changes."""
+    pixels = np.asarray(picture.filter(ImageFilter.GaussianBlur(0.5))).astype(np.float32)
+    dy = np.abs(np.diff(pixels, axis=0, prepend=pixels[:1])).max(-1)
+    dx = np.abs(np.diff(pixels, axis=1, prepend=pixels[:, :1])).max(-1)
+    edge = np.clip((np.hypot(dx, dy) - 8) / 34, 0, 1)
+    t = np.minimum(1.0, 1.25 * edge)[..., None]
+    paper, graphite = np.array([250, 248, 242], np.float32), np.array([52, 52, 60], np.float32)
+    return Image.fromarray((paper * (1 - t) + graphite * t).astype(np.uint8))
+
+
+def _degrade(pixels: np.ndarray, quality: str | None, rng: np.random.Generator) -> np.ndarray:
+    if quality == "blurry":
+        radius = rng.uniform(1.6, 2.6)
+        return np.asarray(Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(radius)))
+    if quality == "noisy":
+        noise = rng.normal(0, rng.uniform(20, 36), pixels.shape)
+        return np.clip(pixels + noise, 0, 255).astype(np.uint8)
+    if quality == "pixelated":
+        side = int(rng.choice([10, 13, 16]))
+        small = Image.fromarray(pixels).resize((side, side), Image.Resampling.BOX)
+        return np.asarray(small.resize((SIZE, SIZE), Image.Resampling.NEAREST))
+    if quality == "low contrast":
+        keep = rng.uniform(0.28, 0.42)
+        return (128 + keep * (pixels.astype(np.float32) - 128)).astype(np.uint8)
+    return pixels
