@@ -1,0 +1,164 @@
+"""A :class:`~diffexplore.trace.Trace` as numbers: one value per evaluation of the denoiser.
+
+:data:`CURVES` names every curve, with a sentence and its unit; :func:`curve` computes one; :func:`spectrum`
+looks at the scales within one estimate. Sizes are root mean squares (RMS): the Euclidean norm over the root
+of the number of values, so they do not depend on the size of the picture, and white noise of variance 1 has
+RMS 1. Where a value does not exist it is NaN, which matplotlib leaves out, never 0.
+"""
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+
+from .settings import near, shown
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .trace import Step, Trace
+
+__all__ = ["CURVES", "SPECTRA", "Curve", "curve", "spectrum"]
+
+
+class Curve(NamedTuple):
+    """What a curve says, for a reader."""
+
+    sentence: str
+    unit: str
+
+
+CURVES: Final[dict[str, Curve]] = {
+    "sigma": Curve("Noise level: how much noise there is per unit of picture, b / a.", "ratio"),
+    "timestep": Curve("The time the network is told, from its training schedule.", "training step"),
+    "alpha": Curve("How much of the picture is in x_t: the factor a in x_t = a x0 + b noise.", "factor"),
+    "snr": Curve("Signal-to-noise ratio of x_t: a squared over b squared.", "ratio of variances"),
+    "log_snr": Curve("Natural logarithm of the signal-to-noise ratio.", "nats"),
+    "seconds": Curve("Wall time of the evaluation.", "seconds"),
+    "latents_norm": Curve("Size of x_t as the sampler keeps it.", "RMS, latents"),
+    "noise_norm": Curve("Size of the predicted noise after guidance; true noise has 1.", "RMS, noise"),
+    "x0_norm": Curve("Size of the estimate of the finished latents.", "RMS, latents"),
+    "guidance_norm": Curve("How far the noise predicted with the prompt is from that without.", "RMS, noise"),
+    "change": Curve("How far the estimate moved since the evaluation before.", "RMS, latents"),
+    "distance": Curve("How far the estimate is from the final latents.", "RMS, latents"),
+}
+"""Name -> sentence and unit, in menu order."""
+
+SPECTRA: Final = ("x0", "latents", "noise", "x0_cond", "x0_uncond", "noise_cond", "noise_uncond")
+"""The tensors of a step that :func:`spectrum` accepts."""
+
+
+def curve(trace: "Trace", name: str) -> np.ndarray:
+    """One number per evaluation.
+
+    - ``sigma``: b / a with x_t = a x0 + b noise; the sigma of Karras et al. 2022 (arXiv 2206.00364). At most
+      4096, see ``Step.sigma``.
+    - ``timestep``: as told to the network; fractional with some samplers.
+    - ``alpha``: a. Where the variance is kept, the root of diffusers' ``alphas_cumprod`` (Ho et al. 2020,
+      arXiv 2006.11239, eq. 4); 1 throughout where the sampler lets the variance grow; 1 - s for flow models.
+    - ``snr``: a^2 / b^2 (Kingma et al. 2021, arXiv 2107.00630, eq. 2); the same however the sampler scales
+      x_t.
+    - ``log_snr``: its natural logarithm; infinite where there is no noise, or nothing else.
+    - ``seconds``: wall time.
+    - ``latents_norm``: RMS(x_t), not rescaled: near sqrt(a^2 + b^2).
+    - ``noise_norm``: RMS(noise), guided. Well above 1 says that guidance overshoots.
+    - ``x0_norm``: RMS(x0).
+    - ``guidance_norm``: RMS(noise_cond - noise_uncond): how much the prompt matters, whatever the guidance.
+      NaN without a split.
+    - ``change``: RMS(x0[i] - x0[i - 1]). NaN at the first evaluation.
+    - ``distance``: RMS(x0[i] - final). A run that was cut short has no final latents: its last estimate
+      stands in.
+
+    Returns:
+        (evaluations,) float64; of a live trace, those so far.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    if not isinstance(name, str) or name not in CURVES:
+        raise ValueError(f"curve must be one of {', '.join(CURVES)}; got {shown(name)}{near(name, CURVES)}")
+    steps = list(trace)
+    if not steps:
+        return np.empty(0)
+    if name == "change":
+        values = [math.nan, *(_rms(after.x0 - before.x0) for before, after in pairwise(steps))]
+    elif name == "distance":
+        final = steps[-1].x0 if trace.final is None else trace.final
+        values = [_rms(step.x0 - final) for step in steps]
+    else:
+        values = [_PER_STEP[name](step) for step in steps]
+    return np.array(values, dtype=np.float64)
+
+
+def spectrum(trace: "Trace", i: int, kind: str = "x0") -> np.ndarray:
+    """Power of one field at each scale, coarse to fine: its radially averaged power spectrum.
+
+    P[k] is the mean of |F|^2 over the channels and over all frequencies whose distance from zero rounds to k
+    cycles per shorter side, F being the unitary 2-D Fourier transform. White noise of variance 1 has P = 1 at
+    every k; pictures fall off towards the fine end, roughly as 1 / k^2 (Field 1987, J. Opt. Soc. Am. A
+    4:2379). Noise therefore hides fine scales first, and a run finds the coarse ones first.
+
+    Args:
+        trace: finished, or still growing.
+        i: the evaluation.
+        kind: which tensor of the step, one of :data:`SPECTRA`.
+
+    Returns:
+        (n // 2 + 1,) float64, n being the shorter side in latents. P[0] is the power of the mean. The
+        corners, beyond n / 2 cycles, are left out.
+
+    Raises:
+        ValueError: for an unknown kind, or one that this step does not have.
+        IndexError: for an evaluation that is not there.
+    """
+    if kind not in SPECTRA:
+        raise ValueError(f"spectrum must be of one of {', '.join(SPECTRA)}; got {shown(kind)}{near(kind, SPECTRA)}")
+    field = getattr(trace[i], kind)
+    if field is None:
+        raise ValueError(f"step {i} has no {kind}: {trace[i].split}")
+    values = field.numpy().astype(np.float64)  # (C, h, w)
+    height, width = values.shape[1:]
+    power = np.mean(np.abs(np.fft.fft2(values, norm="ortho")) ** 2, axis=0)  # (h, w)
+    shorter = min(height, width)
+    cycles = shorter * np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :])
+    ring = np.floor(cycles + 0.5).astype(int)
+    count = shorter // 2 + 1
+    inside = ring < count
+    total = np.bincount(ring[inside], weights=power[inside], minlength=count)
+    return total / np.bincount(ring[inside], minlength=count)
+
+
+def _rms(field: "Tensor") -> float:
+    # In double: in single precision the sum of squares of a large latent loses digits.
+    return math.sqrt(float(np.mean(np.square(field.numpy(), dtype=np.float64))))
+
+
+def _snr(step: "Step") -> float:
+    return (step.a / step.b) ** 2 if step.b else math.inf
+
+
+def _log_snr(step: "Step") -> float:
+    if step.a and step.b:
+        return 2 * (math.log(step.a) - math.log(step.b))  # the ratio itself would over- or underflow first
+    return -math.inf if step.b else math.inf
+
+
+def _guidance(step: "Step") -> float:
+    with_prompt, without = step.noise_cond, step.noise_uncond
+    return math.nan if with_prompt is None or without is None else _rms(with_prompt - without)
+
+
+_PER_STEP: Final[dict[str, Callable[["Step"], float]]] = {
+    "sigma": lambda step: step.sigma,
+    "timestep": lambda step: step.timestep,
+    "alpha": lambda step: step.a,
+    "snr": _snr,
+    "log_snr": _log_snr,
+    "seconds": lambda step: step.seconds,
+    "latents_norm": lambda step: _rms(step.latents),
+    "noise_norm": lambda step: _rms(step.noise),
+    "x0_norm": lambda step: _rms(step.x0),
+    "guidance_norm": _guidance,
+}

@@ -1,0 +1,277 @@
+"""A :class:`~diffexplore.trace.Step` as a picture.
+
+One evaluation of the denoiser holds several fields of the same shape: what went in (x_t), what came out
+(noise), and what that says about the picture (x0). Each kind below is one fixed map from such a field to
+colours. Fixed is the point: no map looks at the smallest or largest value of its own frame, so brightness
+never jumps between two steps, frames drawn while a run is going are those drawn afterwards, and two runs side
+by side can be compared colour by colour.
+
+- ``x0``: the estimate of the finished picture, decoded; without a decoder, its linear colours.
+- ``latents``: x_t divided by sqrt(a^2 + b^2), in linear colours.
+- ``noise``: the guided prediction of the noise. Grey is none; white noise of variance 1 has a fixed contrast.
+- ``guidance``: x0_cond - x0_uncond, signed: what colours the prompt adds or, darker than grey, takes away.
+- ``change``: x0 now minus x0 at the evaluation before, signed.
+
+*Linear colours* are one small matrix from the channels of the latents to RGB (``Trace.matrix``), so those
+frames have the resolution the network works at: one pixel per latent. For x_t that is a choice. The decoder
+was never shown noise and answers it with texture of its own; the linear map adds nothing.
+(``latents_decoded`` shows what it would answer.)
+
+*Division by sqrt(a^2 + b^2)*: x_t = a x0 + b noise, with x0 and noise of about unit variance, so this is its
+expected standard deviation: 1 for samplers that keep the variance, up to about 15 for those that let it grow
+(Euler, Heun). After the division all look alike.
+
+*Signed* frames show a difference d of two pictures, in units of the full range from black to white, as grey
+plus ``asinh(d / k) / asinh(1 / k)`` of the half range, k being 1/50: linear for small differences,
+logarithmic for large ones (the asinh stretch of Lupton et al. 2004, PASP 116:133). A step that moves the
+picture by half its range and one that moves it by a hundredth are both readable, and the first still looks
+the stronger.
+
+Numbers that are not finite are drawn in magenta.
+"""
+
+import math
+import operator
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from PIL import Image
+
+from .settings import near, shown
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .trace import Step, Trace
+
+__all__ = ["CAPTIONS", "KINDS", "VIEWS", "frame", "view", "why_blank"]
+
+VIEWS: Final = ("x0", "latents", "noise", "guidance", "change")
+"""The kinds a viewer offers, in menu order."""
+
+CAPTIONS: Final = {
+    "x0": "The model's estimate of the finished picture, as seen from this step.",
+    "latents": "What the model is given at this step: the noisy latents, one square per latent.",
+    "noise": "The noise that the model finds in the latents, after guidance. Grey is none.",
+    "guidance": "What the prompt pulls: the estimate with it minus the estimate without. Grey is no pull.",
+    "change": "How the estimate changed since the evaluation before. Grey is no change.",
+    "noise_cond": "The noise that the model finds when it reads the prompt.",
+    "noise_uncond": "The noise that the model finds without the prompt, or with the negative one.",
+    "x0_cond": "The estimate of the finished picture with the prompt, and no guidance beyond it.",
+    "x0_uncond": "The estimate of the finished picture without the prompt, or with the negative one.",
+    "latents_decoded": "The noisy latents, decoded. The decoder never saw noise: the texture is its own.",
+}
+"""Kind -> one plain sentence for a reader."""
+
+KINDS: Final = tuple(CAPTIONS)
+"""Every kind that `frame` and `view` accept: :data:`VIEWS` first, then the finer ones."""
+
+_GREY: Final = 128
+_KNEE: Final = 1 / 50
+_NOISE_CONTRAST: Final = 0.2  # standard deviation of drawn noise of variance 1; black to white is 1
+_BROKEN: Final = (255, 0, 255)
+_NEED_SPLIT: Final = frozenset({"guidance", "noise_cond", "noise_uncond", "x0_cond", "x0_uncond"})
+_CACHE_BYTES: Final = 64 * 2**20
+_LARGEST: Final = 8192
+
+# Decoding is the one dear map (a VAE pass), and the same estimate is asked for as "x0" and twice as "change".
+# Decoded pictures are kept per trace, the least recently used go first, and all go with the trace.
+_decoded: "WeakKeyDictionary[Trace, OrderedDict[tuple[str, int], np.ndarray]]" = WeakKeyDictionary()
+_decoded_lock = threading.Lock()
+
+
+def view(trace: "Trace", kind: str, i: int, size: int | None = None) -> Image.Image:
+    """One evaluation as a picture.
+
+    Frames at the latents' resolution are enlarged to plain squares, decoded pictures resampled smoothly.
+
+    Args:
+        trace: as in :func:`frame`,
+        kind: as there,
+        i: and as there.
+        size: the longest side in pixels, 1 to 8192. None: as large as the run's own picture, so that all
+            kinds of a trace come in one size.
+
+    Raises:
+        ValueError: for an unknown kind, or a size out of range.
+        IndexError: for an evaluation that is not there.
+    """
+    pixels = frame(trace, kind, i)
+    height, width = pixels.shape[:2]
+    longest = _own_size(trace, pixels) if size is None else _checked_size(size)
+    scale = longest / max(width, height)
+    target = (max(1, round(width * scale)), max(1, round(height * scale)))
+    picture = Image.fromarray(pixels)
+    if target == (width, height):
+        return picture
+    if (height, width) != tuple(trace[i].latents.shape[1:]):
+        return picture.resize(target, Image.Resampling.LANCZOS)
+    return picture.resize(target, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX)
+
+
+def frame(trace: "Trace", kind: str, i: int, exact: bool = True) -> np.ndarray:
+    """One evaluation as pixels, at native size.
+
+    Args:
+        trace: finished, or still growing.
+        kind: one of :data:`VIEWS`, or a finer one of :data:`KINDS`.
+        i: the evaluation, counted from 0; negative numbers count from the end.
+        exact: decode what is a picture (``x0``, ``x0_cond``, ``x0_uncond``, ``change``, ``latents_decoded``)
+            where the trace has a decoder. False, or a trace without one (such as a saved one): linear
+            colours, in well under a millisecond.
+
+    Returns:
+        (H, W, 3) uint8, not to be written to: of the picture's size where decoded, else one pixel per latent.
+        Plain grey where there is nothing to show; :func:`why_blank` says why.
+
+    Raises:
+        ValueError: for an unknown kind.
+        IndexError: for an evaluation that is not there.
+    """
+    kind, i = _checked_kind(kind), _checked_index(trace, i)
+    step = trace[i]
+    if why_blank(trace, kind, i):
+        return np.full((*step.latents.shape[1:], 3), _GREY, np.uint8)
+    with np.errstate(all="ignore"):  # a broken run is shown broken, not reported by numpy
+        match kind:
+            case "latents":
+                return _bytes(_linear(trace, _unit(step)))
+            case "noise" | "noise_cond" | "noise_uncond":
+                return _bytes(_noise(trace, getattr(step, kind)))
+            case "guidance":
+                with_prompt, without = step.x0_cond, step.x0_uncond
+                assert with_prompt is not None, "why_blank has looked"
+                assert without is not None, "why_blank has looked"
+                return _bytes(_signed(_linear(trace, with_prompt - without, bias=False)))
+            case "change":
+                return _bytes(_signed(_change(trace, i, exact)))
+            case _:
+                return _picture(trace, kind, i, exact)
+
+
+def why_blank(trace: "Trace", kind: str, i: int) -> str:
+    """Why this frame is plain grey, one sentence; "" where there is something to see. Raises as frame."""
+    kind, i = _checked_kind(kind), _checked_index(trace, i)
+    if kind in _NEED_SPLIT:
+        return trace[i].split
+    if kind == "change" and i == 0:
+        return "This is the first evaluation: there is no earlier estimate to compare with."
+    return ""
+
+
+# The maps
+
+
+def _linear(trace: "Trace", field: "Tensor", bias: bool = True) -> np.ndarray:
+    """(C, h, w) latents to (h, w, 3) colours, 0 to 1 for a picture; without bias for a difference of two."""
+    matrix = _matrix(trace, field.shape[0])
+    flat = field.numpy().reshape(field.shape[0], -1)  # (C, h w)
+    colours = flat.T @ matrix[:-1]  # (h w, 3)
+    if bias:
+        colours = colours + matrix[-1]
+    return np.asarray(colours).reshape(*field.shape[1:], 3)
+
+
+def _noise(trace: "Trace", field: "Tensor") -> np.ndarray:
+    # Each colour of white noise of variance 1 has the variance |column|^2; their mean sets the contrast, so
+    # that noise looks alike whatever the model, and too strong or too weak a prediction looks so.
+    spread = math.sqrt(float(np.mean(np.sum(_matrix(trace, field.shape[0])[:-1] ** 2, axis=0))))
+    return 0.5 + _linear(trace, field, bias=False) * (_NOISE_CONTRAST / spread if spread else 0.0)
+
+
+def _signed(difference: np.ndarray) -> np.ndarray:
+    return 0.5 + np.arcsinh(difference / _KNEE) * (0.5 / math.asinh(1 / _KNEE))
+
+
+def _change(trace: "Trace", i: int, exact: bool) -> np.ndarray:
+    if exact and trace.decode is not None:
+        now, before = (_picture(trace, "x0", k, exact).astype(np.float32) for k in (i, i - 1))
+        return (now - before) / 255
+    return _linear(trace, trace[i].x0 - trace[i - 1].x0, bias=False)
+
+
+def _unit(step: "Step") -> "Tensor":
+    """x_t brought to unit scale, see the head of this file."""
+    return step.latents / (math.hypot(step.a, step.b) or 1.0)
+
+
+def _bytes(colours: np.ndarray) -> np.ndarray:
+    """Colours from 0 to 1 to uint8, rounded; what is beyond is clipped."""
+    sound = np.isfinite(colours)
+    broken = None if sound.all() else ~sound.all(axis=-1)
+    if broken is not None:
+        colours = np.where(sound, colours, 0)
+    pixels: np.ndarray = (np.clip(colours, 0, 1) * 255 + 0.5).astype(np.uint8)
+    if broken is not None:
+        pixels[broken] = _BROKEN
+    return pixels
+
+
+def _matrix(trace: "Trace", channels: int) -> np.ndarray:
+    """The trace's (C + 1, 3) matrix; one without shows its first three channels as red, green and blue."""
+    if trace.matrix is not None:
+        return np.asarray(trace.matrix)
+    matrix = np.zeros((channels + 1, 3), np.float32)
+    for colour in range(3):
+        matrix[min(colour, channels - 1), colour] = 0.25  # two standard deviations either way fill the range
+    matrix[-1] = 0.5
+    return matrix
+
+
+def _picture(trace: "Trace", kind: str, i: int, exact: bool) -> np.ndarray:
+    """What the decoder makes of a field, or its linear colours."""
+    step = trace[i]
+    field: Tensor = _unit(step) if kind == "latents_decoded" else getattr(step, kind)
+    if not exact or trace.decode is None:
+        return _bytes(_linear(trace, field))
+    with _decoded_lock:
+        cache = _decoded.setdefault(trace, OrderedDict())
+        if (kind, i) in cache:
+            cache.move_to_end((kind, i))
+            return cache[kind, i]
+    pixels: np.ndarray = np.array(trace.decode(field))  # outside the lock, since this may take seconds
+    pixels.flags.writeable = False
+    with _decoded_lock:
+        cache[kind, i] = pixels
+        while len(cache) > 2 and sum(kept.nbytes for kept in cache.values()) > _CACHE_BYTES:
+            cache.popitem(last=False)
+    return pixels
+
+
+# What people pass
+
+
+def _checked_kind(kind: str) -> str:
+    if isinstance(kind, str) and kind in CAPTIONS:
+        return kind
+    raise ValueError(f"view must be one of {', '.join(KINDS)}; got {shown(kind)}{near(kind, KINDS)}")
+
+
+def _checked_index(trace: "Trace", i: int) -> int:
+    count = len(trace)
+    try:
+        index = operator.index(i)
+    except TypeError:
+        raise TypeError(f"step must be a whole number, got {shown(i)}") from None
+    if -count <= index < count:
+        return index % count
+    if not count:
+        raise IndexError(f"the trace has no steps yet, so there is no step {index}")
+    raise IndexError(f"step must be from 0 to {count - 1}, or from {-count} counted from the end; got {index}")
+
+
+def _checked_size(size: int) -> int:
+    try:
+        longest = operator.index(size)
+    except TypeError:
+        longest = 0
+    if isinstance(size, bool) or not 1 <= longest <= _LARGEST:
+        raise ValueError(f"size must be a whole number of pixels from 1 to {_LARGEST}, got {shown(size)}")
+    return longest
+
+
+def _own_size(trace: "Trace", pixels: np.ndarray) -> int:
+    return max(trace.settings.width or 0, trace.settings.height or 0) or max(pixels.shape[:2])
