@@ -1,0 +1,58 @@
+"""Open up a diffusion model: every step's latents, predicted noise and x0 estimate, in a Jupyter widget.
+
+    import diffexplore as dx
+    dx.Explorer()                                    # the pocket model, no GPU, no network
+    trace = dx.load().trace(prompt="a fox in the snow", steps=20)
+    trace[5].x0                                      # what the model thinks the picture is, at evaluation 5
+
+Names are imported when first used, so that ``import diffexplore`` itself needs neither torch nor diffusers.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Settings": "settings",
+    "SAMPLERS": "samplers",
+    "Model": "model",
+    "load": "model",
+    "Step": "trace",
+    "Trace": "trace",
+    "VIEWS": "views",
+    "CURVES": "curves",
+    "forward": "forward_process",
+    "read_recipe": "recipe",
+    "Explorer": "widgets.explorer",
+    "Replay": "widgets.viewer",
+}
+
+__all__ = ["CURVES", "SAMPLERS", "VIEWS", "Explorer", "Model", "Replay", "Settings", "Step", "Trace", "forward", "load",
+           "read_recipe"]  # fmt: skip
+
+if TYPE_CHECKING:
+    from diffexplore.curves import CURVES
+    from diffexplore.forward_process import forward
+    from diffexplore.model import Model, load
+    from diffexplore.recipe import read_recipe
+    from diffexplore.samplers import SAMPLERS
+    from diffexplore.settings import Settings
+    from diffexplore.trace import Step, Trace
+    from diffexplore.views import VIEWS
+    from diffexplore.widgets.explorer import Explorer
+    from diffexplore.widgets.viewer import Replay
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'diffexplore' has no attribute {name!r}; it has {', '.join(__all__)}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,178 @@
+"""What a denoiser's output means: pure maths from (x_t, output, a, b, kind) to x0 and noise.
+
+Every sampler call is described by two numbers, ``x_t = a * x0 + b * noise``: a variance-preserving sampler
+has ``a**2 + b**2 = 1``, a variance-exploding one ``a = 1, b = sigma``, flow matching ``a = 1 - s, b = s``.
+Given those, x0 and the noise are both *affine* in the pair (x_t, output), so this room hands out four
+coefficients and nothing else. Guidance (``uncond + g (cond - uncond)``) is affine too; :func:`separate`
+undoes it by least squares, so that no table of the batch orders and conventions of the pipelines is needed.
+
+Sources: Ho et al. 2020 (arXiv 2006.11239) for epsilon; Salimans & Ho 2022 (2202.00512) for v; Karras et al.
+2022 (2206.00364) for the EDM preconditioning; Lipman et al. 2023 (2210.02747) for flow matching; Ho &
+Salimans 2022 (2207.12598) for guidance.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+__all__ = ["KINDS", "Affine", "Split", "affine", "guide", "noise_of", "separate", "snr", "x0_of"]
+
+KINDS = ("epsilon", "v_prediction", "sample", "flow_prediction", "edm_epsilon", "edm_v_prediction")
+"""The prediction types known here, in diffusers' words; ``edm_*`` are nets with EDM preconditioning."""
+
+SIGMA_DATA = 0.5
+"""Standard deviation of the data that the EDM preconditioning assumes (diffusers' default)."""
+
+TINY = 2.0**-12
+"""Smallest signal level that is divided by. diffusers patches zero-terminal-SNR schedules to this same level
+(alphas_cumprod 2**-24), so an epsilon net at pure noise gets a large but finite x0 instead of a division by
+zero.
+"""
+
+
+class Affine(NamedTuple):
+    """Coefficients of ``x0 = x0_x * x_t + x0_m * output`` and of ``noise = noise_x * x_t + noise_m *
+    output``.
+    """
+
+    x0_x: float
+    x0_m: float
+    noise_x: float
+    noise_m: float
+
+
+def affine(kind: str, a: float, b: float, sigma_data: float = SIGMA_DATA) -> Affine:
+    """Coefficients that turn (x_t, output) into x0 and noise.
+
+    Args:
+        kind: prediction type of the output, one of :data:`KINDS`.
+        a: signal level of x_t.
+        b: noise level of x_t.
+        sigma_data: only for the ``edm_*`` kinds.
+
+    Raises:
+        ValueError: for a kind that is not known.
+    """
+    if kind == "epsilon":
+        signal = max(a, TINY)
+        return Affine(1 / signal, -b / signal, 0.0, 1.0)
+    if kind == "v_prediction":
+        # The net sees x_t scaled to unit variance, whatever the sampler keeps: v is defined on that circle.
+        r2 = a * a + b * b
+        r = math.sqrt(r2)
+        return Affine(a / r2, -b / r, b / r2, a / r)
+    if kind == "sample":
+        level = max(b, TINY)
+        return Affine(0.0, 1.0, 1 / level, -a / level)
+    if kind == "flow_prediction":
+        # output = noise - x0 (a velocity); a + b is 1 in every flow schedule, kept here so that the formula
+        # is exact for any.
+        total = a + b
+        return Affine(1 / total, -b / total, 1 / total, a / total)
+    if kind in ("edm_epsilon", "edm_v_prediction"):
+        variance = b * b + sigma_data**2
+        sign = 1.0 if kind == "edm_epsilon" else -1.0
+        skip = sigma_data**2 / variance
+        out = sign * b * sigma_data / math.sqrt(variance)
+        # noise = (x_t - x0) / b with b cancelled by hand, so that b = 0 is harmless.
+        return Affine(skip, out, b / variance, -sign * sigma_data / math.sqrt(variance))
+    raise ValueError(f"prediction type must be one of {', '.join(KINDS)}, got {kind!r}")
+
+
+def x0_of(kind: str, latents: torch.Tensor, output: torch.Tensor, a: float, b: float) -> torch.Tensor:
+    """The clean latents which a model output stands for; same shape as `latents`."""
+    c = affine(kind, a, b)
+    return c.x0_x * latents + c.x0_m * output
+
+
+def noise_of(kind: str, latents: torch.Tensor, output: torch.Tensor, a: float, b: float) -> torch.Tensor:
+    """The noise which a model output stands for, of unit variance; same shape as `latents`."""
+    c = affine(kind, a, b)
+    return c.noise_x * latents + c.noise_m * output
+
+
+def guide(cond: torch.Tensor, uncond: torch.Tensor, guidance: float) -> torch.Tensor:
+    """Classifier-free guidance, ``uncond + g (cond - uncond)``: 1 is the prompt alone, 0 the negative prompt
+    alone.
+    """
+    return uncond + guidance * (cond - uncond)
+
+
+def snr(a: float, b: float) -> float:
+    """Signal-to-noise ratio ``a**2 / b**2`` of x_t; ``inf`` where there is no noise."""
+    return (a / b) ** 2 if b else math.inf
+
+
+class Split(NamedTuple):
+    """Both halves of a guided output, in the sign convention of that output, or the reason why there are
+    none.
+    """
+
+    cond: torch.Tensor | None
+    uncond: torch.Tensor | None
+    guidance: float | None
+    residual: float
+    reason: str
+
+
+def separate(output: torch.Tensor, pieces: Sequence[torch.Tensor], guidance: float | None = None) -> Split:
+    """Find which denoiser outputs were combined into `output`, and how strongly.
+
+    Solves ``output ~ sum_k coef_k * pieces_k``. The largest coefficient marks the prompt's half, the one of
+    opposite sign the negative prompt's; a negative largest coefficient tells that the pipeline negates its
+    output. The residual says whether any of it can be trusted.
+
+    Args:
+        output: what the pipeline handed to the scheduler.
+        pieces: the denoiser's outputs for this picture since the last step, each shaped like `output`.
+        guidance: what the pipeline was asked for; only used where both halves are equal, so that nothing can
+            be measured.
+
+    Returns:
+        A :class:`Split`; ``reason`` is "" where the halves were found, else one plain sentence.
+    """
+    nothing = Split(None, None, None, math.nan, "")
+    if not pieces:
+        return nothing._replace(reason="The denoiser's own outputs were not seen at this step.")
+    if len(pieces) == 1:
+        return nothing._replace(reason="Guidance is off here (1 or less), so the model ran with the prompt only.")
+
+    m = output.detach().double().flatten()
+    flat = [p.detach().double().flatten() for p in pieces]
+    size = float(m.norm()) or 1.0
+    # Differences to the first piece instead of the pieces themselves: the halves are nearly parallel (they
+    # agree on most of the noise), and the normal equations square that conditioning.
+    basis = [flat[0], *(p - flat[0] for p in flat[1:])]
+    scale = [float(v.norm()) for v in basis]
+    if len(flat) == 2 and scale[1] <= 1e-6 * max(scale[0], 1e-30):
+        # Same words on both sides: the order diffusers uses everywhere but in a few pipelines, and the number
+        # that was asked for.
+        return Split(pieces[1], pieces[0], guidance, 0.0, "")
+    if min(scale) == 0.0:
+        return nothing._replace(reason="The denoiser's outputs cannot be told apart at this step.")
+
+    unit = torch.stack([v / s for v, s in zip(basis, scale, strict=True)])
+    solved = torch.linalg.lstsq((unit @ unit.T).cpu(), (unit @ m).cpu().unsqueeze(1), driver="gelsd").solution[:, 0]
+    weights = [float(c) / s for c, s in zip(solved, scale, strict=True)]
+    coefs = [weights[0] - sum(weights[1:]), *weights[1:]]
+    residual = float((m - sum(c * p for c, p in zip(coefs, flat, strict=True))).norm()) / size
+
+    # Half precision rounds each product; a per-token rescale (Qwen) leaves about 1e-2 and is no longer one
+    # number.
+    allowed = 3e-3 if output.dtype in (torch.float16, torch.bfloat16) else 1e-4
+    if not residual <= allowed:
+        return nothing._replace(
+            residual=residual,
+            reason=f"The guided prediction is no plain mix of the model's outputs (residual {residual:.1e}).",
+        )
+    top = max(range(len(coefs)), key=lambda k: abs(coefs[k]))
+    sign = math.copysign(1.0, coefs[top])
+    rest = [k for k in range(len(coefs)) if k != top]
+    other = min(rest, key=lambda k: sign * coefs[k])
+    if sign * coefs[other] > 0 and len(pieces) == 2:
+        # Guidance between 0 and 1 weighs both halves positively: the size no longer tells them apart, so go
+        # by the usual order.
+        top, other = 1, 0
+    return Split(sign * pieces[top], sign * pieces[other], sign * coefs[top], residual, "")

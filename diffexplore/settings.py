@@ -1,0 +1,197 @@
+"""``Settings``: what to draw. Frozen, checked when made, JSON in and out; no torch, no diffusers.
+
+Every refusal is a plain ``ValueError`` of one sentence that names the value and what is accepted, so that a
+notebook, a widget and a log can all show it as it is.
+"""
+
+import json
+import math
+import numbers
+from difflib import get_close_matches
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+from .samplers import SAMPLERS
+
+__all__ = ["Settings"]
+
+MAX_STEPS = 1000
+MAX_GUIDANCE = 100.0
+MAX_SEED = 2**63 - 1
+MAX_SIDE = 8192
+
+
+class Settings(BaseModel):
+    """What to draw and how. Immutable and hashable; ``None`` means "the model's own", filled in
+    ``trace.settings``.
+
+    Attributes:
+        prompt: what the picture should show; any length (a model says what it cuts).
+        negative_prompt: what it should not show; only works with a guidance above 1.
+        steps: denoising steps, 1 to 1000. Some samplers evaluate the model more than once per step.
+        guidance: 0 to 100. ``noise = uncond + guidance * (cond - uncond)``, so 1 is off, for every pipeline.
+        seed: 0 to 2**63 - 1.
+        sampler: a name from ``diffexplore.SAMPLERS``.
+        width: pixels, a multiple of 8 up to 8192.
+        height: as width.
+
+    Raises:
+        ValueError: one sentence that names the value and what is accepted.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", validate_default=False)
+
+    prompt: str = ""
+    negative_prompt: str = ""
+    steps: int = 20
+    guidance: float = 5.0
+    seed: int = 0
+    sampler: str | None = None
+    width: int | None = None
+    height: int | None = None
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ValueError(_sentence(error)) from None
+
+    @field_validator("prompt", "negative_prompt", mode="before")
+    @classmethod
+    def _check_text(cls, value: object, info: Any) -> str:
+        if not isinstance(value, str):
+            raise ValueError(f"{info.field_name} must be text, got {shown(value)}")
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{info.field_name} must be valid Unicode text, got {shown(value)}") from None
+        return str(value)
+
+    @field_validator("steps", mode="before")
+    @classmethod
+    def _check_steps(cls, value: object) -> int:
+        return _whole("steps", value, 1, MAX_STEPS, str(MAX_STEPS))
+
+    @field_validator("seed", mode="before")
+    @classmethod
+    def _check_seed(cls, value: object) -> int:
+        return _whole("seed", value, 0, MAX_SEED, "2**63 - 1")
+
+    @field_validator("guidance", mode="before")
+    @classmethod
+    def _check_guidance(cls, value: object) -> float:
+        number = _number(value)
+        # "not within" rather than "below or above": nan compares false with everything.
+        if number is None or not 0 <= number <= MAX_GUIDANCE:
+            raise ValueError(f"guidance must be a number from 0 to {MAX_GUIDANCE:g} (1 is off), got {shown(value)}")
+        return number
+
+    @field_validator("sampler", mode="before")
+    @classmethod
+    def _check_sampler(cls, value: object) -> str | None:
+        if value is None or (isinstance(value, str) and value in SAMPLERS):
+            return value
+        raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}; got {shown(value)}{near(value, SAMPLERS)}")
+
+    @field_validator("width", "height", mode="before")
+    @classmethod
+    def _check_side(cls, value: object, info: Any) -> int | None:
+        if value is None:
+            return None
+        whole = _exact(value)
+        if whole is None or not 8 <= whole <= MAX_SIDE or whole % 8:
+            raise ValueError(
+                f"{info.field_name} must be a multiple of 8 from 8 to {MAX_SIDE}, "
+                f"or None for the model's own, got {shown(value)}"
+            )
+        return whole
+
+    def replace(self, **values: Any) -> Self:
+        """A copy with some values changed, checked like new ones."""
+        return type(self)(**{**self.model_dump(), **values})
+
+    def diff(self, other: "Settings") -> dict[str, tuple[Any, Any]]:
+        """What differs: field name -> (mine, theirs), in field order; empty where both ask for the same."""
+        mine, theirs = self.model_dump(), other.model_dump()
+        return {name: (value, theirs[name]) for name, value in mine.items() if value != theirs[name]}
+
+    def to_json(self) -> str:
+        """One line of JSON that :meth:`from_json` reads back to an equal object."""
+        return json.dumps(self.model_dump())
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Settings from :meth:`to_json`. Missing fields take their defaults, unknown ones are refused.
+
+        Raises:
+            ValueError: one sentence, for text that is no JSON object or that holds a value out of range.
+        """
+        try:
+            values = json.loads(text)
+        except (ValueError, TypeError, RecursionError):
+            raise ValueError(f"settings must be a JSON object, got {shown(text)}") from None
+        if not isinstance(values, dict):
+            raise ValueError(f"settings must be a JSON object, got {shown(text)}")
+        return cls(**values)
+
+
+def near(value: object, names: Any) -> str:
+    """``", did you mean 'Euler'?"`` where a name is close to `value`, else ``""``."""
+    if not isinstance(value, str) or len(value) > 100:
+        return ""
+    by_lower = {name.lower(): name for name in names}
+    match = get_close_matches(value.lower(), by_lower, n=1, cutoff=0.5)
+    return f", did you mean {by_lower[match[0]]!r}?" if match else ""
+
+
+def shown(value: object, limit: int = 60) -> str:
+    """A value for an error message: its repr, on one line, cut where it would flood the sentence."""
+    if isinstance(value, (str, bytes)):
+        text = repr(value[:limit]) + ("..." if len(value) > limit else "")
+    else:
+        try:
+            text = " ".join(repr(value).split())
+        except Exception:  # a repr may fail in any way; Python's own does for integers of over 4,300 digits
+            text = f"an unprintable {type(value).__name__}"
+        if len(text) > limit:
+            text = text[:limit] + "..."
+    return text
+
+
+def _number(value: object) -> float | None:
+    """`value` as a float if it is a number, else None; an integer beyond all floats is infinite."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def _exact(value: object) -> int | None:
+    """`value` as an int where that loses nothing (numpy integers, 20.0), else None."""
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        return int(value)
+    number = _number(value)
+    return int(number) if number is not None and number.is_integer() else None
+
+
+def _whole(name: str, value: object, low: int, high: int, high_text: str) -> int:
+    whole = _exact(value)
+    if whole is None or not low <= whole <= high:
+        raise ValueError(f"{name} must be a whole number from {low} to {high_text}, got {shown(value)}")
+    return whole
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first complaint of a pydantic error as one sentence."""
+    first = error.errors(include_url=False)[0]
+    if first["type"] == "extra_forbidden":
+        name = first["loc"][0]
+        known = Settings.model_fields
+        return f"settings are {', '.join(known)}; got {shown(name)}{near(name, known)}"
+    cause = first.get("ctx", {}).get("error")
+    if cause is not None:
+        return str(cause)
+    return f"{first['loc'][0]}: {first['msg']}, got {shown(first['input'])}"

@@ -1,0 +1,131 @@
+"""The maths: every kind of output to x0 and noise and back, and guidance taken apart again."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diffexplore import predictions as p
+
+SHAPE = (4, 6, 5)
+
+
+def pair(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(SHAPE, generator=generator), torch.randn(SHAPE, generator=generator)
+
+
+def levels(kind, share):
+    """(a, b) of a sampler that keeps x_t as this kind wants it, `share` of the way to noise."""
+    if kind == "flow_prediction":
+        return 1 - share, share
+    if kind.startswith("edm"):
+        return 1.0, 80 * share
+    return math.cos(share * math.pi / 2), math.sin(share * math.pi / 2)
+
+
+def output(kind, x0, noise, a, b):
+    """What a perfect network answers; written from the definitions in the papers, not from the code."""
+    x = a * x0 + b * noise
+    match kind:
+        case "epsilon":
+            return noise
+        case "sample":
+            return x0
+        case "v_prediction":
+            return a * noise - b * x0
+        case "flow_prediction":
+            return noise - x0
+    data, s = 0.5, b
+    skip, scale = data**2 / (s**2 + data**2), s * data / math.sqrt(s**2 + data**2)
+    return (x0 - skip * x) / (scale if kind == "edm_epsilon" else -scale)
+
+
+@pytest.mark.parametrize("kind", p.KINDS)
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.7, 0.95])
+def test_a_perfect_output_gives_back_x0_and_noise(kind, share):
+    x0, noise = (t.double() for t in pair())
+    a, b = levels(kind, share)
+    x = a * x0 + b * noise
+    out = output(kind, x0, noise, a, b)
+    assert (p.x0_of(kind, x, out, a, b) - x0).abs().max() < 1e-9
+    assert (p.noise_of(kind, x, out, a, b) - noise).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("sigma", [0.03, 1.0, 14.6])
+def test_v_is_the_same_whether_the_sampler_keeps_x_scaled_or_not(sigma):
+    x0, noise = (t.double() for t in pair())
+    a, b = 1 / math.sqrt(1 + sigma**2), sigma / math.sqrt(1 + sigma**2)
+    v = output("v_prediction", x0, noise, a, b)
+    exploding = x0 + sigma * noise
+    assert (p.x0_of("v_prediction", exploding, v, 1.0, sigma) - x0).abs().max() < 1e-9
+
+
+def test_x0_is_finite_at_pure_noise():
+    _, noise = pair()
+    assert p.x0_of("epsilon", noise, 0.99 * noise, 0.0, 1.0).isfinite().all()
+
+
+def test_an_unknown_kind_is_named():
+    with pytest.raises(ValueError, match="got 'score'"):
+        p.affine("score", 1, 1)
+
+
+@pytest.mark.parametrize(("a", "b", "expected"), [(1.0, 2.0, 0.25), (0.6, 0.8, 0.5625), (1.0, 0.0, math.inf)])
+def test_snr(a, b, expected):
+    assert p.snr(a, b) == pytest.approx(expected)
+
+
+def close_pair(scale=0.05):
+    """Two outputs as a network gives them: nearly the same noise, a little apart."""
+    uncond, apart = pair(1)
+    return uncond + scale * apart, uncond
+
+
+@pytest.mark.parametrize("order", ["uncond first", "cond first"])
+@given(guidance=st.floats(1.5, 30))
+def test_guidance_is_found_in_the_tensors(order, guidance):
+    cond, uncond = close_pair()
+    pieces = [uncond, cond] if order == "uncond first" else [cond, uncond]
+    split = p.separate(p.guide(cond, uncond, guidance), pieces)
+    assert split.reason == ""
+    assert split.guidance == pytest.approx(guidance, rel=1e-3)
+    assert torch.equal(split.cond, cond)
+    assert torch.equal(split.uncond, uncond)
+
+
+def test_a_negated_output_is_recognised():
+    cond, uncond = close_pair()
+    split = p.separate(-p.guide(cond, uncond, 5.0), [cond, uncond])
+    assert torch.equal(split.cond, -cond)
+    assert split.guidance == pytest.approx(5.0, rel=1e-3)
+
+
+def test_one_output_means_guidance_is_off():
+    out, _ = pair()
+    split = p.separate(out, [out])
+    assert (split.cond, split.uncond, split.guidance) == (None, None, None)
+    assert "Guidance is off" in split.reason
+
+
+def test_equal_halves_use_the_number_that_was_asked_for():
+    out, _ = pair()
+    split = p.separate(out, [out, out.clone()], guidance=7.0)
+    assert split.guidance == 7.0
+    assert split.reason == ""
+
+
+def test_a_rescaled_mix_is_not_passed_off_as_guidance():
+    cond, uncond = close_pair()
+    mixed = p.guide(cond, uncond, 7.0)
+    bent = mixed * (1 + 0.2 * torch.sin(mixed))
+    split = p.separate(bent, [uncond, cond])
+    assert split.cond is None
+    assert "residual" in split.reason
+
+
+def test_unseen_outputs_are_said():
+    out, _ = pair()
+    assert "not seen" in p.separate(out, []).reason

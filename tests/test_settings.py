@@ -1,0 +1,109 @@
+"""Settings: what is accepted, what is refused in which sentence, JSON out and in."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diffexplore.samplers import SAMPLERS
+from diffexplore.settings import Settings
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"steps": 0}, "steps must be a whole number from 1 to 1000, got 0"),
+        ({"steps": "many"}, "steps must be a whole number from 1 to 1000, got 'many'"),
+        ({"steps": True}, "steps must be a whole number from 1 to 1000, got True"),
+        ({"steps": 4.5}, "steps must be a whole number from 1 to 1000, got 4.5"),
+        ({"steps": 1001}, "steps must be a whole number from 1 to 1000, got 1001"),
+        ({"guidance": float("nan")}, "guidance must be a number from 0 to 100 (1 is off), got nan"),
+        ({"guidance": float("inf")}, "guidance must be a number from 0 to 100 (1 is off), got inf"),
+        ({"guidance": -1}, "guidance must be a number from 0 to 100 (1 is off), got -1"),
+        ({"seed": -1}, "seed must be a whole number from 0 to 2**63 - 1, got -1"),
+        ({"seed": 2**63}, "seed must be a whole number from 0 to 2**63 - 1, got 9223372036854775808"),
+        ({"width": 63}, "width must be a multiple of 8 from 8 to 8192, or None for the model's own, got 63"),
+        ({"prompt": None}, "prompt must be text, got None"),
+    ],
+)
+def test_nonsense_is_refused_in_one_sentence(values, sentence):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the whole sentence is compared below
+        Settings(**values)
+    assert str(caught.value) == sentence
+
+
+def test_an_unknown_sampler_is_refused_with_the_near_match():
+    with pytest.raises(ValueError, match=r"got 'dpm\+\+ 2m karas', did you mean 'DPM\+\+ 2M Karras'\?"):
+        Settings(sampler="dpm++ 2m karas")
+
+
+def test_an_unknown_field_is_refused_with_the_near_match():
+    with pytest.raises(ValueError, match=r"got 'guidence', did you mean 'guidance'\?"):
+        Settings(guidence=3)
+
+
+def test_a_long_value_does_not_flood_the_sentence():
+    with pytest.raises(ValueError, match=r"^sampler") as caught:
+        Settings(sampler="x" * 100_000)
+    assert len(str(caught.value)) < 600
+
+
+def test_prompts_may_be_empty_or_very_long():
+    assert Settings(prompt="").prompt == ""
+    assert len(Settings(prompt="fox " * 10_000).prompt) == 40_000
+
+
+def test_numbers_from_numpy_and_sliders_are_taken_where_exact():
+    settings = Settings(steps=np.int64(7), seed=np.uint32(9), guidance=np.float32(2.5))
+    assert (settings.steps, settings.seed, settings.guidance) == (7, 9, 2.5)
+    assert [type(v) for v in (settings.steps, settings.seed, settings.guidance)] == [int, int, float]
+
+
+def test_settings_cannot_be_changed_but_replaced():
+    settings = Settings(prompt="a fox")
+    with pytest.raises(ValueError, match="frozen"):
+        settings.steps = 5
+    assert settings.replace(steps=5) == Settings(prompt="a fox", steps=5)
+    with pytest.raises(ValueError, match="got 0"):
+        settings.replace(steps=0)
+
+
+def test_diff_names_what_differs():
+    a, b = Settings(steps=5), Settings(steps=9, seed=1)
+    assert a.diff(b) == {"steps": (5, 9), "seed": (0, 1)}
+    assert a.diff(a) == {}
+
+
+settings = st.builds(
+    Settings,
+    prompt=st.text(st.characters(codec="utf-8")),
+    negative_prompt=st.text(st.characters(codec="utf-8")),
+    steps=st.integers(1, 1000),
+    guidance=st.floats(0, 100),
+    seed=st.integers(0, 2**63 - 1),
+    sampler=st.none() | st.sampled_from(list(SAMPLERS)),
+    width=st.none() | st.integers(1, 1024).map(lambda n: 8 * n),
+    height=st.none() | st.integers(1, 1024).map(lambda n: 8 * n),
+)
+
+
+@given(settings)
+def test_json_round_trip(value):
+    assert Settings.from_json(value.to_json()) == value
+
+
+@given(st.dictionaries(st.sampled_from([*Settings.model_fields, "other"]), st.from_type(object) | st.floats()))
+def test_any_values_give_settings_or_one_sentence(values):
+    try:
+        Settings(**values)
+    except ValueError as error:
+        assert "\n" not in str(error)
+        assert type(error) is ValueError
+
+
+@pytest.mark.parametrize("text", ["", "[]", "3", "{", "null", '{"steps": "x"}', json.dumps({"a": 1})])
+def test_bad_json_is_refused(text):
+    with pytest.raises(ValueError, match="got"):
+        Settings.from_json(text)
