@@ -1,0 +1,69 @@
+"""The `diffexplore` command: JupyterLab on the first notebook, or a benchmark of this machine."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+FIRST = "01_first_steps.ipynb"
+
+
+def notebooks(folder: Path) -> Path:
+    """The folder with the notebooks: a clone's own, else copies of the installed ones in `folder` (yours to change).
+
+    A copy that is already there is never overwritten.
+    """
+    package = Path(__file__).resolve().parent
+    clone = package.parent / "notebooks"
+    if (clone / FIRST).is_file() and (package.parent / "pyproject.toml").is_file():
+        return clone
+    folder.mkdir(parents=True, exist_ok=True)
+    for source in sorted((package / "notebooks").glob("*.ipynb")):
+        if not (folder / source.name).exists():
+            shutil.copy(source, folder / source.name)
+    return folder
+
+
+def lab_command(folder: Path, arguments: Sequence[str] = ()) -> list[str]:
+    """The command line that opens JupyterLab on the first notebook in `folder`."""
+    command = [sys.executable, "-m", "jupyterlab", str(folder / FIRST), f"--ServerApp.root_dir={folder}"]
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        command.append("--allow-root")  # containers and classroom machines often have no other user
+    return [*command, *arguments]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line. Options that are not ours (``--no-browser``, ``--port=...``) go on to JupyterLab."""
+    parser = argparse.ArgumentParser(prog="diffexplore", description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path("diffexplore-notebooks"),
+        help="where the notebooks are copied to if this is not a clone (default: %(default)s)",
+    )
+    commands = parser.add_subparsers(dest="command")
+    bench = commands.add_parser("bench", help="measure this machine and print a table")
+    bench.add_argument("--json", metavar="FILE", help="write the figures as JSON too (- for standard output)")
+    bench.add_argument("--rounds", type=int, default=5, help="repetitions of every row (default: %(default)s)")
+    args, rest = parser.parse_known_args(argv)
+    if args.command == "bench":
+        if rest:
+            parser.error(f"bench does not know {' '.join(rest)}")
+        from diffexplore.bench import run
+
+        return run(args.rounds, args.json)
+    if importlib.util.find_spec("jupyterlab") is None:
+        print('JupyterLab is not installed here; get it with: pip install "diffexplore[lab]"', file=sys.stderr)
+        return 1
+    command = lab_command(notebooks(args.folder).resolve(), rest)
+    return subprocess.call(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

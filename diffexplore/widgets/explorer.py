@@ -1,0 +1,367 @@
+"""`Explorer`: controls around a viewer.
+
+What the controls say lives in traits of the Explorer (``prompt``, ``steps``, ...), checked by `Settings`, so that code and mouse do the same
+thing: setting a trait moves its control, moving a control sets its trait. Handlers only note and submit. The model's own worker thread
+runs, the viewer's thread encodes and sends; a run replaced by a newer one simply ends as cancelled, and nobody looks at it again.
+
+When a run starts: on `run`, on the Run button, and at each change of a setting while ``live`` is on or a run is going. Elsewhere a changed
+setting waits.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+import ipywidgets
+import traitlets
+
+from diffexplore.settings import Settings
+from diffexplore.widgets.viewer import Feed, Viewer
+
+if TYPE_CHECKING:
+    from diffexplore.model import Job, Model
+    from diffexplore.trace import Trace
+
+__all__ = ["Explorer"]
+
+_NAMES: Final = ("prompt", "negative_prompt", "steps", "guidance", "seed", "sampler")
+_HINT_AFTER: Final = 1.5  # seconds a cell waits before it is said how to stop it
+
+
+class Explorer(ipywidgets.Box):  # type: ignore[misc]
+    """One denoising run with everything in reach.
+
+    Parameters
+    ----------
+    model
+        A `Model` (see ``diffexplore.load``). None: the pocket model that comes with the package.
+    **settings
+        What `Settings` takes, and ``live``: whether every change of a setting starts a run (default False).
+
+    Attributes
+    ----------
+    prompt, negative_prompt, steps, guidance, seed, sampler
+        The settings, as traits: assign to them, observe them. A value that makes no sense is refused with a ValueError, said in the
+        widget too, and changes nothing.
+    live
+        Whether a change of a setting starts a run. While a run is going, a change replaces it in any case.
+    status
+        "idle", "running", "done", "cancelled" or "failed"; read only.
+    viewer
+        The `Viewer` inside.
+
+    Examples
+    --------
+    >>> explorer = Explorer(prompt="a red fox in the snow", steps=20)  # doctest: +SKIP
+    >>> trace = explorer.run()  # doctest: +SKIP
+    """
+
+    # Any, because Settings does the checking, and says what is accepted.
+    prompt = traitlets.Any("")
+    negative_prompt = traitlets.Any("")
+    steps = traitlets.Any(20)
+    guidance = traitlets.Any(5.0)
+    seed = traitlets.Any(0)
+    sampler = traitlets.Any(None)
+    live = traitlets.Bool(False)
+    status = traitlets.Unicode("idle", read_only=True)
+
+    _ready = False
+
+    def __init__(self, model: Model | None = None, *, live: bool = False, **settings: Any) -> None:
+        asked = Settings(**settings)  # refuses nonsense before a model is loaded
+        if model is None:
+            model = _pocket()
+        asked = model.resolve(asked)
+        self.model = model
+        self._size = {"width": settings.get("width"), "height": settings.get("height")}
+        self._lock = threading.RLock()  # around the fields below
+        self._job: Job | None = None
+        self._feed: Feed | None = None
+        self._trace: Trace | None = None
+        self._blocked = False  # a cell waits in `run` and settles what happens
+        self.viewer = Viewer()
+        super().__init__()
+        for name in _NAMES:
+            self.set_trait(name, getattr(asked, name))
+        self.live = live
+        self._build()
+        self._ready = True
+        self.observe(self._on_setting, names=list(_NAMES))
+        self._say_notes(asked)
+
+    def __repr__(self) -> str:
+        return f"Explorer(prompt={self.prompt!r:.60}, steps={self.steps}, guidance={self.guidance:g}, seed={self.seed}, sampler={self.sampler!r})"
+
+    # --- what people call ---
+
+    @property
+    def settings(self) -> Settings:
+        """What the next run would use, with every None filled in."""
+        return self.model.resolve(Settings(**{name: getattr(self, name) for name in _NAMES}, **self._size))
+
+    @property
+    def trace(self) -> Trace | None:
+        """The newest run that has a step: still growing while ``status`` is "running", None before the first."""
+        with self._lock:
+            if self._job is not None and len(self._job.trace):
+                self._trace = self._job.trace
+            return self._trace
+
+    def run(self) -> Trace:
+        """Run the settings and wait; the pictures appear meanwhile.
+
+        Returns
+        -------
+        Trace
+            The run, complete and in the viewer. If something replaced it meanwhile, the one that did. If ``cancel`` stopped it, the steps so
+            far, with ``cancelled`` True.
+
+        Raises
+        ------
+        ValueError
+            The settings are refused; nothing was started.
+        KeyboardInterrupt
+            The kernel was interrupted. The run is stopped, and what it made is in the viewer and in ``trace``.
+        """
+        job, feed = self._start(here=True)
+        begun = time.monotonic()
+        hinted = False
+
+        def over() -> bool:
+            nonlocal hinted
+            if not hinted and time.monotonic() - begun > _HINT_AFTER:
+                hinted = True
+                hint = "A cell is waiting for this run. To stop it, interrupt the kernel (the square button above)."
+                self.viewer.tell(notes=[*self.model.notes(job.trace.settings), hint])
+            return feed.complete.is_set() and job.done()
+
+        try:
+            while True:
+                try:
+                    self.viewer.drive(over)
+                except KeyboardInterrupt:
+                    job.cancel()
+                    self.viewer.drive(over)
+                    raise
+                with self._lock:
+                    if self._job is job or self._job is None or self._feed is None:
+                        break
+                    job, feed = self._job, self._feed  # replaced while we waited
+        finally:
+            with self._lock:
+                self._blocked = False
+            self._settle()
+            if hinted:
+                self._say_notes(job.trace.settings)
+        return job.result()
+
+    def cancel(self) -> None:
+        """Stop the run that is going, if any. Returns at once; what was made stays on show."""
+        with self._lock:
+            job = self._job
+        if job is not None:
+            job.cancel()
+
+    def code(self) -> str:
+        """Python that makes the same run. For a model made of a ready pipeline without a name, it expects that in ``pipeline``."""
+        settings = self.settings
+        plain = self.model.resolve(Settings())
+        values = {"prompt": settings.prompt} | {name: values[0] for name, values in settings.diff(plain).items()}
+        always = {name: getattr(settings, name) for name in ("steps", "guidance", "seed", "sampler")}
+        arguments = "".join(f"    {name}={value!r},\n" for name, value in (values | always).items())
+        # A pipeline that was put together by hand has no name to load it by.
+        name = getattr(self.model.pipeline, "name_or_path", None)
+        source = "" if self.model.name == "pocket" else repr(name) if name else "pipeline"
+        return f"import diffexplore as dx\n\nmodel = dx.load({source})\ntrace = model.trace(\n{arguments})\ntrace.image\n"
+
+    def close(self) -> None:
+        if self._ready:  # Python calls this too for what was never finished, because its settings were refused
+            self.cancel()
+            self.viewer.close()
+        super().close()
+
+    # --- settings ---
+
+    @traitlets.validate(*_NAMES)
+    def _checked(self, proposal: Any) -> Any:
+        name, value = proposal["trait"].name, proposal["value"]
+        try:
+            checked = Settings(**{name: value})
+            if self._ready and name == "sampler":
+                checked = self.model.resolve(checked)
+        except ValueError as error:
+            if self._ready:
+                self.viewer.tell(error=_sentence(error))
+            raise
+        return getattr(checked, name)
+
+    def _on_setting(self, change: Any) -> None:
+        """A setting has changed, by whatever hand."""
+        self._show_setting(change["name"])
+        self.viewer.tell(error="")
+        settings = self.settings
+        self._say_notes(settings)
+        if self.live or self.status == "running":
+            self._start()
+
+    def _say_notes(self, settings: Settings) -> None:
+        self.viewer.tell(notes=self.model.notes(settings))
+
+    # --- runs ---
+
+    def _start(self, here: bool = False) -> tuple[Job, Feed]:
+        with self._lock:
+            try:
+                job = self.model.submit(self.settings, on_step=lambda _: self.viewer.wake())
+            except ValueError as error:
+                self.viewer.tell(error=_sentence(error))
+                raise
+            _ = self.trace  # keep the run before, should this one never make a step
+            feed = self.viewer.feed([job.trace], here=here)
+            self._job, self._feed = job, feed
+            self._blocked = self._blocked or here
+        self.viewer.tell(error="")
+        self._set_status("running")
+        job.add_done_callback(lambda job: self._ended(job, feed))
+        return job, feed
+
+    def _ended(self, job: Job, feed: Feed) -> None:
+        """A run is over; called by whichever thread ended it."""
+        self.viewer.end(feed, job.status)
+        with self._lock:
+            blocked = self._blocked
+        if not blocked:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Say how the newest run ended, if it has."""
+        with self._lock:
+            job = self._job
+            if job is None or not job.done():
+                return
+        if job.error is not None:
+            self.viewer.tell(error=f"The run failed: {_sentence(job.error)}")
+        self._set_status(job.status)
+
+    def _set_status(self, status: str) -> None:
+        with self._lock:
+            self.set_trait("status", status)
+            self._stop.disabled = status != "running"
+
+    # --- the controls ---
+
+    def _build(self) -> None:
+        def layout(**more: str) -> Any:
+            return ipywidgets.Layout(**{"width": "auto", "min_width": "0", "margin": "0"} | more)
+
+        label = {"description_width": "72px"}
+        self._controls: dict[str, Any] = {
+            "prompt": ipywidgets.Textarea(
+                description="prompt", rows=2, placeholder="what to draw", style=label, layout=layout()
+            ),
+            "negative_prompt": ipywidgets.Text(
+                description="negative", placeholder="what to keep out", style=label, layout=layout()
+            ),
+            "steps": ipywidgets.IntSlider(description="steps", min=1, max=50, style=label, layout=layout()),
+            "guidance": ipywidgets.FloatSlider(
+                description="guidance", min=1, max=15, step=0.5, readout_format=".1f", style=label, layout=layout()
+            ),
+            "sampler": ipywidgets.Dropdown(
+                description="sampler", options=self.model.samplers, style=label, layout=layout()
+            ),
+            # Text, not a number field: a browser rounds whole numbers above 2**53.
+            "seed": ipywidgets.Text(
+                description="seed", continuous_update=False, style=label, layout=layout(flex="1 1 auto")
+            ),
+        }
+        dice = ipywidgets.Button(icon="random", tooltip="another seed", layout=layout(width="36px", flex="none"))
+        self._go = ipywidgets.Button(
+            description="Run", icon="play", button_style="primary", layout=layout(flex="1 1 80px")
+        )
+        self._stop = ipywidgets.Button(
+            description="Stop", icon="stop", disabled=True, layout=layout(flex="1 1 80px")
+        )
+        live = ipywidgets.Checkbox(
+            description="live", indent=False, tooltip="run at every change", layout=layout(flex="none")
+        )
+        for name in _NAMES:
+            self._show_setting(name)
+            self._controls[name].observe(
+                lambda change, name=name: self._from_control(name, change["new"]), names="value"
+            )
+        dice.on_click(lambda _: self._from_control("seed", secrets.randbelow(2**32)))
+        self._go.on_click(lambda _: self._quietly(self._start))
+        self._stop.on_click(lambda _: self.cancel())
+        traitlets.link((self, "live"), (live, "value"))
+
+        seed = ipywidgets.HBox([self._controls["seed"], dice], layout=layout(align_items="center", grid_gap="4px"))
+        buttons = ipywidgets.HBox(
+            [self._go, self._stop, live],
+            layout=layout(align_items="center", grid_gap="8px"),
+        )
+        order = ("prompt", "negative_prompt", "steps", "guidance", "sampler")
+        for whole in (self._controls["prompt"], self._controls["negative_prompt"], buttons):
+            whole.add_class("dx-line")  # the width of the grid; ipywidgets does not pass on `grid_column`
+        panel = ipywidgets.GridBox([*(self._controls[name] for name in order), seed, buttons])
+        panel.add_class("dx-controls")
+        panel.layout = layout(
+            flex="1 1 250px", grid_template_columns="repeat(auto-fit, minmax(min(100%, 220px), 1fr))", grid_gap="6px 12px"
+        )
+        self.viewer.layout = layout(flex="3 1 430px")
+        self.add_class("dx-explorer")
+        self.layout = layout(display="flex", flex_flow="row wrap", align_items="flex-start", overflow="visible")
+        self.children = [panel, self.viewer]
+
+    def _show_setting(self, name: str) -> None:
+        """Let a control show its trait."""
+        control, value = self._controls[name], getattr(self, name)
+        if name == "seed":
+            value = str(value)
+        elif name in ("steps", "guidance"):
+            control.max = max(control.max, value)
+            control.min = min(control.min, value)
+        if control.value != value:
+            control.value = value
+
+    def _from_control(self, name: str, value: Any) -> None:
+        """Let a trait follow its control. What is refused is said in place, and stays in the control to be put right."""
+        if name == "seed" and isinstance(value, str):
+            with suppress(ValueError):  # then Settings says what a seed is
+                value = int(value)
+        self._quietly(lambda: self.set_trait(name, value))
+
+    def _quietly(self, action: Callable[[], object]) -> None:
+        """Do what a control asked for. A refusal has been said in the widget; there is no cell to raise it in."""
+        try:
+            action()
+        except ValueError as error:
+            self.viewer.tell(error=_sentence(error))
+
+
+_pocket_lock = threading.Lock()
+_pocket_model: Model | None = None
+
+
+def _pocket() -> Model:
+    """One pocket model for all explorers: running a cell again stops the run it started before, instead of competing with it."""
+    global _pocket_model
+    from diffexplore.model import load
+
+    with _pocket_lock:
+        if _pocket_model is None:
+            _pocket_model = load()
+        return _pocket_model
+
+
+def _sentence(error: BaseException) -> str:
+    """An error as one sentence for a reader."""
+    text = str(error).strip() or type(error).__name__
+    if not isinstance(error, ValueError):
+        text = f"{type(error).__name__}: {text}"
+    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")

@@ -1,0 +1,508 @@
+"""The viewer: films on one timeline, in a browser. This docstring is the wire protocol; viewer.js is the other side.
+
+**Traits** hold what a reader of a saved notebook must see, and travel once per run, when it is over:
+
+``_film``, ``_frames``
+    The newest complete run as `film.pack` makes it. A reopened notebook, a second view or an exported page scrubs it with no kernel.
+``view``, ``step``
+    The view and the step it opens with; -1 is the last. Set in Python, followed by every view; the browser never writes them back, its
+    playhead is its own. So scrubbing, playing and switching views send nothing.
+``_notes``, ``_error``
+    Sentences to show beside the pictures, as text.
+
+**Custom messages** carry a run while it goes. From the kernel:
+
+``{"kind": "piece", "run": r, "piece": n, "films": [...], "shots": [...], "blanks": [...], "captions": {...}}`` + one buffer per shot
+    Piece n of run r, counted from 0. ``films``: for each film its ``label``, ``about``, ``size``, ``status``, ``expected`` and ``seconds``, and
+    ``steps``, [timestep, sigma, seconds] of the evaluations from ``first`` on. ``shots``: [film, kind, evaluation, format, exact], where kind
+    may be "final"; ``blanks``: [film, kind, evaluation, sentence]. Each piece is complete in itself, so one lost costs only what it held.
+``{"kind": "state", "run": r, "pieces": n}``
+    The answer to "hello": n pieces of run r have been sent.
+
+From the browser:
+
+``{"kind": "hello", "run": r, "complete": bool}``
+    A page has opened, or has heard nothing for a while of a run that is not complete; it has run r, -1 for none. Where the kernel has a
+    complete run that the page lacks, it sends the traits again as well.
+``{"kind": "ack", "run": r, "piece": n, "view": kind}``
+    Piece n is here, and this is the view looked at.
+``{"kind": "again", "run": r, "pieces": [n, ...]}``
+    These never came.
+``{"kind": "look", "view": kind}``
+    Another view is looked at. Sent only while a run goes.
+
+**Flow.** At most `WINDOW` pieces are on their way, at most `RATE` a second; what is encoded meanwhile goes into the next piece. A piece not
+acknowledged within `LOST` seconds no longer counts: nobody may be there (an executed notebook), or the kernel may be too busy to hear
+(a blocking cell). Nothing ever waits for a browser. The newest run wins: a run is first sent when it has its first step, from then on
+nothing of an older one is, and the browser drops older pieces that are still on their way. What is on show stays until something newer
+covers it.
+
+**While the run goes** only cheap frames are made: the view looked at first, newest step first, then the others as long as all this takes under
+`SHARE` of the run's time, and none through the picture decoder. After the run come the finished picture, the frames the decoder makes,
+and what was left out.
+
+**Threads.** Handlers and the run's own thread only note and notify. One thread per viewer encodes and sends (`Viewer.drive`), started in a
+copy of the caller's context (ipykernel 7.0 needs that); a blocking caller may drive in its own thread instead, which is what makes the
+final traits part of an executed notebook, and what hosts without background messages need. One lock is held around all publishing.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import anywidget
+import traitlets
+
+from diffexplore.views import CAPTIONS, VIEWS
+from diffexplore.widgets.film import Film, Frame, Status, films_of, pack, to_html, unpack
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from diffexplore.trace import Trace
+
+__all__ = ["Feed", "Replay", "Viewer"]
+
+log = logging.getLogger(__name__)
+log.addHandler(logging.NullHandler())
+
+WINDOW: Final = 3
+"""Pieces on their way at once."""
+RATE: Final = 20
+"""Pieces a second. Servers cut off a kernel at 1000 messages a second; people see no difference above this."""
+LOST: Final = 0.3
+"""Seconds after which a piece without an answer makes room for the next."""
+SHARE: Final = 0.05
+"""Part of a run's time that frames of views not looked at may take."""
+
+_TURN: Final = 0.02  # seconds of encoding between two looks at what has come in
+_PIECE_BYTES: Final = 2**20
+_IDLE: Final = 2.0  # seconds without work after which the thread ends
+
+# Kinds of message: keep in step with viewer.js.
+PIECE: Final = "piece"
+STATE: Final = "state"
+HELLO: Final = "hello"
+ACK: Final = "ack"
+AGAIN: Final = "again"
+LOOK: Final = "look"
+
+CAPTIONS_SENT: Final = {kind: CAPTIONS[kind] for kind in VIEWS}
+
+Key = tuple[int, str, int]  # film, kind (or "final"), evaluation
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """What a numbered message held, so that it can be made again: frames by key, and which evaluations' numbers of each film."""
+
+    keys: tuple[Key, ...]
+    steps: tuple[range, ...]
+
+
+class Feed:
+    """One run (one or several traces) on its way into a viewer. Made by `Viewer.feed`."""
+
+    def __init__(self, run: int, traces: Sequence[Trace], films: Sequence[Film]) -> None:
+        self.run = run
+        self.traces = list(traces)
+        self.films = list(films)
+        self.ends: dict[int, Status] = {}  # films whose run is over, noted by `Viewer.end`
+        self.complete = threading.Event()  # everything is encoded and in the traits, or never will be
+        self.error: BaseException | None = None
+        self.pieces: list[_Piece] = []
+        self.flying: dict[int, float] = {}  # piece -> when it was last sent
+        self.again: dict[int, None] = {}  # pieces asked for again
+        self._sent = -1e9  # when the last piece went
+        self._outbox: dict[Key, None] = {}  # encoded, not yet sent
+        self._told: list[tuple[int, Status, Frame | None]] = [(0, "running", None) for _ in films]
+        self._began = time.perf_counter()
+        self._spent = 0.0
+
+    @property
+    def started(self) -> bool:
+        return any(len(trace) for trace in self.traces)
+
+    @property
+    def over(self) -> bool:
+        return len(self.ends) == len(self.films)
+
+    def take_in(self) -> None:
+        """Bring the films up to what the traces hold now."""
+        for k, (trace, film) in enumerate(zip(self.traces, self.films, strict=True)):
+            end = self.ends.get(k)  # before the steps: a run that is over then has no more of them
+            for i in range(len(film.steps), len(trace)):
+                film.grow(trace[i])
+            if film.status == "running":
+                film.expected = max(trace.expected, len(film.steps))
+            if end is not None and film.status == "running":
+                film.end(trace, end)
+                if film.final is not None:
+                    self._outbox[k, "final", 0] = None
+
+    def shoot(self, looked_at: str) -> bool:
+        """Encode frames for about `_TURN` seconds; whether there was anything to do."""
+        start = time.perf_counter()
+        did = False
+        for k, kind, i, exact in self._wanted(looked_at):
+            self.films[k].shoot(self.traces[k], kind, i, exact)
+            self._outbox[k, kind, i] = None
+            did = True
+            if time.perf_counter() - start > _TURN:
+                break
+        self._spent += time.perf_counter() - start
+        return did
+
+    def _wanted(self, looked_at: str) -> Iterable[tuple[int, str, int, bool]]:
+        """Frames worth making now, most wanted first."""
+        for kind in sorted(VIEWS, key=lambda kind: kind != looked_at):
+            for k, film in enumerate(self.films):
+                running = film.status == "running"
+                for i in reversed(range(len(film.steps))):
+                    if running and kind != looked_at and self._spent > SHARE * (time.perf_counter() - self._began):
+                        return
+                    shot = film.frames.get((kind, i))
+                    if shot is None or (not running and isinstance(shot, Frame) and not shot.exact):
+                        yield k, kind, i, not running
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to encode or to send."""
+        return self.over and not self.again and not self._news and all(film.complete for film in self.films)
+
+    @property
+    def _news(self) -> bool:
+        return bool(self._outbox) or [self._tell(film) for film in self.films] != self._told
+
+    @staticmethod
+    def _tell(film: Film) -> tuple[int, Status, Frame | None]:
+        return len(film.steps), film.status, film.final
+
+    def ready(self, now: float) -> float | None:
+        """Seconds until the next piece may go, 0.0 for now; None where there is nothing to send."""
+        if not self.again and not self._news:
+            return None
+        wait = max(0.0, self._sent + 1 / RATE - now)
+        flying = sorted(sent for sent in self.flying.values() if now - sent < LOST)
+        if len(flying) >= WINDOW:
+            wait = max(wait, flying[-WINDOW] + LOST - now)
+        return wait
+
+    def next_piece(self, now: float) -> tuple[dict[str, Any], list[bytes]]:
+        """The next message and its buffers: one asked for again, else a new one with what has come together."""
+        if self.again:
+            number = next(iter(self.again))
+            del self.again[number]
+        else:
+            number = len(self.pieces)
+            self.pieces.append(_Piece(self._pop_keys(), self._pop_steps()))
+        self.flying = {piece: sent for piece, sent in self.flying.items() if now - sent < 10 * LOST}
+        self.flying[number] = self._sent = now
+        return self._message(number)
+
+    def _pop_keys(self) -> tuple[Key, ...]:
+        keys: list[Key] = []
+        size = 0
+        for key in list(self._outbox):
+            shot = self._shot(key)
+            size += len(shot.data) if isinstance(shot, Frame) else 0
+            if keys and size > _PIECE_BYTES:
+                break
+            keys.append(key)
+            del self._outbox[key]
+        return tuple(keys)
+
+    def _pop_steps(self) -> tuple[range, ...]:
+        ranges = tuple(range(told[0], len(film.steps)) for told, film in zip(self._told, self.films, strict=True))
+        self._told = [self._tell(film) for film in self.films]
+        return ranges
+
+    def _shot(self, key: Key) -> Frame | str | None:
+        k, kind, i = key
+        return self.films[k].final if kind == "final" else self.films[k].frames.get((kind, i))
+
+    def _message(self, number: int) -> tuple[dict[str, Any], list[bytes]]:
+        piece = self.pieces[number]
+        shots = [(key, shot) for key in piece.keys if (shot := self._shot(key)) is not None]
+        films = [
+            {
+                "label": film.label,
+                "about": film.about,
+                "size": list(film.size),
+                "status": film.status,
+                "expected": film.expected,
+                "seconds": film.seconds,
+                "first": steps.start,
+                "steps": [list(film.steps[i]) for i in steps],
+            }
+            for film, steps in zip(self.films, piece.steps, strict=True)
+        ]
+        content = {
+            "kind": PIECE,
+            "run": self.run,
+            "piece": number,
+            "captions": CAPTIONS_SENT,
+            "films": films,
+            "shots": [[*key, shot.format, shot.exact] for key, shot in shots if isinstance(shot, Frame)],
+            "blanks": [[*key, shot] for key, shot in shots if isinstance(shot, str)],
+        }
+        return content, [shot.data for _, shot in shots if isinstance(shot, Frame)]
+
+
+class Viewer(anywidget.AnyWidget):  # type: ignore[misc]
+    """Films on one timeline. Shows what it is given: `show` for finished traces, `feed` for runs that are going."""
+
+    _esm = Path(__file__).parent / "viewer.js"
+    _css = Path(__file__).parent / "viewer.css"
+
+    view = traitlets.Unicode("x0").tag(sync=True)
+    """The view to open with, one of ``diffexplore.VIEWS``; setting it later switches every view of the widget."""
+    step = traitlets.Int(-1).tag(sync=True)
+    """The place on the timeline to open at, counted from 0; negative numbers count from the end."""
+
+    _film = traitlets.Dict().tag(sync=True, echo_update=False)
+    _frames = traitlets.Bytes().tag(sync=True, echo_update=False)
+    _notes = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    _error = traitlets.Unicode().tag(sync=True)
+
+    _closed = True  # until there is something to close: Python closes also what was refused while being made
+
+    def __init__(self, **traits: Any) -> None:
+        self._publishing = threading.RLock()  # around everything that is sent or set
+        self._changed = threading.Condition()  # around the fields below
+        self._runs = 0
+        self._feed: Feed | None = None  # the newest run with a first step: what is being shown
+        self._next: Feed | None = None  # a newer run that has none yet
+        self._looked_at = traits.get("view", "x0")
+        self._hello: tuple[int, bool] | None = None
+        self._woken = False
+        self._closed = False
+        self._claimed = False  # a caller is going to drive: the thread makes way
+        self._driving = threading.Lock()  # whoever holds it encodes and sends
+        self._thread: threading.Thread | None = None
+        super().__init__(**traits)
+        self.on_msg(self._on_message)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+    @traitlets.validate("view")
+    def _known_view(self, proposal: Any) -> str:
+        if proposal["value"] not in VIEWS:
+            msg = f"view must be one of {', '.join(VIEWS)}; got {proposal['value']!r}"
+            raise ValueError(msg)
+        return str(proposal["value"])
+
+    # --- what others call ---
+
+    def show(self, source: Any) -> None:
+        """Show finished runs: whatever `film.films_of` takes. Encodes in the caller's thread."""
+        films = films_of(source)
+        with self._changed:
+            self._runs += 1
+            run = self._runs
+            self._feed = self._next = None
+        self._commit(films, run)
+
+    def feed(self, traces: Sequence[Trace] | Mapping[str, Trace], here: bool = False) -> Feed:
+        """Show runs while they grow, in place of what is shown, from their first step on.
+
+        Parameters
+        ----------
+        traces
+            Live traces, by label where there are several. Call `wake` when one has grown and `end` when it is over.
+        here
+            The caller will `drive` itself; otherwise a thread of the viewer does.
+        """
+        labelled = list(traces.items()) if isinstance(traces, Mapping) else [("", trace) for trace in traces]
+        films = [Film.begin(trace, label) for label, trace in labelled]
+        with self._changed:
+            self._runs += 1
+            feed = Feed(self._runs, [trace for _, trace in labelled], films)
+            if self._next is not None:
+                self._next.complete.set()  # replaced before it began: nothing of it will be shown
+            self._next = feed
+            self._claimed = self._claimed or here
+        self.wake()
+        return feed
+
+    def wake(self) -> None:
+        """Something has grown. Costs microseconds: for callbacks of a running model."""
+        with self._changed:
+            self._woken = True
+            self._changed.notify_all()
+            if self._thread is not None and self._thread.is_alive():
+                return
+            if self._claimed or self._closed:
+                return
+            context = contextvars.copy_context()
+            self._thread = threading.Thread(target=context.run, args=(self.drive,), name="diffexplore viewer", daemon=True)
+            self._thread.start()
+
+    def end(self, feed: Feed, status: Status, k: int = 0) -> None:
+        """The run of film `k` is over."""
+        with self._changed:
+            feed.ends[k] = status
+        self.wake()
+
+    def close(self) -> None:
+        if not self._closed:
+            with self._changed:
+                self._closed = True
+                for feed in (self._feed, self._next):
+                    if feed is not None:
+                        feed.complete.set()
+                self._changed.notify_all()
+        super().close()
+
+    # --- the wire ---
+
+    def _on_message(self, _: Any, content: Any, __: Any) -> None:
+        """Note what the browser says, and no more: this runs on whatever thread the kernel likes, perhaps beside a cell."""
+        if not isinstance(content, dict):
+            return
+        kind, run = content.get("kind"), content.get("run")
+        with self._changed:
+            feed = self._feed
+            ours = feed is not None and run == feed.run
+            if kind in (ACK, LOOK):
+                self._note_view(content.get("view"))
+            if kind == ACK and ours and isinstance(content.get("piece"), int):
+                feed.flying.pop(content["piece"], None)
+            elif kind == AGAIN and ours and isinstance(content.get("pieces"), list):
+                sent = range(len(feed.pieces))
+                feed.again |= {piece: None for piece in content["pieces"] if isinstance(piece, int) and piece in sent}
+            elif kind == HELLO and isinstance(run, int):
+                self._hello = (run, bool(content.get("complete")))
+        self.wake()
+
+    def _note_view(self, view: object) -> None:
+        if view in VIEWS:
+            self._looked_at = str(view)
+
+    def drive(self, done: Callable[[], bool] | None = None) -> None:
+        """Encode and send, in the calling thread, until `done()`, or without one until there has been nothing to do for a while.
+
+        One thread drives at a time; where another does already, this waits its turn when there is a `done` and returns otherwise.
+        """
+        if not self._driving.acquire(blocking=done is not None):
+            return
+        try:
+            idle_since = time.monotonic()
+            while not self._closed and not (done is not None and done()):
+                wait = self._turn()
+                if wait is not None:
+                    idle_since = time.monotonic()
+                with self._changed:
+                    if done is None and (self._claimed or self._idle(wait, idle_since)):
+                        self._thread = None
+                        return
+                    if not self._woken:
+                        # A blocked caller looks up now and then: at `done`, and so that an interrupt gets through.
+                        longest = 0.1 if done is not None else _IDLE
+                        self._changed.wait(longest if wait is None else min(longest, wait))
+                    self._woken = False
+        finally:
+            self._driving.release()
+            if done is not None:
+                with self._changed:
+                    self._claimed = False
+                self.wake()  # for what may be left to do
+
+    def _idle(self, wait: float | None, since: float) -> bool:
+        return wait is None and not self._woken and time.monotonic() - since >= _IDLE
+
+    def _turn(self) -> float | None:
+        """Do a little of what there is to do. Returns seconds to wait before the next turn, None where only news can bring one."""
+        with self._changed:
+            if self._next is not None and self._next.started:
+                if self._feed is not None:
+                    self._feed.complete.set()
+                self._feed, self._next = self._next, None
+            elif self._next is not None and self._next.over:
+                self._next.complete.set()  # it ended with nothing to show; what is shown stays
+                self._next = None
+            feed, newer = self._feed, self._next
+            hello, self._hello = self._hello, None
+        if hello is not None:
+            self._answer(hello, feed)
+        if feed is None:
+            return None
+        try:
+            feed.take_in()
+            # While a newer run prepares its first step, the processor is its own.
+            busy = newer is None and feed.shoot(self._looked_at)
+            wait = feed.ready(time.monotonic())
+            if wait == 0.0:
+                with self._changed:
+                    content, buffers = feed.next_piece(time.monotonic())
+                with self._publishing:
+                    self.send(content, buffers)
+                wait = feed.ready(time.monotonic())
+            if feed.finished and not feed.complete.is_set():
+                self._commit(feed.films, feed.run)
+                feed.complete.set()
+        except Exception as error:  # a picture that cannot be made must not leave a caller waiting, nor fail unseen
+            log.exception("the viewer could not show run %d", feed.run)
+            feed.error = error
+            feed.complete.set()
+            with self._changed:
+                self._feed = None
+            self.tell(error=f"The pictures of this run could not be made: {type(error).__name__}: {error}")
+            return None
+        return 0.0 if busy else wait
+
+    def _answer(self, hello: tuple[int, bool], feed: Feed | None) -> None:
+        """A page has opened, or missed something."""
+        run, complete = hello
+        with self._publishing:
+            if feed is not None:
+                self.send({"kind": STATE, "run": feed.run, "pieces": len(feed.pieces)})
+            if self._film and (run < self._film["run"] or (run == self._film["run"] and not complete)):
+                self.send_state(["_film", "_frames"])
+
+    def _commit(self, films: Sequence[Film], run: int) -> None:
+        document, data = pack(films, run)
+        with self._publishing, self.hold_sync():
+            self._film = document
+            self._frames = data
+
+    def tell(self, *, notes: Sequence[str] | None = None, error: str | None = None) -> None:
+        """Sentences to show beside the pictures, as plain text; None leaves what is there."""
+        with self._publishing:
+            if notes is not None:
+                self._notes = list(notes)
+            if error is not None:
+                self._error = error
+
+
+class Replay(Viewer):
+    """The viewer alone: plays saved or finished runs, with no model.
+
+    Parameters
+    ----------
+    source
+        A `Trace`, the path of a saved one, or a list or dict (by label) of them: several share one timeline.
+    view
+        The view it opens with, one of ``diffexplore.VIEWS``.
+
+    Examples
+    --------
+    >>> Replay({"5 steps": short, "20 steps": long}, view="latents")  # doctest: +SKIP
+    """
+
+    def __init__(self, source: Any, *, view: str = "x0") -> None:
+        films = films_of(source)
+        super().__init__(view=view)
+        self._commit(films, 1)
+
+    def to_html(self, path: str | PathLike[str]) -> Path:
+        """Write what is shown as one self-contained page. See `film.to_html`."""
+        return to_html(unpack(self._film, self._frames), path, view=self.view)

@@ -1,0 +1,81 @@
+// The pure functions of viewer.js. Run by tests/test_viewer.py, or by hand: node --test tests/js
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import test from "node:test";
+
+const source = await readFile(new URL("../../diffexplore/widgets/viewer.js", import.meta.url), "utf8");
+const viewer = await import(`data:text/javascript,${encodeURIComponent(source)}`); // a .js file alone would be taken for CommonJS
+
+test("bytes come out of every kind of buffer, wherever they begin in it", () => {
+  const larger = new Uint8Array([9, 9, 1, 2, 3, 9]);
+  for (const buffer of [new DataView(larger.buffer, 2, 3), larger.subarray(2, 5), larger.slice(2, 5).buffer])
+    assert.deepEqual([...viewer.bytesOf(buffer)], [1, 2, 3]);
+});
+
+test("runs of different lengths begin and end together on one timeline", () => {
+  const under = (count) => Array.from({ length: 7 }, (_, at) => viewer.stepAt(at, 7, count));
+  assert.deepEqual(under(7), [0, 1, 2, 3, 4, 5, 6]);
+  assert.deepEqual(under(3), [0, 0, 1, 1, 1, 2, 2]);
+  assert.deepEqual(under(1), [0, 0, 0, 0, 0, 0, 0]);
+  assert.equal(viewer.stepAt(0, 1, 1), 0);
+});
+
+test("a strip shows every place, or the one under the middle of each cell", () => {
+  assert.deepEqual(viewer.placesShown(4, 9), [0, 1, 2, 3]);
+  assert.deepEqual(viewer.placesShown(20, 4), [2, 7, 12, 17]);
+  assert.deepEqual(viewer.placesShown(1000, 1), [500]);
+  assert.deepEqual(viewer.placesShown(0, 5), []);
+});
+
+test("missing pieces are those below the count that were not seen", () => {
+  assert.deepEqual(viewer.missing(new Set([0, 2, 5]), 5), [1, 3, 4]);
+  assert.deepEqual(viewer.missing(new Set([0, 1]), 2), []);
+});
+
+test("numbers read well over nine orders of magnitude", () => {
+  const cases = [[4096, "4096"], [157.4, "157"], [14.615, "14.6"], [1, "1"], [0.0292, "0.029"], [0.00001, "1e-5"], [0, "0"], [null, "\u2013"]];
+  for (const [number, text] of cases) assert.equal(viewer.figures(number), text);
+  const times = [[0.0421, "42.1 ms"], [0.9996, "1.00 s"], [12.34, "12.3 s"], [125, "2 min 5 s"], [null, "\u2013"]];
+  for (const [seconds, text] of times) assert.equal(viewer.duration(seconds), text);
+});
+
+test("the share of noise is b^2 of a^2 + b^2", () => {
+  assert.equal(viewer.noiseShare(0), 0);
+  assert.equal(viewer.noiseShare(1), 0.5);
+  assert.equal(viewer.noiseShare(null), 1); // sigma is without bound: nothing but noise
+});
+
+test("a screen reader hears the step, then what it stands for", () => {
+  assert.equal(viewer.spoken(6, 20, [613, 4.2042, 0.04]), "step 7 of 20, timestep 613, sigma 4.2");
+  assert.equal(viewer.spoken(0, 20, undefined), "step 1 of 20");
+});
+
+test("how a run stands is said in words for each status", () => {
+  const film = { steps: [[1, 1, 1], [1, 1, 1]], expected: 8, seconds: 0.5 };
+  assert.equal(viewer.standing({ ...film, status: "running" }), "running: 2 of 8 steps");
+  assert.equal(viewer.standing({ ...film, status: "running", steps: [] }), "starting");
+  assert.equal(viewer.standing({ ...film, status: "done" }), "2 steps in 500 ms, 250 ms each");
+  assert.equal(viewer.standing({ ...film, status: "cancelled" }), "stopped after 2 steps");
+  assert.equal(viewer.standing({ ...film, status: "failed", steps: [[1, 1, 1]] }), "failed after 1 step");
+});
+
+test("a packed film comes apart into the same pictures, and torn state is not taken for one", () => {
+  const document = {
+    format: 1, run: 1, bytes: 5, captions: {},
+    films: [{ label: "", status: "done", steps: [[1, 1, 1], [0, 0, 0]], frames: { x0: [[0, 2, "png"], null], change: ["the first", [2, 3, "webp"]] }, final: [2, 3, "webp"] }],
+  };
+  const data = new Uint8Array([1, 2, 3, 4, 5]);
+  const [film] = viewer.unpack(document, data);
+  assert.deepEqual([...film.frames.x0[0].bytes], [1, 2]);
+  assert.equal(film.frames.x0[1], null);
+  assert.equal(film.frames.change[0], "the first");
+  assert.deepEqual([...film.final.bytes], [3, 4, 5]);
+  assert.equal(viewer.unpack(document, data.subarray(1)), null);
+  assert.equal(viewer.unpack({ ...document, format: 2 }, data), null);
+  assert.equal(viewer.unpack({}, data), null);
+});
+
+test("a running film takes the places it will have, an ended one those it has", () => {
+  assert.equal(viewer.lengthOf({ status: "running", expected: 20, steps: [1, 2] }), 20);
+  assert.equal(viewer.lengthOf({ status: "cancelled", expected: 20, steps: [1, 2] }), 2);
+});

@@ -1,0 +1,64 @@
+"""The command line: where the notebooks come from, what is started, what is refused."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from diffexplore import cli
+
+
+def test_a_clone_uses_its_own_notebooks(tmp_path):
+    assert cli.notebooks(tmp_path / "copies") == Path(cli.__file__).resolve().parents[1] / "notebooks"
+    assert not (tmp_path / "copies").exists()
+
+
+def installed(tmp_path, monkeypatch):
+    """Make the command believe it was installed from a wheel."""
+    package = tmp_path / "site-packages" / "diffexplore"
+    (package / "notebooks").mkdir(parents=True)
+    (package / "notebooks" / cli.FIRST).write_text("{}")
+    monkeypatch.setattr(cli, "__file__", str(package / "cli.py"))
+    return tmp_path / "mine"
+
+
+def test_an_installed_package_copies_its_notebooks(tmp_path, monkeypatch):
+    folder = installed(tmp_path, monkeypatch)
+    assert cli.notebooks(folder) == folder
+    assert (folder / cli.FIRST).read_text() == "{}"
+
+
+def test_copies_people_changed_are_never_overwritten(tmp_path, monkeypatch):
+    folder = installed(tmp_path, monkeypatch)
+    folder.mkdir()
+    (folder / cli.FIRST).write_text("mine")
+    cli.notebooks(folder)
+    assert (folder / cli.FIRST).read_text() == "mine"
+
+
+def test_other_options_reach_jupyterlab(monkeypatch):
+    started = []
+    monkeypatch.setattr(cli.subprocess, "call", lambda command: started.append(command) or 0)
+    cli.main(["--no-browser", "--port=9999"])
+    (command,) = started
+    assert command[:3] == [sys.executable, "-m", "jupyterlab"]
+    assert command[3].endswith(cli.FIRST)
+    assert command[-2:] == ["--no-browser", "--port=9999"]
+
+
+def test_without_jupyterlab_it_says_how_to_get_it(monkeypatch, capsys):
+    monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None)
+    assert cli.main([]) == 1
+    assert 'pip install "diffexplore[lab]"' in capsys.readouterr().err
+
+
+def test_bench_refuses_what_it_does_not_know(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["bench", "--fast"])
+    assert "--fast" in capsys.readouterr().err
+
+
+def test_notebooks_are_valid_json_with_a_title():
+    for path in cli.notebooks(Path("unused")).glob("*.ipynb"):
+        assert "".join(json.loads(path.read_text())["cells"][0]["source"]).startswith("# ")

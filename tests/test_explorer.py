@@ -1,0 +1,271 @@
+"""The Explorer: code and controls do the same thing, the newest settings win, and nothing shown is lost."""
+
+from __future__ import annotations
+
+import math
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import make_pipeline
+
+from diffexplore.model import Model
+from diffexplore.widgets.explorer import Explorer
+from diffexplore.widgets.film import Film, unpack
+
+
+@pytest.fixture
+def explorer(tiny_model: Model) -> Iterator[Explorer]:
+    explorer = Explorer(tiny_model, prompt="a red fox", steps=4, guidance=5.0, seed=3, sampler="DDIM")
+    yield explorer
+    explorer.close()
+    assert wait(lambda: explorer._job is None or explorer._job.done())
+
+
+def wait(condition: Callable[[], bool], seconds: float = 20) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and not condition():
+        time.sleep(0.005)
+    return condition()
+
+
+def move(explorer: Explorer, name: str, value: Any) -> None:
+    """What a front end does when a person moves a control."""
+    explorer._controls[name].set_state({"value": value})
+
+
+def film(explorer: Explorer) -> Film:
+    (film,) = unpack(explorer.viewer._film, explorer.viewer._frames)
+    return film
+
+
+# --- running ------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_run_returns_the_run_that_the_model_makes_and_shows_all_of_it(explorer: Explorer, tiny_model: Model) -> None:
+    trace = explorer.run()
+    expected = tiny_model.trace(explorer.settings)
+    np.testing.assert_array_equal(np.asarray(trace.image), np.asarray(expected.image))
+    assert trace.settings == expected.settings == explorer.settings
+    assert explorer.trace is trace
+    assert explorer.status == "done"
+    assert film(explorer).frames == Film.of(trace).frames
+    assert film(explorer).complete
+
+
+def test_the_button_runs_in_the_background_and_ends_up_the_same(explorer: Explorer) -> None:
+    explorer._go.click()
+    assert explorer.status == "running"
+    assert not explorer._stop.disabled
+    assert wait(lambda: explorer.status == "done" and bool(explorer.viewer._film))
+    assert explorer._stop.disabled
+    assert len(film(explorer).steps) == len(explorer.trace or ()) == 4
+
+
+def test_stop_keeps_what_was_made(explorer: Explorer) -> None:
+    explorer.steps = 500
+    explorer._go.click()
+    assert wait(lambda: len(explorer.trace or ()) >= 3)
+    begun = time.monotonic()
+    explorer._stop.click()
+    assert wait(lambda: explorer.status == "cancelled")
+    assert time.monotonic() - begun < 1.0
+    assert wait(lambda: bool(explorer.viewer._film))
+    assert explorer.trace is not None
+    assert explorer.trace.cancelled
+    assert 3 <= len(film(explorer).steps) == len(explorer.trace) < 500
+    assert film(explorer).status == "cancelled"
+
+
+def test_an_interrupted_cell_stops_the_run_and_keeps_what_was_made(explorer: Explorer) -> None:
+    explorer.steps = 500
+
+    def interrupt() -> None:
+        wait(lambda: len(explorer.trace or ()) >= 3)
+        signal.raise_signal(signal.SIGINT) if threading.current_thread() is threading.main_thread() else signal.pthread_kill(
+            threading.main_thread().ident or 0, signal.SIGINT
+        )
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        explorer.run()
+    assert explorer.status == "cancelled"
+    assert explorer.trace is not None
+    assert 3 <= len(explorer.trace) == len(film(explorer).steps) < 500
+    explorer.steps = 2
+    assert len(explorer.run()) == 2, "the next run goes as if nothing had happened"
+
+
+def test_a_waiting_cell_is_told_how_to_stop(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("diffexplore.widgets.explorer._HINT_AFTER", 0.0)
+    told: list[list[str]] = []
+    explorer.viewer.observe(lambda change: told.append(change["new"]), names="_notes")
+    explorer.run()
+    assert any("interrupt the kernel" in note for notes in told for note in notes)
+    assert explorer.viewer._notes == []
+
+
+def test_a_failing_model_is_said_in_place_and_what_was_shown_stays() -> None:
+    pipeline = make_pipeline()
+    explorer = Explorer(Model(pipeline), prompt="a cat", steps=3)
+    explorer.run()
+    shown = explorer.viewer._film
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("out of <b>paint</b>")
+
+    handle = pipeline.unet.register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match="out of <b>paint</b>"):
+        explorer.run()
+    assert explorer.status == "failed"
+    assert explorer.viewer._error == "The run failed: RuntimeError: out of <b>paint</b>."
+    assert explorer.viewer._film is shown
+    handle.remove()
+    explorer.run()
+    assert explorer.status == "done"
+    assert explorer.viewer._error == ""
+    explorer.close()
+
+
+# --- settings -----------------------------------------------------------------------------------------------------------------------------
+
+
+def test_outside_live_mode_a_change_waits_for_run(explorer: Explorer) -> None:
+    trace = explorer.run()
+    move(explorer, "steps", 7)
+    assert explorer.steps == 7
+    assert explorer.status == "done"
+    assert explorer.trace is trace
+
+
+def test_in_live_mode_a_change_runs(explorer: Explorer) -> None:
+    explorer.live = True
+    move(explorer, "guidance", 2.5)
+    assert wait(lambda: explorer.status == "done" and bool(explorer.viewer._film))
+    assert film(explorer).about["guidance"] == 2.5
+
+
+def test_a_change_during_a_run_replaces_it(explorer: Explorer) -> None:
+    explorer.steps = 400
+    explorer._go.click()
+    assert wait(lambda: len(explorer.trace or ()) >= 2)
+    first = explorer._job
+    move(explorer, "steps", 5)
+    assert wait(lambda: explorer.status == "done" and bool(explorer.viewer._film))
+    assert first is not None
+    assert first.status == "cancelled"
+    assert len(film(explorer).steps) == 5
+
+
+def test_after_two_hundred_changes_the_last_one_is_what_is_shown(explorer: Explorer) -> None:
+    explorer.live = True
+    dice = random.Random(0)
+    for _ in range(200):
+        name, value = dice.choice([("steps", dice.randint(1, 12)), ("guidance", dice.randint(2, 30) / 2), ("seed", str(dice.randrange(2**63)))])
+        move(explorer, name, value)
+        time.sleep(dice.random() * 0.01)
+    assert wait(lambda: explorer.status == "done" and explorer._feed is not None and explorer._feed.complete.is_set())
+    about = film(explorer).about
+    assert (about["steps"], about["guidance"], about["seed"]) == (explorer.steps, explorer.guidance, str(explorer.seed))
+    assert explorer.trace is not None
+    assert explorer.trace.settings == explorer.settings
+
+
+def test_code_and_controls_show_the_same(explorer: Explorer) -> None:
+    explorer.prompt, explorer.negative_prompt, explorer.sampler = "a blue cat", "blurry", "Euler"
+    explorer.steps, explorer.guidance, explorer.seed = 120, 20.0, 2**63 - 1
+    shown = {name: control.value for name, control in explorer._controls.items()}
+    assert shown == {
+        "prompt": "a blue cat",
+        "negative_prompt": "blurry",
+        "steps": 120,
+        "guidance": 20.0,
+        "sampler": "Euler",
+        "seed": "9223372036854775807",
+    }
+    move(explorer, "prompt", "a fox")
+    assert explorer.settings.prompt == "a fox"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("steps", 0, "steps must be a whole number from 1 to 1000, got 0"),
+        ("steps", "many", "steps must be a whole number from 1 to 1000, got 'many'"),
+        ("guidance", math.nan, r"guidance must be a number from 0 to 100 \(1 is off\), got nan"),
+        ("seed", -1, r"seed must be a whole number from 0 to 2\*\*63 - 1, got -1"),
+        ("sampler", "Eular", "sampler must be one of .*; got 'Eular', did you mean 'Euler'?"),
+        ("prompt", 5, "prompt must be text, got 5"),
+    ],
+)
+def test_nonsense_is_refused_said_in_place_and_changes_nothing(explorer: Explorer, name: str, value: Any, sentence: str) -> None:
+    trace, shown, before = explorer.run(), explorer.viewer._film, getattr(explorer, name)
+    with pytest.raises(ValueError, match=sentence):
+        setattr(explorer, name, value)
+    assert explorer.viewer._error.lower().startswith(sentence[:20].lower().replace("\\", ""))
+    assert getattr(explorer, name) == before
+    assert explorer.viewer._film is shown
+    assert explorer.trace is trace
+    with pytest.raises(ValueError, match=sentence):
+        Explorer(explorer.model, **{name: value})
+    explorer.steps = 5
+    assert explorer.viewer._error == ""
+
+
+@pytest.mark.parametrize("text", ["", "abc", "-3", "1.5", "9223372036854775808", "--5", "9" * 5000])
+def test_a_seed_that_is_none_stays_in_its_field_and_is_explained(explorer: Explorer, text: str) -> None:
+    move(explorer, "seed", text)
+    assert explorer.seed == 3
+    assert explorer._controls["seed"].value == text
+    assert explorer.viewer._error.startswith("Seed must be a whole number from 0 to 2**63 - 1, got ")
+    assert len(explorer.viewer._error) < 200
+    move(explorer, "seed", " 9007199254740993 ")
+    assert explorer.seed == 2**53 + 1
+    assert explorer.viewer._error == ""
+
+
+def test_the_dice_throw_another_seed(explorer: Explorer) -> None:
+    dice = next(w for w in explorer.children[0].children[5].children if getattr(w, "icon", "") == "random")
+    seeds = set()
+    for _ in range(4):
+        dice.click()
+        seeds.add(explorer.seed)
+        assert explorer._controls["seed"].value == str(explorer.seed)
+    assert len(seeds) == 4
+
+
+def test_what_is_cut_or_ignored_is_said_as_plain_text(explorer: Explorer) -> None:
+    move(explorer, "guidance", 1.0)
+    move(explorer, "negative_prompt", "blurry")
+    assert explorer.viewer._notes == explorer.model.notes(explorer.settings)
+    assert any("negative prompt is ignored" in note for note in explorer.viewer._notes)
+    move(explorer, "guidance", 5.0)
+    move(explorer, "prompt", "fox " * 10_000)
+    assert explorer.viewer._notes == explorer.model.notes(explorer.settings)
+    assert any("it does not see" in note for note in explorer.viewer._notes)
+    assert all(len(note) < 1000 for note in explorer.viewer._notes)
+
+
+def test_an_unknown_setting_is_refused_with_the_near_name(tiny_model: Model) -> None:
+    with pytest.raises(ValueError, match="did you mean 'prompt'"):
+        Explorer(tiny_model, promt="a fox")
+
+
+def test_the_code_makes_the_same_picture(explorer: Explorer) -> None:
+    explorer.prompt, explorer.negative_prompt, explorer.seed = 'a "fox"\nat night', "blurry", 2**60 + 1
+    trace = explorer.run()
+    names: dict[str, Any] = {"pipeline": explorer.model.pipeline}
+    exec(explorer.code(), names)
+    assert names["trace"].settings == trace.settings
+    np.testing.assert_array_equal(np.asarray(names["trace"].image), np.asarray(trace.image))
+
+
+def test_its_repr_is_stable_and_short(explorer: Explorer) -> None:
+    assert repr(explorer) == "Explorer(prompt='a red fox', steps=4, guidance=5, seed=3, sampler='DDIM')"
+    explorer.prompt = "fox " * 1000
+    assert len(repr(explorer)) < 200

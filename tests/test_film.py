@@ -1,0 +1,193 @@
+"""Films: what is encoded is what the views draw, and it survives packing, saving and a page of its own."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diffexplore.settings import Settings
+from diffexplore.trace import Step, Trace
+from diffexplore.views import VIEWS, frame
+from diffexplore.widgets.film import SIDE, Film, Frame, encode, films_of, pack, to_html, unpack
+
+
+def pixels(shot: Frame | str | None) -> np.ndarray:
+    assert isinstance(shot, Frame)
+    return np.asarray(Image.open(io.BytesIO(shot.data)).convert("RGB"))
+
+
+@pytest.fixture(scope="module")
+def film(tiny_trace: Trace) -> Film:
+    return Film.of(tiny_trace)
+
+
+def pocket_sized(steps: int) -> Trace:
+    """A trace of the pocket model's sizes whose every frame is white noise: the hardest there is to encode."""
+    generator = torch.Generator().manual_seed(0)
+    rng = np.random.default_rng(0)
+
+    def step(i: int) -> Step:
+        x, output = torch.randn(2, 4, 16, 16, generator=generator)
+        b = math.cos(0.5 * math.pi * i / steps)
+        why = "No second half here."
+        return Step(
+            index=i, timestep=999.0 - i, seconds=0.04, a=math.sqrt(1 - b * b), b=b, kind="epsilon", latents=x, output=output, split=why
+        )
+
+    settings = Settings(prompt="noise", steps=steps, sampler="DDIM", width=64, height=64)
+    noise = lambda _: rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)  # noqa: E731
+    return Trace(settings, [step(i) for i in range(steps)], image=Image.fromarray(noise(None)), decode=noise)
+
+
+# --- encoding -----------------------------------------------------------------------------------------------------------------------------
+
+
+def test_every_view_of_every_step_is_there_pixel_for_pixel(film: Film, tiny_trace: Trace) -> None:
+    assert film.complete
+    for kind in VIEWS:
+        for i in range(len(tiny_trace)):
+            if (kind, i) != ("change", 0):
+                np.testing.assert_array_equal(pixels(film.frames[kind, i]), frame(tiny_trace, kind, i), f"{kind} {i}")
+
+
+def test_the_finished_picture_is_kept_as_it_is(film: Film, tiny_trace: Trace) -> None:
+    np.testing.assert_array_equal(pixels(film.final), np.asarray(tiny_trace.image))
+    assert film.size == (48, 32)
+
+
+def test_where_there_is_nothing_to_see_it_says_why(film: Film) -> None:
+    assert film.frames["change", 0] == "This is the first evaluation: there is no earlier estimate to compare with."
+
+
+def test_a_preview_gives_way_to_the_exact_frame_and_never_the_other_way(tiny_trace: Trace) -> None:
+    film = Film.begin(tiny_trace)
+    film.end(tiny_trace)
+    film.shoot(tiny_trace, "x0", 1, exact=False)
+    film.shoot(tiny_trace, "latents", 1, exact=False)
+    assert pixels(film.frames["x0", 1]).shape == (8, 12, 3)
+    assert not film.frames["x0", 1].exact
+    assert film.frames["latents", 1].exact, "latents need no decoder, so there is no better frame to wait for"
+    film.shoot(tiny_trace, "x0", 1)
+    best = film.frames["x0", 1]
+    assert pixels(best).shape == (32, 48, 3)
+    film.shoot(tiny_trace, "x0", 1, exact=False)
+    assert film.frames["x0", 1] is best
+
+
+def test_large_frames_are_scaled_down_and_a_large_result_is_not(tiny_trace: Trace) -> None:
+    picture = Image.effect_noise((1000, 600), 60).convert("RGB")
+    shot = encode(picture)
+    assert shot.format == "jpeg"
+    assert pixels(shot).shape == (230, SIDE, 3)
+    film = Film.begin(tiny_trace)
+    film.end(Trace(tiny_trace.settings, list(tiny_trace), image=picture))
+    assert pixels(film.final).shape == (600, 1000, 3)
+
+
+def test_numbers_that_json_cannot_hold_are_left_out() -> None:
+    step = Step(
+        index=0, timestep=999.0, seconds=math.nan, a=1.0, b=math.inf, kind="epsilon", latents=torch.zeros(4, 2, 3), output=torch.zeros(4, 2, 3)
+    )
+    film = Film(status="done")
+    film.grow(step)
+    assert film.steps == [(999.0, None, None)]
+
+
+# --- packing ------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_packed_films_come_back_equal(film: Film) -> None:
+    document, data = pack([film, film], run=4)
+    document = json.loads(json.dumps(document, allow_nan=False))
+    for back in unpack(document, data):
+        assert vars(back) == vars(film)
+    assert document["run"] == 4
+    assert len(data) == len(pack([film])[1]), "the same pictures are not stored twice"
+
+
+def test_a_seed_above_2_to_53_travels_as_text(tiny_trace: Trace) -> None:
+    trace = Trace(tiny_trace.settings.replace(seed=2**63 - 1), list(tiny_trace))
+    document, _ = pack([Film.of(trace)])
+    assert document["films"][0]["about"]["seed"] == "9223372036854775807"
+
+
+def test_a_torn_or_foreign_document_is_refused(film: Film) -> None:
+    document, data = pack([film])
+    with pytest.raises(ValueError, match=rf"should have {len(data)} bytes of pictures, got {len(data) - 1}"):
+        unpack(document, data[:-1])
+    with pytest.raises(ValueError, match="format 99"):
+        unpack(document | {"format": 99}, data)
+
+
+def test_films_are_made_of_whatever_holds_runs(film: Film, tiny_trace: Trace, tmp_path: Path) -> None:
+    tiny_trace.save(tmp_path / "run.safetensors")
+    several = films_of({"one": tiny_trace, "saved": tmp_path / "run.safetensors", "both": [film, tiny_trace]})
+    assert [one.label for one in several] == ["one", "saved", "", "both"]
+    assert all(len(one.steps) == 4 for one in several)
+    for wrong in (7, [], None):
+        with pytest.raises(TypeError, match="give a trace"):
+            films_of(wrong)
+
+
+def test_a_saved_trace_shows_without_its_decoder(tiny_trace: Trace, tmp_path: Path) -> None:
+    tiny_trace.save(tmp_path / "run.safetensors")
+    (film,) = films_of(str(tmp_path / "run.safetensors"))
+    assert film.complete
+    assert pixels(film.frames["x0", 2]).shape == (8, 12, 3)
+    np.testing.assert_array_equal(pixels(film.final), np.asarray(tiny_trace.image))
+
+
+# --- the page of its own ------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_runs_our_script_and_nothing_else(tiny_trace: Trace, tmp_path: Path) -> None:
+    page = to_html(tiny_trace, tmp_path / "run.html").read_text("utf-8")
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)
+    assert policy is not None
+    for tag, directive in (("style", "style-src"), ('script type="module"', "script-src")):
+        content = re.search(rf"<{tag}>(.*?)</{tag.split()[0]}>", page, re.DOTALL)
+        assert content is not None
+        digest = base64.b64encode(hashlib.sha256(content[1].encode()).digest()).decode()
+        assert f"{directive} 'sha256-{digest}';" in policy[1]
+    assert policy[1].startswith("default-src 'none'; ")
+    assert not re.search(r"(?:src|href)=|https?://(?!www\.w3\.org)", page)
+
+
+def test_a_hostile_prompt_stays_text_in_the_page(tiny_trace: Trace, tmp_path: Path) -> None:
+    evil = "</script><script>alert(1)</script><!--<img src=x onerror=alert(2)>\u2028&amp;"
+    trace = Trace(tiny_trace.settings.replace(prompt=evil), list(tiny_trace), image=tiny_trace.image)
+    page = to_html(trace, tmp_path / "run.html").read_text("utf-8")
+    assert page.count("<script") == page.count("</script>") == 2
+    assert "<img" not in page
+    data = re.search(r'id="dx-data">(.*?)</script>', page, re.DOTALL)
+    assert data is not None
+    assert json.loads(data[1])["traits"]["_film"]["films"][0]["about"]["prompt"] == evil
+
+
+def test_fifty_steps_of_the_pocket_models_size_fit_in_one_and_a_half_megabytes_even_as_pure_noise(tmp_path: Path) -> None:
+    trace = pocket_sized(50)
+    # White noise does not compress: 2 x 50 frames of 64 x 64 x 3 alone are 1.2 MB before base64. Real pictures take under half of that.
+    noise = to_html(trace, tmp_path / "noise.html").stat().st_size
+    assert noise < 2.3e6
+    trace = pocket_sized(50)
+    ramp = np.linspace(0, 255, 64)
+    real = np.stack([ramp[:, None] + 0 * ramp, 60 + 0.5 * ramp + 0 * ramp[:, None], 255 - ramp[:, None] + 0 * ramp], -1).astype(np.uint8)
+    rng = np.random.default_rng(1)
+    trace.decode = lambda _: real // 2 + rng.integers(0, 4, real.shape, dtype=np.uint8)  # smooth, with the grain of a decoder
+    assert to_html(trace, tmp_path / "real.html").stat().st_size < 1.5e6
+
+
+def test_an_unknown_view_is_refused_before_anything_is_written(tiny_trace: Trace, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="view must be one of x0, latents, noise, guidance, change; got 'sharp'"):
+        to_html(tiny_trace, tmp_path / "run.html", view="sharp")
+    assert not (tmp_path / "run.html").exists()
