@@ -9,9 +9,9 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-from typing import TYPE_CHECKING  # noqa: E402
+from typing import TYPE_CHECKING
 
-import pytest  # noqa: E402
+import pytest
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
@@ -56,9 +56,7 @@ def make_tokenizer(length: int = 16):  # type: ignore[no-untyped-def]
                     vocab.append(left + right)
             parts = [left + right, *parts[2:]]
     vocab += ["<|startoftext|>", "<|endoftext|>"]
-    return CLIPTokenizer(
-        vocab={token: i for i, token in enumerate(vocab)}, merges=merges, model_max_length=length
-    )
+    return CLIPTokenizer(vocab={token: i for i, token in enumerate(vocab)}, merges=merges, model_max_length=length)
 
 
 def make_pipeline(seed: int = 0) -> "StableDiffusionPipeline":
@@ -136,6 +134,4 @@ def tiny_model(tiny_pipeline: "StableDiffusionPipeline") -> "Model":
 @pytest.fixture(scope="session")
 def tiny_trace(tiny_model: "Model") -> "Trace":
     """Four DDIM steps with guidance 5."""
-    return tiny_model.trace(
-        prompt="a red fox", negative_prompt="blurry", steps=4, guidance=5.0, seed=3, sampler="DDIM"
-    )
+    return tiny_model.trace(prompt="a red fox", negative_prompt="blurry", steps=4, guidance=5.0, seed=3, sampler="DDIM")

@@ -44,7 +44,7 @@ def film(explorer: Explorer) -> Film:
     return film
 
 
-# --- running ------------------------------------------------------------------------------------------------------------------------------
+# --- running ---
 
 
 def test_run_returns_the_run_that_the_model_makes_and_shows_all_of_it(explorer: Explorer, tiny_model: Model) -> None:
@@ -87,7 +87,9 @@ def test_an_interrupted_cell_stops_the_run_and_keeps_what_was_made(explorer: Exp
 
     def interrupt() -> None:
         wait(lambda: len(explorer.trace or ()) >= 3)
-        signal.raise_signal(signal.SIGINT) if threading.current_thread() is threading.main_thread() else signal.pthread_kill(
+        signal.raise_signal(
+            signal.SIGINT
+        ) if threading.current_thread() is threading.main_thread() else signal.pthread_kill(
             threading.main_thread().ident or 0, signal.SIGINT
         )
 
@@ -132,7 +134,7 @@ def test_a_failing_model_is_said_in_place_and_what_was_shown_stays() -> None:
     explorer.close()
 
 
-# --- settings -----------------------------------------------------------------------------------------------------------------------------
+# --- settings ---
 
 
 def test_outside_live_mode_a_change_waits_for_run(explorer: Explorer) -> None:
@@ -166,7 +168,13 @@ def test_after_two_hundred_changes_the_last_one_is_what_is_shown(explorer: Explo
     explorer.live = True
     dice = random.Random(0)
     for _ in range(200):
-        name, value = dice.choice([("steps", dice.randint(1, 12)), ("guidance", dice.randint(2, 30) / 2), ("seed", str(dice.randrange(2**63)))])
+        name, value = dice.choice(
+            [
+                ("steps", dice.randint(1, 12)),
+                ("guidance", dice.randint(2, 30) / 2),
+                ("seed", str(dice.randrange(2**63))),
+            ]
+        )
         move(explorer, name, value)
         time.sleep(dice.random() * 0.01)
     assert wait(lambda: explorer.status == "done" and explorer._feed is not None and explorer._feed.complete.is_set())
@@ -203,7 +211,9 @@ def test_code_and_controls_show_the_same(explorer: Explorer) -> None:
         ("prompt", 5, "prompt must be text, got 5"),
     ],
 )
-def test_nonsense_is_refused_said_in_place_and_changes_nothing(explorer: Explorer, name: str, value: Any, sentence: str) -> None:
+def test_nonsense_is_refused_said_in_place_and_changes_nothing(
+    explorer: Explorer, name: str, value: Any, sentence: str
+) -> None:
     trace, shown, before = explorer.run(), explorer.viewer._film, getattr(explorer, name)
     with pytest.raises(ValueError, match=sentence):
         setattr(explorer, name, value)

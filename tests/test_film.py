@@ -41,7 +41,15 @@ def pocket_sized(steps: int) -> Trace:
         b = math.cos(0.5 * math.pi * i / steps)
         why = "No second half here."
         return Step(
-            index=i, timestep=999.0 - i, seconds=0.04, a=math.sqrt(1 - b * b), b=b, kind="epsilon", latents=x, output=output, split=why
+            index=i,
+            timestep=999.0 - i,
+            seconds=0.04,
+            a=math.sqrt(1 - b * b),
+            b=b,
+            kind="epsilon",
+            latents=x,
+            output=output,
+            split=why,
         )
 
     settings = Settings(prompt="noise", steps=steps, sampler="DDIM", width=64, height=64)
@@ -49,7 +57,7 @@ def pocket_sized(steps: int) -> Trace:
     return Trace(settings, [step(i) for i in range(steps)], image=Image.fromarray(noise(None)), decode=noise)
 
 
-# --- encoding -----------------------------------------------------------------------------------------------------------------------------
+# --- encoding ---
 
 
 def test_every_view_of_every_step_is_there_pixel_for_pixel(film: Film, tiny_trace: Trace) -> None:
@@ -96,14 +104,21 @@ def test_large_frames_are_scaled_down_and_a_large_result_is_not(tiny_trace: Trac
 
 def test_numbers_that_json_cannot_hold_are_left_out() -> None:
     step = Step(
-        index=0, timestep=999.0, seconds=math.nan, a=1.0, b=math.inf, kind="epsilon", latents=torch.zeros(4, 2, 3), output=torch.zeros(4, 2, 3)
+        index=0,
+        timestep=999.0,
+        seconds=math.nan,
+        a=1.0,
+        b=math.inf,
+        kind="epsilon",
+        latents=torch.zeros(4, 2, 3),
+        output=torch.zeros(4, 2, 3),
     )
     film = Film(status="done")
     film.grow(step)
     assert film.steps == [(999.0, None, None)]
 
 
-# --- packing ------------------------------------------------------------------------------------------------------------------------------
+# --- packing ---
 
 
 def test_packed_films_come_back_equal(film: Film) -> None:
@@ -147,7 +162,8 @@ def test_a_saved_trace_shows_without_its_decoder(tiny_trace: Trace, tmp_path: Pa
     np.testing.assert_array_equal(pixels(film.final), np.asarray(tiny_trace.image))
 
 
-# --- the page of its own ------------------------------------------------------------------------------------------------------------------
+# --- the page of its own
+# ------------------------------------------------------------------------------------------------------------------
 
 
 def test_the_page_runs_our_script_and_nothing_else(tiny_trace: Trace, tmp_path: Path) -> None:
@@ -174,16 +190,23 @@ def test_a_hostile_prompt_stays_text_in_the_page(tiny_trace: Trace, tmp_path: Pa
     assert json.loads(data[1])["traits"]["_film"]["films"][0]["about"]["prompt"] == evil
 
 
-def test_fifty_steps_of_the_pocket_models_size_fit_in_one_and_a_half_megabytes_even_as_pure_noise(tmp_path: Path) -> None:
+def test_fifty_steps_of_the_pocket_models_size_fit_in_one_and_a_half_megabytes_even_as_pure_noise(
+    tmp_path: Path,
+) -> None:
     trace = pocket_sized(50)
-    # White noise does not compress: 2 x 50 frames of 64 x 64 x 3 alone are 1.2 MB before base64. Real pictures take under half of that.
+    # White noise does not compress: 2 x 50 frames of 64 x 64 x 3 alone are 1.2 MB before base64. Real pictures take
+    # under half of that.
     noise = to_html(trace, tmp_path / "noise.html").stat().st_size
     assert noise < 2.3e6
     trace = pocket_sized(50)
     ramp = np.linspace(0, 255, 64)
-    real = np.stack([ramp[:, None] + 0 * ramp, 60 + 0.5 * ramp + 0 * ramp[:, None], 255 - ramp[:, None] + 0 * ramp], -1).astype(np.uint8)
+    real = np.stack(
+        [ramp[:, None] + 0 * ramp, 60 + 0.5 * ramp + 0 * ramp[:, None], 255 - ramp[:, None] + 0 * ramp], -1
+    ).astype(np.uint8)
     rng = np.random.default_rng(1)
-    trace.decode = lambda _: real // 2 + rng.integers(0, 4, real.shape, dtype=np.uint8)  # smooth, with the grain of a decoder
+    trace.decode = lambda _: (
+        real // 2 + rng.integers(0, 4, real.shape, dtype=np.uint8)
+    )  # smooth, with the grain of a decoder
     assert to_html(trace, tmp_path / "real.html").stat().st_size < 1.5e6
 
 

@@ -1,4 +1,5 @@
-"""The viewer's Python half: the wire's promises, with the test in place of the browser (tests/browser has the real one)."""
+"""The viewer's Python half: the wire's promises, with the test in place of the browser (tests/browser has the real
+one)."""
 
 from __future__ import annotations
 
@@ -71,7 +72,8 @@ def grow(trace: Trace, whole: Trace, upto: int | None = None) -> None:
         trace.image = whole.image
 
 
-# --- a run, from its first step to the traits ---------------------------------------------------------------------------------------------
+# --- a run, from its first step to the traits
+# ---------------------------------------------------------------------------------------------
 
 
 def test_a_run_ends_up_in_the_traits_complete_though_nobody_ever_answers(wire: Wire, tiny_trace: Trace) -> None:
@@ -142,10 +144,13 @@ def test_several_runs_share_one_feed(wire: Wire, tiny_trace: Trace) -> None:
     wire.viewer.end(feed, "cancelled", 1)
     wire.drive(feed)
     films = unpack(wire.viewer._film, wire.viewer._frames)
-    assert [(film.label, film.status, len(film.steps)) for film in films] == [("first", "done", 4), ("second", "cancelled", 2)]
+    assert [(film.label, film.status, len(film.steps)) for film in films] == [
+        ("first", "done", 4),
+        ("second", "cancelled", 2),
+    ]
 
 
-# --- flow ---------------------------------------------------------------------------------------------------------------------------------
+# --- flow ---
 
 
 def busy_feed(tiny_trace: Trace) -> tuple[Feed, Film]:
@@ -242,7 +247,8 @@ def test_nonsense_from_the_browser_changes_nothing(wire: Wire, tiny_trace: Trace
     assert wire.viewer._error == ""
 
 
-# --- the newest run wins ------------------------------------------------------------------------------------------------------------------
+# --- the newest run wins
+# ------------------------------------------------------------------------------------------------------------------
 
 
 def test_a_newer_run_takes_over_with_its_first_step(wire: Wire, tiny_trace: Trace) -> None:
@@ -293,10 +299,12 @@ def test_of_a_thousand_runs_begun_in_a_moment_only_the_last_is_finished(wire: Wi
     assert len(wire.sent) <= RATE * seconds + WINDOW + 1
 
 
-# --- threads ------------------------------------------------------------------------------------------------------------------------------
+# --- threads ---
 
 
-def test_the_thread_ends_when_there_is_nothing_to_do_and_comes_back(wire: Wire, tiny_trace: Trace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_thread_ends_when_there_is_nothing_to_do_and_comes_back(
+    wire: Wire, tiny_trace: Trace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(room, "_IDLE", 0.05)
     for _ in range(2):
         trace = growing(tiny_trace)
@@ -339,7 +347,7 @@ def test_pictures_that_cannot_be_made_are_said_and_nobody_waits_for_them(wire: W
     assert wire.viewer._error == "The pictures of this run could not be made: MemoryError: no room for a picture"
 
 
-# --- the widget ---------------------------------------------------------------------------------------------------------------------------
+# --- the widget ---
 
 
 def test_replay_shows_a_saved_run_with_no_model_and_writes_it_as_a_page(tiny_trace: Trace, tmp_path: Path) -> None:
@@ -361,7 +369,18 @@ def test_the_module_and_its_style_are_small_and_bring_nothing_from_elsewhere() -
     folder = Path(room.__file__).parent
     script, style = ((folder / name).read_text("utf-8") for name in ("viewer.js", "viewer.css"))
     assert len(script.encode()) + len(style.encode()) < 60_000
-    for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function", "http:", "https:", "import ", "</script"):
+    for word in (
+        "innerHTML",
+        "outerHTML",
+        "insertAdjacentHTML",
+        "document.write",
+        "eval(",
+        "new Function",
+        "http:",
+        "https:",
+        "import ",
+        "</script",
+    ):
         assert word not in script
     assert "url(" not in style
     assert "@import" not in style
@@ -379,5 +398,7 @@ def test_the_pure_functions_of_the_module() -> None:
     node = shutil.which("node")
     if node is None:
         pytest.skip("there is no node here")
-    found = subprocess.run([node, "--test", "tests/js"], cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=60)
+    found = subprocess.run(
+        [node, "--test", "tests/js"], cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=60
+    )
     assert found.returncode == 0, found.stdout[-4000:]

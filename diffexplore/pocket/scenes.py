@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,10 @@ SIZE = 64
 """Side of a finished picture in pixels."""
 
 _BIG = 2 * SIZE
+
+RGB = tuple[float, float, float]
+Pen = ImageDraw.ImageDraw
+Rng = np.random.Generator
 
 # name -> (emoji code point, category, other words for it)
 SUBJECTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
@@ -203,7 +208,7 @@ def held_out(scene: Scene) -> bool:
     )
 
 
-def sample_scene(rng: np.random.Generator, *, holdout: bool = False, clean: bool = False) -> Scene:
+def sample_scene(rng: Rng, *, holdout: bool = False, clean: bool = False) -> Scene:
     """A random scene: from the held-out pairs if `holdout`, never from them otherwise; undegraded if `clean`."""
     while True:
         scene = _any_scene(rng, clean)
@@ -211,7 +216,7 @@ def sample_scene(rng: np.random.Generator, *, holdout: bool = False, clean: bool
             return scene
 
 
-def _any_scene(rng: np.random.Generator, clean: bool) -> Scene:
+def _any_scene(rng: Rng, clean: bool) -> Scene:
     subject = _pick(rng, SUBJECTS)
     style = str(rng.choice(list(STYLES), p=[0.70, 0.12, 0.09, 0.09]))
     colour = _pick(rng, COLOURS) if style in ("render", "flat") and rng.random() < 0.38 else None
@@ -231,7 +236,7 @@ def _any_scene(rng: np.random.Generator, clean: bool) -> Scene:
     )
 
 
-def _pick(rng: np.random.Generator, names) -> str:
+def _pick(rng: Rng, names: Iterable[str]) -> str:
     names = list(names)
     return str(names[int(rng.integers(len(names)))])
 
@@ -239,7 +244,7 @@ def _pick(rng: np.random.Generator, names) -> str:
 # --- words ---------------------------------------------------------------------------------------------------------
 
 
-def caption(scene: Scene, rng: np.random.Generator) -> str:
+def caption(scene: Scene, rng: Rng) -> str:
     """One of many ways to say a scene in plain English, sometimes leaving parts unsaid.
 
     What is unusual is always said (a degraded quality, a drawn style, a paint, a plain background), since a model
@@ -315,7 +320,7 @@ FILLERS = (
 )  # fmt: skip
 
 
-def with_filler(text: str, rng: np.random.Generator) -> str:
+def with_filler(text: str, rng: Rng) -> str:
     """A caption with one or two meaningless words put in: a filler, or letters that are no word at all."""
     words = text.split()
     for _ in range(int(rng.integers(1, 3))):
@@ -398,7 +403,7 @@ _GROUND = {
 }
 
 
-def draw(scene: Scene, art: Art, rng: np.random.Generator) -> np.ndarray:
+def draw(scene: Scene, art: Art, rng: Rng) -> np.ndarray:
     """Paint a scene: an array of shape (64, 64, 3), uint8 RGB. Equal scenes and generators give equal pictures."""
     sky = _backdrop(scene, rng) if scene.setting is None else _scenery(scene, rng)
     cutout = _subject(scene, art, rng)
@@ -409,14 +414,14 @@ def draw(scene: Scene, art: Art, rng: np.random.Generator) -> np.ndarray:
     return _degrade(np.asarray(small), scene.quality, rng)
 
 
-def _backdrop(scene: Scene, rng: np.random.Generator) -> Image.Image:
+def _backdrop(scene: Scene, rng: Rng) -> Image.Image:
     colour = np.array(COLOURS[str(scene.backdrop)][0], np.float32) + rng.normal(0, 4, 3)
     shade = np.linspace(1.04, 0.94, _BIG, dtype=np.float32)[:, None, None]
     flat = np.broadcast_to(colour * shade, (_BIG, _BIG, 3))
     return Image.fromarray(np.clip(flat, 0, 255).astype(np.uint8))
 
 
-def _gradient(top, bottom, height: int, *, bands: int = 0) -> np.ndarray:
+def _gradient(top: RGB, bottom: RGB, height: int, *, bands: int = 0) -> np.ndarray:
     """A vertical gradient (height, 128, 3) float32; in `bands` equal steps if given, as a flat drawing has it."""
     t = np.linspace(0, 1, max(height, 1), dtype=np.float32)
     if bands:
@@ -425,13 +430,13 @@ def _gradient(top, bottom, height: int, *, bands: int = 0) -> np.ndarray:
     return np.broadcast_to(row[:, None], (len(t), _BIG, 3))
 
 
-def _tinted(colour, light: str | None, factor: float = 1.0) -> tuple[int, int, int]:
+def _tinted(colour: RGB, light: str | None, factor: float = 1.0) -> tuple[int, int, int]:
     tint = _TINT[light or "noon"]
     red, green, blue = (int(min(255, max(0, c * t * factor))) for c, t in zip(colour, tint, strict=True))
     return red, green, blue
 
 
-def _scenery(scene: Scene, rng: np.random.Generator) -> Image.Image:
+def _scenery(scene: Scene, rng: Rng) -> Image.Image:
     if scene.setting == "space":
         return _space(rng)
     light, setting = str(scene.light), str(scene.setting)
@@ -449,7 +454,7 @@ def _scenery(scene: Scene, rng: np.random.Generator) -> Image.Image:
     return picture
 
 
-def _heavens(picture: Image.Image, pen: ImageDraw.ImageDraw, light: str, horizon: int, rng) -> None:
+def _heavens(picture: Image.Image, pen: Pen, light: str, horizon: int, rng: Rng) -> None:
     x = rng.uniform(0.12, 0.88) * _BIG
     if light == "night":
         for _ in range(14):
@@ -475,7 +480,7 @@ def _heavens(picture: Image.Image, pen: ImageDraw.ImageDraw, light: str, horizon
                 pen.ellipse((cx + dx - w, cy + dy - w * 0.5, cx + dx + w, cy + dy + w * 0.5), fill=cloud)
 
 
-def _ridge(rng, base: float, height: float, waves: float) -> list[tuple[float, float]]:
+def _ridge(rng: Rng, base: float, height: float, waves: float) -> list[tuple[float, float]]:
     """A smooth skyline from left to right as points, `height` above `base` at most."""
     x = np.linspace(0, _BIG, 17)
     phase = rng.uniform(0, 6.28, 2)
@@ -483,20 +488,28 @@ def _ridge(rng, base: float, height: float, waves: float) -> list[tuple[float, f
     return [(float(a), float(base - height * (0.5 + 0.5 * b))) for a, b in zip(x, y, strict=True)]
 
 
-def _fill_below(pen, ridge, bottom: float, colour) -> None:
+def _fill_below(pen: Pen, ridge: list[tuple[float, float]], bottom: float, colour: tuple[int, int, int]) -> None:
     pen.polygon([*ridge, (_BIG, bottom), (0, bottom)], fill=colour)
 
 
-def _snow(pen, light, horizon, rng) -> None:
+def _snow(pen: Pen, light: str, horizon: int, rng: Rng) -> None:
     _fill_below(pen, _ridge(rng, horizon + 2, 16, 1), horizon + 4, _tinted((214, 226, 243), light))
     for _ in range(2):
-        _pine(pen, rng.uniform(4, _BIG - 4), horizon + rng.uniform(-2, 4), rng.uniform(18, 28), light, (60, 110, 95), snowy=True)
+        _pine(
+            pen,
+            rng.uniform(4, _BIG - 4),
+            horizon + rng.uniform(-2, 4),
+            rng.uniform(18, 28),
+            light,
+            (60, 110, 95),
+            snowy=True,
+        )
     for _ in range(22):
         x, y = rng.uniform(0, _BIG), rng.uniform(0, _BIG * 0.75)
         pen.ellipse((x - 1.4, y - 1.4, x + 1.4, y + 1.4), fill=_tinted((255, 255, 255), light, 1.25))
 
 
-def _meadow(pen, light, horizon, rng) -> None:
+def _meadow(pen: Pen, light: str, horizon: int, rng: Rng) -> None:
     _fill_below(pen, _ridge(rng, horizon + 2, 18, 0.8), horizon + 4, _tinted((92, 170, 62), light))
     for _ in range(14):
         x, y = rng.uniform(0, _BIG), rng.uniform(horizon + 6, _BIG - 2)
@@ -504,7 +517,7 @@ def _meadow(pen, light, horizon, rng) -> None:
         pen.ellipse((x - 1.6, y - 1.6, x + 1.6, y + 1.6), fill=_tinted(paint, light))
 
 
-def _pine(pen, x, base, height, light, colour, *, snowy: bool = False) -> None:
+def _pine(pen: Pen, x: float, base: float, height: float, light: str, colour: RGB, *, snowy: bool = False) -> None:
     pen.rectangle((x - 1.5, base - 3, x + 1.5, base + 3), fill=_tinted((95, 65, 45), light))
     for k in range(3):
         y = base - k * height * 0.26
@@ -513,7 +526,7 @@ def _pine(pen, x, base, height, light, colour, *, snowy: bool = False) -> None:
         pen.polygon([(x - w, y), (x + w, y), (x, y - height * 0.48)], fill=shade)
 
 
-def _forest(pen, light, horizon, rng) -> None:
+def _forest(pen: Pen, light: str, horizon: int, rng: Rng) -> None:
     for row, (count, shade) in enumerate(((10, 0.75), (7, 1.0))):
         xs = (np.arange(count) + rng.uniform(0.2, 0.8, count)) * _BIG / count
         for x in xs:
@@ -521,12 +534,12 @@ def _forest(pen, light, horizon, rng) -> None:
             _pine(pen, float(x), horizon + 2 + 4 * row, rng.uniform(40, 62), light, colour)
 
 
-def _desert(pen, light, horizon, rng) -> None:
+def _desert(pen: Pen, light: str, horizon: int, rng: Rng) -> None:
     _fill_below(pen, _ridge(rng, horizon + 3, 20, 0.7), horizon + 4, _tinted((224, 184, 112), light))
     _fill_below(pen, _ridge(rng, horizon + 24, 12, 0.6), _BIG, _tinted((236, 198, 126), light))
 
 
-def _mountains(pen, light, horizon, rng) -> None:
+def _mountains(pen: Pen, light: str, horizon: int, rng: Rng) -> None:
     centres = (np.arange(4) + rng.uniform(0.1, 0.9, 4)) * _BIG / 4
     for k, cx in enumerate(centres[rng.permutation(4)]):
         h, w = rng.uniform(34, 58), rng.uniform(30, 44)
@@ -535,19 +548,24 @@ def _mountains(pen, light, horizon, rng) -> None:
         pen.polygon([(cx - w, horizon + 2), top, (cx + w, horizon + 2)], fill=stone)
         cap = 0.34
         pen.polygon(
-            [(cx - w * cap, horizon - h * (1 - cap)), top, (cx + w * cap, horizon - h * (1 - cap)),
-             (cx + w * 0.1, horizon - h * 0.58), (cx - w * 0.1, horizon - h * 0.7)],
+            [
+                (cx - w * cap, horizon - h * (1 - cap)),
+                top,
+                (cx + w * cap, horizon - h * (1 - cap)),
+                (cx + w * 0.1, horizon - h * 0.58),
+                (cx - w * 0.1, horizon - h * 0.7),
+            ],
             fill=_tinted((246, 248, 252), light),
         )
 
 
-def _sea(pen, light, horizon, rng) -> None:
+def _sea(pen: Pen, light: str, horizon: int, rng: Rng) -> None:
     for _ in range(12):
         x, y = rng.uniform(-6, _BIG), rng.uniform(horizon + 3, _BIG - 2)
         pen.arc((x, y - 3, x + 18, y + 3), 200, 340, fill=_tinted((170, 215, 245), light), width=2)
 
 
-def _city(pen, light, horizon, rng) -> None:
+def _city(pen: Pen, light: str, horizon: int, rng: Rng) -> None:
     x = -rng.uniform(0, 10)
     while x < _BIG:
         w, h = rng.uniform(14, 26), rng.uniform(26, 70)
@@ -566,13 +584,13 @@ def _city(pen, light, horizon, rng) -> None:
         pen.rectangle((k * 36 + 4, y, k * 36 + 22, y + 2), fill=_tinted((235, 230, 200), light))
 
 
-_FEATURES = {
+_FEATURES: dict[str, Callable[[Pen, str, int, Rng], None]] = {
     "snow": _snow, "meadow": _meadow, "forest": _forest, "desert": _desert,
     "mountains": _mountains, "sea": _sea, "city": _city,
 }  # fmt: skip
 
 
-def _space(rng: np.random.Generator) -> Image.Image:
+def _space(rng: Rng) -> Image.Image:
     y, x = np.mgrid[0:_BIG, 0:_BIG].astype(np.float32) / _BIG
     cx, cy, angle = rng.uniform(0.2, 0.8), rng.uniform(0.2, 0.8), rng.uniform(0, 3.14)
     band = np.exp(-((((x - cx) * np.sin(angle) - (y - cy) * np.cos(angle)) / 0.22) ** 2))[..., None]
@@ -590,15 +608,20 @@ def _space(rng: np.random.Generator) -> Image.Image:
     return picture
 
 
-def _subject(scene: Scene, art: Art, rng: np.random.Generator) -> Image.Image:
-    side = {"small": rng.uniform(0.36, 0.44), "medium": rng.uniform(0.58, 0.70), "large": rng.uniform(0.82, 0.94)}
+def _subject(scene: Scene, art: Art, rng: Rng) -> Image.Image:
+    side = {
+        "small": rng.uniform(0.36, 0.44),
+        "medium": rng.uniform(0.58, 0.70),
+        "large": rng.uniform(0.82, 0.94),
+    }
     cutout = art.cutout(scene.subject)
     scale = side[scene.scale] * _BIG / max(cutout.size)
     cutout = cutout.resize(tuple(max(1, round(n * scale)) for n in cutout.size), Image.Resampling.BILINEAR)  # type: ignore[arg-type]
     if rng.random() < 0.5:
         cutout = cutout.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     pixels = np.asarray(cutout).astype(np.float32)
-    rgb, alpha = pixels[..., :3], pixels[..., 3:]
+    rgb: np.ndarray = pixels[..., :3]
+    alpha = pixels[..., 3:]
     if scene.colour:
         rgb = _paint(rgb, scene.colour)
     if scene.style == "silhouette":
@@ -622,8 +645,9 @@ def _paint(rgb: np.ndarray, colour: str) -> np.ndarray:
     if colour == "white":
         return 255 * np.clip(0.34 + 0.75 * luma, 0, 1) * (paint / 255)
     if colour == "black":
-        return 20 + 95 * luma**1.3 * np.array([1.0, 1.0, 1.06], np.float32)
-    dark = paint * np.clip(luma / 0.42, 0, 1)
+        grey: np.ndarray = 20 + 95 * luma**1.3 * np.array([1.0, 1.0, 1.06], np.float32)
+        return grey
+    dark: np.ndarray = paint * np.clip(luma / 0.42, 0, 1)
     white = np.clip((luma - 0.62) / 0.38, 0, 1) ** 1.5 * 0.62
     return dark * (1 - white) + 255 * white
 
@@ -638,7 +662,7 @@ def _outlined(cutout: Image.Image) -> Image.Image:
     return out
 
 
-def _place(scene: Scene, ground: Image.Image, cutout: Image.Image, rng: np.random.Generator) -> Image.Image:
+def _place(scene: Scene, ground: Image.Image, cutout: Image.Image, rng: Rng) -> Image.Image:
     w, h = cutout.size
     centre = {"left": 0.27, "centre": 0.5, "right": 0.73}[scene.side] + rng.uniform(-0.06, 0.06)
     x = int(np.clip(centre * _BIG - w / 2, -0.12 * w, _BIG - 0.88 * w))
@@ -666,7 +690,7 @@ def _line_drawing(picture: Image.Image) -> Image.Image:
     return Image.fromarray((paper * (1 - t) + graphite * t).astype(np.uint8))
 
 
-def _degrade(pixels: np.ndarray, quality: str | None, rng: np.random.Generator) -> np.ndarray:
+def _degrade(pixels: np.ndarray, quality: str | None, rng: Rng) -> np.ndarray:
     if quality == "blurry":
         radius = rng.uniform(1.6, 2.6)
         return np.asarray(Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(radius)))

@@ -26,7 +26,7 @@ import json
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,7 @@ from diffexplore.pocket import scenes
 
 if TYPE_CHECKING:
     import torch
-    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
 
@@ -64,6 +64,7 @@ class Recipe:
     dropout: float = 0.12
     snr_gamma: float = 5.0
     ema: float = 0.998
+    sheet_steps: int = 20
     decoder_steps: int = 8_000
     decoder_rate: float = 4e-4
 
@@ -113,7 +114,7 @@ def prepare(work: Path, art: str, recipe: Recipe) -> None:
     (work / "pictures.part.npy").replace(work / "pictures.npy")
 
 
-def _progress(items, total: int, label: str) -> Iterator:
+def _progress(items: Iterable[Any], total: int, label: str) -> Iterator[Any]:
     from tqdm import tqdm
 
     return iter(tqdm(items, total=total, desc=label, mininterval=10))
@@ -209,7 +210,7 @@ def make_unet(recipe: Recipe) -> UNet2DConditionModel:
     )
 
 
-def make_scheduler():
+def make_scheduler() -> DPMSolverMultistepScheduler:
     """The training noise schedule (that of Stable Diffusion) with the sampler the package starts with."""
     from diffusers import DPMSolverMultistepScheduler
 
@@ -372,7 +373,7 @@ class Stage:
         keep = min(self.ema, (1 + self.step) / (10 + self.step)) if self.ema else 0.0
         with torch.no_grad():
             for key, part in self.parts.items():
-                mine = list(self.average[key].parameters())
+                mine: list[torch.Tensor] = list(self.average[key].parameters())
                 torch._foreach_lerp_(mine, list(part.parameters()), 1 - keep)
 
 
@@ -401,7 +402,13 @@ def train_vae(work: Path, recipe: Recipe, minutes: float | None) -> None:
     torch.manual_seed(recipe.seed)
     pictures = np.load(work / "pictures.npy", mmap_mode="r")
     stage = Stage(
-        work, "vae", {"vae": make_vae(recipe)}, steps=recipe.vae_steps, minutes=minutes, rate=recipe.vae_rate, ema=0.998
+        work,
+        "vae",
+        {"vae": make_vae(recipe)},
+        steps=recipe.vae_steps,
+        minutes=minutes,
+        rate=recipe.vae_rate,
+        ema=0.998,
     )
     vae: Any = stage.parts["vae"]
     rng = np.random.default_rng([recipe.seed, 1, stage.step, stage.rank])
@@ -509,7 +516,13 @@ def train_decoder(work: Path, recipe: Recipe, minutes: float | None) -> None:
     vae = trained_vae(work, recipe).train()
     parts = {"decoder": vae.decoder.requires_grad_(True), "post": vae.post_quant_conv.requires_grad_(True)}
     stage = Stage(
-        work, "decoder", parts, steps=recipe.decoder_steps, minutes=minutes, rate=recipe.decoder_rate, ema=0.998
+        work,
+        "decoder",
+        parts,
+        steps=recipe.decoder_steps,
+        minutes=minutes,
+        rate=recipe.decoder_rate,
+        ema=0.998,
     )
     pictures = np.load(work / "pictures.npy", mmap_mode="r")
     latents = np.load(work / "latents.npy", mmap_mode="r")
@@ -543,10 +556,8 @@ def train_unet(work: Path, recipe: Recipe, minutes: float | None) -> None:
     empty = torch.tensor(tokenizer("", padding="max_length", max_length=tokenizer.model_max_length).input_ids)
     latents = torch.from_numpy(np.load(work / "latents.npy"))
     parts = {"text": make_text_encoder(recipe, tokenizer), "unet": make_unet(recipe)}
-    stage = Stage(
-        work, "unet", parts, steps=recipe.unet_steps, minutes=minutes, rate=recipe.unet_rate, ema=recipe.ema
-    )
-    text, unet = stage.parts["text"], stage.parts["unet"].to(memory_format=torch.channels_last)
+    stage = Stage(work, "unet", parts, steps=recipe.unet_steps, minutes=minutes, rate=recipe.unet_rate, ema=recipe.ema)
+    text, unet = stage.parts["text"], stage.parts["unet"].to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     clean = make_scheduler().alphas_cumprod
     snr = clean / (1 - clean)
     weight = snr.clamp(max=recipe.snr_gamma) / snr
@@ -571,19 +582,21 @@ def train_unet(work: Path, recipe: Recipe, minutes: float | None) -> None:
     def sheet(path: Path) -> None:
         prompts = Path(__file__).with_name("sheet.txt").read_text().splitlines()
         pipeline = make_pipeline(work, recipe, tokenizer, stage.average["text"], stage.average["unet"])
-        _save_grid(_samples(pipeline, prompts), path, columns=8)
+        _save_grid(_samples(pipeline, prompts, recipe.sheet_steps), path, columns=8)
 
     stage.run(loss_of, sheet, every=900)
 
 
-def _samples(pipeline: Any, prompts: list[str], steps: int = 20, guidance: float = 5.0) -> torch.Tensor:
+def _samples(pipeline: Any, prompts: list[str], steps: int, guidance: float = 5.0) -> torch.Tensor:
     import torch
 
     made = []
     for start in range(0, len(prompts), 8):
         batch = prompts[start : start + 8]
         generators = [torch.Generator("cpu").manual_seed(start + k) for k in range(len(batch))]
-        out = pipeline(batch, num_inference_steps=steps, guidance_scale=guidance, generator=generators, output_type="pt")
+        out = pipeline(
+            batch, num_inference_steps=steps, guidance_scale=guidance, generator=generators, output_type="pt"
+        )
         made.append(out.images * 2 - 1)
     return torch.cat(made).float()
 
@@ -616,13 +629,16 @@ def export(work: Path, recipe: Recipe, out: Path) -> None:
     text.load_state_dict(state["text"])
     unet.load_state_dict(state["unet"])
     pipeline = make_pipeline(work, recipe, tokenizer, text.eval(), unet.eval())
-    pipeline.to(torch.float16)
+    for part in (pipeline.vae, pipeline.text_encoder, pipeline.unet):
+        torch.nn.Module.half(part)
     pipeline.save_pretrained(out, safe_serialization=True)
     # transformers would otherwise load the text encoder as it is stored (fp16) and diffusers the rest in fp32.
     config = out / "text_encoder" / "config.json"
     fields = json.loads(config.read_text())
     fields["dtype"] = "float32"
     config.write_text(json.dumps(fields, indent=2) + "\n")
+    for file in out.rglob("*.safetensors"):
+        file.chmod(0o644)
     (out / "words.json").write_text(json.dumps(scenes.vocabulary(), indent=0) + "\n")
 
 

@@ -1,11 +1,12 @@
 """`Explorer`: controls around a viewer.
 
-What the controls say lives in traits of the Explorer (``prompt``, ``steps``, ...), checked by `Settings`, so that code and mouse do the same
-thing: setting a trait moves its control, moving a control sets its trait. Handlers only note and submit. The model's own worker thread
-runs, the viewer's thread encodes and sends; a run replaced by a newer one simply ends as cancelled, and nobody looks at it again.
+What the controls say lives in traits of the Explorer (``prompt``, ``steps``, ...), checked by `Settings`, so that code
+and mouse do the same thing: setting a trait moves its control, moving a control sets its trait. Handlers only note and
+submit. The model's own worker thread runs, the viewer's thread encodes and sends; a run replaced by a newer one simply
+ends as cancelled, and nobody looks at it again.
 
-When a run starts: on `run`, on the Run button, and at each change of a setting while ``live`` is on or a run is going. Elsewhere a changed
-setting waits.
+When a run starts: on `run`, on the Run button, and at each change of a setting while ``live`` is on or a run is going.
+Elsewhere a changed setting waits.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import ipywidgets
 import traitlets
 
 from diffexplore.settings import Settings
+from diffexplore.widgets.film import Status
 from diffexplore.widgets.viewer import Feed, Viewer
 
 if TYPE_CHECKING:
@@ -46,8 +48,8 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
     Attributes
     ----------
     prompt, negative_prompt, steps, guidance, seed, sampler
-        The settings, as traits: assign to them, observe them. A value that makes no sense is refused with a ValueError, said in the
-        widget too, and changes nothing.
+        The settings, as traits: assign to them, observe them. A value that makes no sense is refused with a ValueError,
+        said in the widget too, and changes nothing.
     live
         Whether a change of a setting starts a run. While a run is going, a change replaces it in any case.
     status
@@ -96,7 +98,10 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
         self._say_notes(asked)
 
     def __repr__(self) -> str:
-        return f"Explorer(prompt={self.prompt!r:.60}, steps={self.steps}, guidance={self.guidance:g}, seed={self.seed}, sampler={self.sampler!r})"
+        return (
+            f"Explorer(prompt={self.prompt!r:.60}, steps={self.steps}, guidance={self.guidance:g}, "
+            f"seed={self.seed}, sampler={self.sampler!r})"
+        )
 
     # --- what people call ---
 
@@ -119,8 +124,8 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
         Returns
         -------
         Trace
-            The run, complete and in the viewer. If something replaced it meanwhile, the one that did. If ``cancel`` stopped it, the steps so
-            far, with ``cancelled`` True.
+            The run, complete and in the viewer. If something replaced it meanwhile, the one that did. If ``cancel``
+            stopped it, the steps so far, with ``cancelled`` True.
 
         Raises
         ------
@@ -169,7 +174,8 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
             job.cancel()
 
     def code(self) -> str:
-        """Python that makes the same run. For a model made of a ready pipeline without a name, it expects that in ``pipeline``."""
+        """Python that makes the same run. For a model made of a ready pipeline without a name, it expects that in
+        ``pipeline``."""
         settings = self.settings
         plain = self.model.resolve(Settings())
         values = {"prompt": settings.prompt} | {name: values[0] for name, values in settings.diff(plain).items()}
@@ -178,7 +184,9 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
         # A pipeline that was put together by hand has no name to load it by.
         name = getattr(self.model.pipeline, "name_or_path", None)
         source = "" if self.model.name == "pocket" else repr(name) if name else "pipeline"
-        return f"import diffexplore as dx\n\nmodel = dx.load({source})\ntrace = model.trace(\n{arguments})\ntrace.image\n"
+        return (
+            f"import diffexplore as dx\n\nmodel = dx.load({source})\ntrace = model.trace(\n{arguments})\ntrace.image\n"
+        )
 
     def close(self) -> None:
         if self._ready:  # Python calls this too for what was never finished, because its settings were refused
@@ -233,7 +241,7 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
 
     def _ended(self, job: Job, feed: Feed) -> None:
         """A run is over; called by whichever thread ended it."""
-        self.viewer.end(feed, job.status)
+        self.viewer.end(feed, cast(Status, job.status))
         with self._lock:
             blocked = self._blocked
         if not blocked:
@@ -284,9 +292,7 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
         self._go = ipywidgets.Button(
             description="Run", icon="play", button_style="primary", layout=layout(flex="1 1 80px")
         )
-        self._stop = ipywidgets.Button(
-            description="Stop", icon="stop", disabled=True, layout=layout(flex="1 1 80px")
-        )
+        self._stop = ipywidgets.Button(description="Stop", icon="stop", disabled=True, layout=layout(flex="1 1 80px"))
         live = ipywidgets.Checkbox(
             description="live", indent=False, tooltip="run at every change", layout=layout(flex="none")
         )
@@ -311,7 +317,9 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
         panel = ipywidgets.GridBox([*(self._controls[name] for name in order), seed, buttons])
         panel.add_class("dx-controls")
         panel.layout = layout(
-            flex="1 1 250px", grid_template_columns="repeat(auto-fit, minmax(min(100%, 220px), 1fr))", grid_gap="6px 12px"
+            flex="1 1 250px",
+            grid_template_columns="repeat(auto-fit, minmax(min(100%, 220px), 1fr))",
+            grid_gap="6px 12px",
         )
         self.viewer.layout = layout(flex="3 1 430px")
         self.add_class("dx-explorer")
@@ -330,7 +338,8 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
             control.value = value
 
     def _from_control(self, name: str, value: Any) -> None:
-        """Let a trait follow its control. What is refused is said in place, and stays in the control to be put right."""
+        """Let a trait follow its control. What is refused is said in place, and stays in the control to be put
+        right."""
         if name == "seed" and isinstance(value, str):
             with suppress(ValueError):  # then Settings says what a seed is
                 value = int(value)
@@ -349,7 +358,8 @@ _pocket_model: Model | None = None
 
 
 def _pocket() -> Model:
-    """One pocket model for all explorers: running a cell again stops the run it started before, instead of competing with it."""
+    """One pocket model for all explorers: running a cell again stops the run it started before, instead of competing
+    with it."""
     global _pocket_model
     from diffexplore.model import load
 

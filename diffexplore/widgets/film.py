@@ -1,20 +1,23 @@
 """A trace as encoded pictures: made once, sent in pieces, replayed without a kernel.
 
-A `Film` holds one small encoded picture for every model evaluation and kind of view, and the numbers a reader wants beside them. It knows
-nothing of browsers. `pack` turns films into one JSON-able document and one run of bytes, which is what a saved notebook, an exported page
-and a second view show; `unpack` reads them back.
+A `Film` holds one small encoded picture for every model evaluation and kind of view, and the numbers a reader wants
+beside them. It knows nothing of browsers. `pack` turns films into one JSON-able document and one run of bytes, which is
+what a saved notebook, an exported page and a second view show; `unpack` reads them back.
 
 The document, with every length in bytes and every index counted from 0::
 
     {"format": 1, "run": 3, "bytes": 81234, "captions": {"x0": "The model's estimate ...", ...},
      "films": [{"label": "", "status": "done", "expected": 20, "seconds": 0.93, "size": [64, 64],
-                "about": {"prompt": "a red fox", "seed": "7", ...},         # the seed as text: a browser rounds integers above 2^53
-                "steps": [[timestep, sigma, seconds], ...],                 # null where a number is not finite
-                "frames": {"x0": [[offset, length, "webp"], ...], ...},     # a string in place of a triple says why there is no picture;
-                "final": [offset, length, "webp"]}]}                        # null where the frame is not there (yet)
+                "about": {"prompt": "a red fox", "seed": "7", ...},
+                "steps": [[timestep, sigma, seconds], ...],
+                "frames": {"x0": [[offset, length, "webp"], ...], ...},
+                "final": [offset, length, "webp"]}]}
 
-Pictures up to 128 x 128 are kept losslessly (a 64 x 64 picture is about 6 KB, a frame of 16 x 16 latents 0.9 KB); larger ones as JPEG of
-quality 88, scaled down to `SIDE`. The finished picture keeps its size.
+A seed is text, since a browser rounds integers above 2**53. A number that is not finite is null, so is a frame that is
+not there (yet); a string in place of a triple says why there is no picture.
+
+Pictures up to 128 x 128 are kept losslessly (a 64 x 64 picture is about 6 KB, a frame of 16 x 16 latents 0.9 KB);
+larger ones as JPEG of quality 88, scaled down to `SIDE`. The finished picture keeps its size.
 """
 
 from __future__ import annotations
@@ -57,7 +60,8 @@ _HERE: Final = Path(__file__).parent
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One encoded picture: the bytes of an image file, its format (a key of `type_of`), and whether a better one is to follow."""
+    """One encoded picture: the bytes of an image file, its format (a key of `type_of`), and whether a better one is to
+    follow."""
 
     data: bytes
     format: str
@@ -70,8 +74,8 @@ def encode(pixels: np.ndarray | Image.Image, *, exact: bool = True, side: int = 
     if max(picture.size) > side:
         picture.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    # Measured on a 64 x 64 picture: WebP method 0 takes 0.3 ms, PNG 1 ms, WebP method 4 7 ms for a quarter fewer bytes. Below 32 x 32 the
-    # container is what counts, and PNG is the smaller and the faster.
+    # Measured on a 64 x 64 picture: WebP method 0 takes 0.3 ms, PNG 1 ms, WebP method 4 7 ms for a quarter fewer bytes.
+    # Below 32 x 32 the container is what counts, and PNG is the smaller and the faster.
     if picture.width * picture.height <= 32 * 32:
         chosen, options = "png", {}
     elif picture.width * picture.height <= _LOSSLESS_PIXELS:
@@ -175,7 +179,7 @@ class Film:
         return all(isinstance(one, str) or (one is not None and one.exact) for one in found)
 
 
-# -- packing -----------------------------------------------------------------------------------------------------------------------------
+# --- packing ---
 
 
 def pack(films: Sequence[Film], run: int = 0) -> tuple[dict[str, Any], bytes]:
@@ -225,7 +229,7 @@ def unpack(document: Mapping[str, Any], data: bytes) -> list[Film]:
         msg = f"this film should have {document['bytes']} bytes of pictures, got {len(data)}"
         raise ValueError(msg)
 
-    def take(one: Sequence[Any] | str | None) -> Frame | str | None:
+    def take(one: Any) -> Frame | str | None:
         if one is None or isinstance(one, str):
             return one
         offset, length, chosen = one
@@ -233,7 +237,9 @@ def unpack(document: Mapping[str, Any], data: bytes) -> list[Film]:
 
     films = []
     for one in document["films"]:
-        film = Film(one["label"], dict(one["about"]), one["status"], one["expected"], one["seconds"], tuple(one["size"]))
+        film = Film(
+            one["label"], dict(one["about"]), one["status"], one["expected"], one["seconds"], tuple(one["size"])
+        )
         film.steps = [tuple(step) for step in one["steps"]]
         for kind, row in one["frames"].items():
             film.frames |= {(kind, i): shot for i, place in enumerate(row) if (shot := take(place)) is not None}
@@ -243,13 +249,14 @@ def unpack(document: Mapping[str, Any], data: bytes) -> list[Film]:
     return films
 
 
-# -- what people hand over ---------------------------------------------------------------------------------------------------------------
+# -- what people hand over
 
 Source = "Trace | Film | str | PathLike[str] | Sequence[Source] | Mapping[str, Source]"
 
 
 def films_of(source: Any, label: str = "") -> list[Film]:
-    """Films of whatever holds runs: a trace, a film, the path of a saved trace, a list of these, or a dict of them by label.
+    """Films of whatever holds runs: a trace, a film, the path of a saved trace, a list of these, or a dict of them by
+    label.
 
     Raises
     ------
@@ -271,14 +278,16 @@ def films_of(source: Any, label: str = "") -> list[Film]:
     else:
         films = []
     if not films:
-        msg = f"give a trace, the path of a saved one, or a list or dict of them; got {type(source).__name__} {source!r:.60}"
+        got = f"{type(source).__name__} {source!r:.60}"
+        msg = f"give a trace, the path of a saved one, or a list or dict of them; got {got}"
         raise TypeError(msg)
     return films
 
 
-# -- a page of its own -------------------------------------------------------------------------------------------------------------------
+# --- a page of its own ---
 
-# What follows viewer.js in the page: a host of a dozen lines, in place of Jupyter. The module's names are in scope, it is one script.
+# What follows viewer.js in the page: a host of a dozen lines, in place of Jupyter. The module's names are in scope, it
+# is one script.
 _PAGE_HOST: Final = """
 // === the page: a host with no kernel ===
 {
@@ -314,7 +323,8 @@ script-src '{script_hash}'; base-uri 'none'; form-action 'none'">
 
 _PAGE_STYLE: Final = """
 html { color-scheme: light dark; }
-body { margin: 0 auto; max-width: 64rem; padding: 1rem; background: Canvas; color: CanvasText; font-family: system-ui, sans-serif; }
+body { margin: 0 auto; max-width: 64rem; padding: 1rem; background: Canvas; color: CanvasText; font-family: system-ui,
+sans-serif; }
 """
 
 
@@ -368,7 +378,8 @@ def _hash(text: str) -> str:
 
 
 def _json(value: Any) -> str:
-    """JSON that no HTML parser can be led out of: markup, and the two line ends that JavaScript once refused, as escapes."""
+    """JSON that no HTML parser can be led out of: markup, and the two line ends that JavaScript once refused, as
+    escapes."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
@@ -382,4 +393,3 @@ def _finite(value: float | None) -> float | None:
     if value is None or not math.isfinite(value):
         return None
     return float(f"{value:.6g}")
-

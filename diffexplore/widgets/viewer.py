@@ -3,27 +3,30 @@
 **Traits** hold what a reader of a saved notebook must see, and travel once per run, when it is over:
 
 ``_film``, ``_frames``
-    The newest complete run as `film.pack` makes it. A reopened notebook, a second view or an exported page scrubs it with no kernel.
+    The newest complete run as `film.pack` makes it. A reopened notebook, a second view or an exported page scrubs it
+    with no kernel.
 ``view``, ``step``
-    The view and the step it opens with; -1 is the last. Set in Python, followed by every view; the browser never writes them back, its
-    playhead is its own. So scrubbing, playing and switching views send nothing.
+    The view and the step it opens with; -1 is the last. Set in Python, followed by every view; the browser never writes
+    them back, its playhead is its own. So scrubbing, playing and switching views send nothing.
 ``_notes``, ``_error``
     Sentences to show beside the pictures, as text.
 
 **Custom messages** carry a run while it goes. From the kernel:
 
-``{"kind": "piece", "run": r, "piece": n, "films": [...], "shots": [...], "blanks": [...], "captions": {...}}`` + one buffer per shot
-    Piece n of run r, counted from 0. ``films``: for each film its ``label``, ``about``, ``size``, ``status``, ``expected`` and ``seconds``, and
-    ``steps``, [timestep, sigma, seconds] of the evaluations from ``first`` on. ``shots``: [film, kind, evaluation, format, exact], where kind
-    may be "final"; ``blanks``: [film, kind, evaluation, sentence]. Each piece is complete in itself, so one lost costs only what it held.
+``{"kind": "piece", "run": r, "piece": n, "films": [...], "shots": [...], "blanks": [...], "captions": {...}}`` + one
+buffer per shot
+    Piece n of run r, counted from 0. ``films``: for each film its ``label``, ``about``, ``size``, ``status``,
+    ``expected`` and ``seconds``, and ``steps``, [timestep, sigma, seconds] of the evaluations from ``first`` on.
+    ``shots``: [film, kind, evaluation, format, exact], where kind may be "final"; ``blanks``: [film, kind, evaluation,
+    sentence]. Each piece is complete in itself, so one lost costs only what it held.
 ``{"kind": "state", "run": r, "pieces": n}``
     The answer to "hello": n pieces of run r have been sent.
 
 From the browser:
 
 ``{"kind": "hello", "run": r, "complete": bool}``
-    A page has opened, or has heard nothing for a while of a run that is not complete; it has run r, -1 for none. Where the kernel has a
-    complete run that the page lacks, it sends the traits again as well.
+    A page has opened, or has heard nothing for a while of a run that is not complete; it has run r, -1 for none. Where
+    the kernel has a complete run that the page lacks, it sends the traits again as well.
 ``{"kind": "ack", "run": r, "piece": n, "view": kind}``
     Piece n is here, and this is the view looked at.
 ``{"kind": "again", "run": r, "pieces": [n, ...]}``
@@ -31,19 +34,20 @@ From the browser:
 ``{"kind": "look", "view": kind}``
     Another view is looked at. Sent only while a run goes.
 
-**Flow.** At most `WINDOW` pieces are on their way, at most `RATE` a second; what is encoded meanwhile goes into the next piece. A piece not
-acknowledged within `LOST` seconds no longer counts: nobody may be there (an executed notebook), or the kernel may be too busy to hear
-(a blocking cell). Nothing ever waits for a browser. The newest run wins: a run is first sent when it has its first step, from then on
-nothing of an older one is, and the browser drops older pieces that are still on their way. What is on show stays until something newer
-covers it.
+**Flow.** At most `WINDOW` pieces are on their way, at most `RATE` a second; what is encoded meanwhile goes into the
+next piece. A piece not acknowledged within `LOST` seconds no longer counts: nobody may be there (an executed notebook),
+or the kernel may be too busy to hear (a blocking cell). Nothing ever waits for a browser. The newest run wins: a run is
+first sent when it has its first step, from then on nothing of an older one is, and the browser drops older pieces that
+are still on their way. What is on show stays until something newer covers it.
 
-**While the run goes** only cheap frames are made: the view looked at first, newest step first, then the others as long as all this takes under
-`SHARE` of the run's time, and none through the picture decoder. After the run come the finished picture, the frames the decoder makes,
-and what was left out.
+**While the run goes** only cheap frames are made: the view looked at first, newest step first, then the others as long
+as all this takes under `SHARE` of the run's time, and none through the picture decoder. After the run come the finished
+picture, the frames the decoder makes, and what was left out.
 
-**Threads.** Handlers and the run's own thread only note and notify. One thread per viewer encodes and sends (`Viewer.drive`), started in a
-copy of the caller's context (ipykernel 7.0 needs that); a blocking caller may drive in its own thread instead, which is what makes the
-final traits part of an executed notebook, and what hosts without background messages need. One lock is held around all publishing.
+**Threads.** Handlers and the run's own thread only note and notify. One thread per viewer encodes and sends
+(`Viewer.drive`), started in a copy of the caller's context (ipykernel 7.0 needs that); a blocking caller may drive in
+its own thread instead, which is what makes the final traits part of an executed notebook, and what hosts without
+background messages need. One lock is held around all publishing.
 """
 
 from __future__ import annotations
@@ -101,7 +105,8 @@ Key = tuple[int, str, int]  # film, kind (or "final"), evaluation
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """What a numbered message held, so that it can be made again: frames by key, and which evaluations' numbers of each film."""
+    """What a numbered message held, so that it can be made again: frames by key, and which evaluations' numbers of each
+    film."""
 
     keys: tuple[Key, ...]
     steps: tuple[range, ...]
@@ -343,7 +348,9 @@ class Viewer(anywidget.AnyWidget):  # type: ignore[misc]
             if self._claimed or self._closed:
                 return
             context = contextvars.copy_context()
-            self._thread = threading.Thread(target=context.run, args=(self.drive,), name="diffexplore viewer", daemon=True)
+            self._thread = threading.Thread(
+                target=context.run, args=(self.drive,), name="diffexplore viewer", daemon=True
+            )
             self._thread.start()
 
     def end(self, feed: Feed, status: Status, k: int = 0) -> None:
@@ -365,18 +372,18 @@ class Viewer(anywidget.AnyWidget):  # type: ignore[misc]
     # --- the wire ---
 
     def _on_message(self, _: Any, content: Any, __: Any) -> None:
-        """Note what the browser says, and no more: this runs on whatever thread the kernel likes, perhaps beside a cell."""
+        """Note what the browser says, and no more: this runs on whatever thread the kernel likes, perhaps beside a
+        cell."""
         if not isinstance(content, dict):
             return
         kind, run = content.get("kind"), content.get("run")
         with self._changed:
-            feed = self._feed
-            ours = feed is not None and run == feed.run
+            feed = self._feed if self._feed is not None and run == self._feed.run else None  # None: an older run
             if kind in (ACK, LOOK):
                 self._note_view(content.get("view"))
-            if kind == ACK and ours and isinstance(content.get("piece"), int):
+            if kind == ACK and feed is not None and isinstance(content.get("piece"), int):
                 feed.flying.pop(content["piece"], None)
-            elif kind == AGAIN and ours and isinstance(content.get("pieces"), list):
+            elif kind == AGAIN and feed is not None and isinstance(content.get("pieces"), list):
                 sent = range(len(feed.pieces))
                 feed.again |= {piece: None for piece in content["pieces"] if isinstance(piece, int) and piece in sent}
             elif kind == HELLO and isinstance(run, int):
@@ -388,9 +395,11 @@ class Viewer(anywidget.AnyWidget):  # type: ignore[misc]
             self._looked_at = str(view)
 
     def drive(self, done: Callable[[], bool] | None = None) -> None:
-        """Encode and send, in the calling thread, until `done()`, or without one until there has been nothing to do for a while.
+        """Encode and send, in the calling thread, until `done()`, or without one until there has been nothing to do for
+        a while.
 
-        One thread drives at a time; where another does already, this waits its turn when there is a `done` and returns otherwise.
+        One thread drives at a time; where another does already, this waits its turn when there is a `done` and returns
+        otherwise.
         """
         if not self._driving.acquire(blocking=done is not None):
             return
@@ -420,7 +429,8 @@ class Viewer(anywidget.AnyWidget):  # type: ignore[misc]
         return wait is None and not self._woken and time.monotonic() - since >= _IDLE
 
     def _turn(self) -> float | None:
-        """Do a little of what there is to do. Returns seconds to wait before the next turn, None where only news can bring one."""
+        """Do a little of what there is to do. Returns seconds to wait before the next turn, None where only news can
+        bring one."""
         with self._changed:
             if self._next is not None and self._next.started:
                 if self._feed is not None:

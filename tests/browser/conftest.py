@@ -1,7 +1,7 @@
 """A real browser, a page that hosts the viewer without Jupyter, and a real JupyterLab.
 
-Debian's Chromium is used as it is installed; nothing is downloaded. Every tab notes what it asks for over the network and every error, and
-the test fails at its end if a request left the machine or an error was thrown.
+Debian's Chromium is used as it is installed; nothing is downloaded. Every tab notes what it asks for over the network
+and every error, and the test fails at its end if a request left the machine or an error was thrown.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ def chromium() -> Iterator[Any]:
     if not Path(CHROMIUM).exists():
         pytest.skip(f"there is no Chromium at {CHROMIUM}")
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--disable-gpu", "--disable-dev-shm-usage"])
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--disable-gpu", "--disable-dev-shm-usage"]
+        )
         yield browser
         browser.close()
 
@@ -72,13 +74,15 @@ def tab(chromium: Any) -> Iterator[Tab]:
     assert tab.errors == []
 
 
-# --- the viewer without Jupyter -----------------------------------------------------------------------------------------------------------
+# --- the viewer without Jupyter
+# -----------------------------------------------------------------------------------------------------------
 
 
 class Host:
     """host.html with a Python `Viewer` on the other end: the whole wire, with the test in the middle.
 
-    Messages go through Playwright, which is bound to the test's own thread; so the test drives the viewer (`Viewer.drive`).
+    Messages go through Playwright, which is bound to the test's own thread; so the test drives the viewer
+    (`Viewer.drive`).
     """
 
     def __init__(self, page: Any, viewer: Viewer) -> None:
@@ -106,7 +110,9 @@ class Host:
     def _send(self, content: dict[str, Any], buffers: list[bytes] | None = None) -> None:
         self.sent.append(content)
         if not self.lose(content):
-            self.page.evaluate("([content, buffers]) => deliver(content, buffers)", [content, [_text(b) for b in buffers or []]])
+            self.page.evaluate(
+                "([content, buffers]) => deliver(content, buffers)", [content, [_text(b) for b in buffers or []]]
+            )
 
     def _hear(self, content: dict[str, Any]) -> None:
         self.heard.append(content)
@@ -139,7 +145,9 @@ class Host:
     def pixels(self, selector: str = ".dx-film canvas") -> bytes:
         """What a canvas shows, as PNG bytes."""
         self.settle()
-        return base64.b64decode(self.page.evaluate("selector => document.querySelector(selector).toDataURL().split(',')[1]", selector))
+        return base64.b64decode(
+            self.page.evaluate("selector => document.querySelector(selector).toDataURL().split(',')[1]", selector)
+        )
 
 
 def _text(data: bytes) -> str:
@@ -151,7 +159,7 @@ def host(tab: Tab) -> Callable[[Viewer], Host]:
     return lambda viewer: Host(tab.page, viewer)
 
 
-# --- JupyterLab ---------------------------------------------------------------------------------------------------------------------------
+# --- JupyterLab ---
 
 
 class Lab:
@@ -208,7 +216,8 @@ class Lab:
                 let text = '';
                 future.onIOPub = message => {
                     if (message.header.msg_type === 'stream') text += message.content.text;
-                    if (message.header.msg_type === 'error') text += message.content.ename + ': ' + message.content.evalue;
+                    if (message.header.msg_type === 'error') text += message.content.ename + ': ' +
+                    message.content.evalue;
                 };
                 await future.done;
                 return text.trim();
@@ -226,8 +235,19 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    places = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR", "IPYTHONDIR")
-    environment = os.environ | {name: str(home / name.lower()) for name in places} | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    places = (
+        "JUPYTER_CONFIG_DIR",
+        "JUPYTER_DATA_DIR",
+        "JUPYTER_RUNTIME_DIR",
+        "JUPYTERLAB_SETTINGS_DIR",
+        "JUPYTERLAB_WORKSPACES_DIR",
+        "IPYTHONDIR",
+    )
+    environment = (
+        os.environ
+        | {name: str(home / name.lower()) for name in places}
+        | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    )
     root = Path(__file__).parents[2]
     environment["PYTHONPATH"] = os.pathsep.join([str(root), str(root / "tests"), environment.get("PYTHONPATH", "")])
     settings = {
@@ -238,7 +258,16 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         file = home / "jupyterlab_settings_dir" / "@jupyterlab" / f"{name}.jupyterlab-settings"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(values))
-    command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}"]
+    command = [
+        sys.executable,
+        "-m",
+        "jupyter",
+        "lab",
+        "--no-browser",
+        "--allow-root",
+        "--ip=127.0.0.1",
+        f"--port={port}",
+    ]
     command += ["--ServerApp.port_retries=0", "--IdentityProvider.token=", "--ServerApp.disable_check_xsrf=True"]
     command += [f"--ServerApp.root_dir={folder}", "--LabApp.extension_manager=readonly", "--expose-app-in-browser"]
     url = f"http://127.0.0.1:{port}/"

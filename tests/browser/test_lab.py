@@ -109,7 +109,9 @@ def test_a_notebook_is_run_moved_scrubbed_and_stopped(lab: Any, tab: Any) -> Non
     field = explorer.get_by_label("seed", exact=True)
     field.fill("a <b>seed</b>")
     field.press("Enter")
-    expect(explorer.get_by_role("alert")).to_have_text("Seed must be a whole number from 0 to 2**63 - 1, got 'a <b>seed</b>'.")
+    expect(explorer.get_by_role("alert")).to_have_text(
+        "Seed must be a whole number from 0 to 2**63 - 1, got 'a <b>seed</b>'."
+    )
     assert shown(explorer) == before
     field.fill("9223372036854775807")
     field.press("Enter")

@@ -1,5 +1,5 @@
-"""The viewer in a real browser, without Jupyter: a page of a few lines hosts the shipped module, unchanged, with the real Python viewer on
-the other end of the wire and the test in the middle of it."""
+"""The viewer in a real browser, without Jupyter: a page of a few lines hosts the shipped module, unchanged, with the
+real Python viewer on the other end of the wire and the test in the middle of it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def driven(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Viewer, "wake", lambda self: None)
 
 
-# --- a finished run -----------------------------------------------------------------------------------------------------------------------
+# --- a finished run ---
 
 
 def test_the_shown_step_is_the_frame_of_that_step(host: Open, tiny_trace: Trace) -> None:
@@ -68,7 +68,7 @@ def test_the_shown_step_is_the_frame_of_that_step(host: Open, tiny_trace: Trace)
 
 
 def test_scrubbing_switching_and_playing_send_nothing_and_are_quick(host: Open, tiny_trace: Trace) -> None:
-    page = host(Replay({name: tiny_trace for name in ("one", "two", "three", "four")}))
+    page = host(Replay(dict.fromkeys(("one", "two", "three", "four"), tiny_trace)))
     page.settle()
     before = len(page.heard)
     took = page.page.evaluate(
@@ -76,11 +76,11 @@ def test_scrubbing_switching_and_playing_send_nothing_and_are_quick(host: Open, 
             const root = document.querySelector('.dx-viewer');
             const range = root.querySelector('input[type=range]');
             const radios = [...root.querySelectorAll('input[type=radio]')];
-            // What the page's own thread spends on a move: in the event handler, and in the frame it asked for. How long the machine
-            // then takes to put the frame on a screen is not the viewer's.
+            // What the page's own thread spends on a move: in the event handler, and in the frame it asked for. How
+            long the machine // then takes to put the frame on a screen is not the viewer's.
             let spent = 0;
-            const timed = (f) => (...args) => { const start = performance.now(); f(...args); spent += performance.now() - start; };
-            const frame = window.requestAnimationFrame;
+            const timed = (f) => (...args) => { const start = performance.now(); f(...args); spent += performance.now()
+            - start; }; const frame = window.requestAnimationFrame;
             window.requestAnimationFrame = (f) => frame(timed(f));
             const times = [];
             const act = async (f) => {
@@ -91,7 +91,8 @@ def test_scrubbing_switching_and_playing_send_nothing_and_are_quick(host: Open, 
             };
             for (const radio of radios) { radio.click(); await settle(); } // decoded once
             for (let k = 0; k < 300; k++)
-                await act(() => { range.value = 1 + (k * 7) % 4; range.dispatchEvent(new Event('input', { bubbles: true })); });
+                await act(() => { range.value = 1 + (k * 7) % 4; range.dispatchEvent(new Event('input', { bubbles: true
+                })); });
             for (let k = 0; k < 20; k++) await act(() => radios[k % radios.length].click());
             return times.sort((a, b) => a - b)[times.length >> 1];
         }"""
@@ -115,7 +116,10 @@ def test_the_status_says_where_you_are(host: Open, tiny_trace: Trace) -> None:
     assert str(round(step.timestep)) in text
     assert page.step.get_attribute("aria-valuetext").startswith(f"step 2 of 4, timestep {step.timestep:.0f}, sigma ")
     assert "4 steps in" in text
-    assert "\u201ca red fox\u201d \u00b7 without \u201cblurry\u201d \u00b7 4 steps \u00b7 guidance 5 \u00b7 seed 3 \u00b7 DDIM" in text
+    assert (
+        "\u201ca red fox\u201d \u00b7 without \u201cblurry\u201d \u00b7 4 steps \u00b7 guidance 5 "
+        "\u00b7 seed 3 \u00b7 DDIM" in text
+    )
 
 
 def test_where_there_is_nothing_to_see_it_says_why(host: Open, tiny_trace: Trace) -> None:
@@ -131,7 +135,10 @@ def test_runs_of_different_lengths_keep_step_on_one_timeline(host: Open, tiny_mo
     longer = tiny_model.trace(tiny_trace.settings.replace(steps=7))
     page = host(Replay({"short": tiny_trace, "long": longer}))
     captions = page.root.locator(".dx-film figcaption")
-    for place, expected in (("1", ["short: step 1 of 4", "long: step 1 of 7"]), ("4", ["short: step 3 of 4", "long: step 4 of 7"])):
+    for place, expected in (
+        ("1", ["short: step 1 of 4", "long: step 1 of 7"]),
+        ("4", ["short: step 3 of 4", "long: step 4 of 7"]),
+    ):
         page.step.fill(place)
         page.settle()
         assert captions.all_inner_texts() == expected
@@ -160,14 +167,23 @@ def test_python_may_say_what_to_look_at(host: Open, tiny_trace: Trace) -> None:
     assert page.step.input_value() == "2"
 
 
-# --- keys ---------------------------------------------------------------------------------------------------------------------------------
+# --- keys ---
 
 
 def test_the_scrubber_hears_its_keys_and_the_notebook_hears_none_of_them(host: Open, tiny_trace: Trace) -> None:
     page = host(Replay(tiny_trace))
     page.step.focus()
     keys = page.page.keyboard
-    for key, place in (("Home", "1"), ("ArrowRight", "2"), (".", "3"), (",", "2"), ("ArrowLeft", "1"), ("End", "4"), ("PageDown", "3"), ("PageUp", "4")):
+    for key, place in (
+        ("Home", "1"),
+        ("ArrowRight", "2"),
+        (".", "3"),
+        (",", "2"),
+        ("ArrowLeft", "1"),
+        ("End", "4"),
+        ("PageDown", "3"),
+        ("PageUp", "4"),
+    ):
         keys.press(key)
         page.settle()
         assert page.step.input_value() == place, key
@@ -179,10 +195,14 @@ def test_the_scrubber_hears_its_keys_and_the_notebook_hears_none_of_them(host: O
         keys.press(key)
     assert page.page.evaluate("window.keys") == []
     keys.press("Control+s")
-    assert page.page.evaluate("window.keys") == ["Control", "s"][1:] or page.page.evaluate("window.keys") == ["Control", "s"]
+    assert page.page.evaluate("window.keys") == ["Control", "s"][1:] or page.page.evaluate("window.keys") == [
+        "Control",
+        "s",
+    ]
 
 
-# --- a run that is going ------------------------------------------------------------------------------------------------------------------
+# --- a run that is going
+# ------------------------------------------------------------------------------------------------------------------
 
 
 def test_it_fills_while_the_run_goes(host: Open, driven: None, tiny_trace: Trace) -> None:
@@ -201,7 +221,9 @@ def test_it_fills_while_the_run_goes(host: Open, driven: None, tiny_trace: Trace
     finish(page, feed)
     page.root.get_by_text("4 steps").first.wait_for()
     assert page.pixels() not in seen, "the last estimate is now decoded"
-    assert len([content for content in page.heard if content["kind"] == "ack"]) == len([c for c in page.sent if c["kind"] == "piece"])
+    assert len([content for content in page.heard if content["kind"] == "ack"]) == len(
+        [c for c in page.sent if c["kind"] == "piece"]
+    )
 
 
 def test_the_playhead_stays_where_it_was_put_while_the_run_goes_on(host: Open, driven: None, tiny_trace: Trace) -> None:
@@ -263,7 +285,9 @@ def test_a_page_opened_in_the_middle_of_a_run_catches_up(host: Open, driven: Non
     assert page.step.input_value() == "4"
 
 
-def test_the_newest_run_wins_and_what_was_shown_stays_until_it_has_something(host: Open, driven: None, tiny_trace: Trace) -> None:
+def test_the_newest_run_wins_and_what_was_shown_stays_until_it_has_something(
+    host: Open, driven: None, tiny_trace: Trace
+) -> None:
     page = host(Viewer())
     page.viewer.show(tiny_trace)
     shown = page.pixels()
@@ -300,7 +324,8 @@ def test_a_kernel_that_falls_silent_is_noticed(host: Open, driven: None, tiny_tr
     page.root.get_by_text("The kernel does not answer").wait_for(state="hidden")
 
 
-# --- what must not happen -----------------------------------------------------------------------------------------------------------------
+# --- what must not happen
+# -----------------------------------------------------------------------------------------------------------------
 
 EVIL = "<img src=x onerror='window.pwned=1'><script>window.pwned=1</script>\u202e$x$ javascript:window.pwned=1"
 
@@ -336,7 +361,7 @@ def test_torn_state_is_not_shown(host: Open, tiny_trace: Trace) -> None:
     assert page.step.input_value() == "4"
 
 
-# --- looks --------------------------------------------------------------------------------------------------------------------------------
+# --- looks ---
 
 
 @pytest.mark.parametrize("width", [320, 480, 700, 1400])
@@ -348,7 +373,8 @@ def test_it_fits_any_width(host: Open, tab: Any, tiny_trace: Trace, width: int) 
     cut = page.page.evaluate(
         """() => {
             const root = document.querySelector('.dx-viewer').getBoundingClientRect();
-            return [...document.querySelectorAll('.dx-viewer :is(label:not(.dx-hidden), button, canvas, input[type=range], p, dd)')]
+            return [...document.querySelectorAll('.dx-viewer :is(label:not(.dx-hidden), button, canvas,
+            input[type=range], p, dd)')]
                 .filter(node => node.checkVisibility() && node.getBoundingClientRect().right > root.right + 0.5)
                 .map(node => node.outerHTML.slice(0, 80));
         }"""
@@ -366,17 +392,29 @@ def test_the_thumb_stands_under_the_marked_picture(host: Open, tiny_trace: Trace
         assert abs(mark["x"] + mark["width"] / 2 - thumb) < 1.5
 
 
-@pytest.mark.parametrize(("attributes", "scheme"), [({"data-jp-theme-light": "false"}, "dark"), ({"data-jp-theme-light": "true"}, "light"), ({"class": "vscode-dark"}, "dark")])
+@pytest.mark.parametrize(
+    ("attributes", "scheme"),
+    [
+        ({"data-jp-theme-light": "false"}, "dark"),
+        ({"data-jp-theme-light": "true"}, "light"),
+        ({"class": "vscode-dark"}, "dark"),
+    ],
+)
 def test_it_follows_the_hosts_theme(host: Open, tiny_trace: Trace, attributes: dict[str, str], scheme: str) -> None:
     page = host(Replay(tiny_trace))
-    page.page.evaluate("attributes => Object.entries(attributes).forEach(([k, v]) => document.body.setAttribute(k, v))", attributes)
-    colours = page.root.evaluate("root => [getComputedStyle(root).colorScheme, getComputedStyle(root).backgroundColor, getComputedStyle(root).color]")
+    page.page.evaluate(
+        "attributes => Object.entries(attributes).forEach(([k, v]) => document.body.setAttribute(k, v))", attributes
+    )
+    colours = page.root.evaluate(
+        "root => ['colorScheme', 'backgroundColor', 'color'].map(name => getComputedStyle(root)[name])"
+    )
     assert colours[0] == scheme
     bright = [sum(int(n) for n in colour[colour.index("(") + 1 : -1].split(",")[:3]) for colour in colours[1:]]
     assert (bright[0] < bright[1]) == (scheme == "dark")
 
 
-# --- a page of its own --------------------------------------------------------------------------------------------------------------------
+# --- a page of its own
+# --------------------------------------------------------------------------------------------------------------------
 
 
 def test_an_exported_page_scrubs_alone(tab: Any, tiny_trace: Trace, tmp_path: Path) -> None:
@@ -389,4 +427,7 @@ def test_an_exported_page_scrubs_alone(tab: Any, tiny_trace: Trace, tmp_path: Pa
     tab.page.get_by_role("button", name="pause").wait_for()
     tab.page.get_by_role("button", name="play").wait_for()
     assert step.input_value() == "4"
-    assert tab.page.evaluate("document.querySelector('.dx-film canvas').getContext('2d').getImageData(9, 9, 1, 1).data[3]") == 255
+    assert (
+        tab.page.evaluate("document.querySelector('.dx-film canvas').getContext('2d').getImageData(9, 9, 1, 1).data[3]")
+        == 255
+    )

@@ -1,0 +1,54 @@
+"""The benchmark: pairs in turn, ratios from pairs, a table and JSON."""
+
+import json
+
+import pytest
+
+from diffexplore import bench
+
+
+def test_sides_are_measured_in_turn_and_ratios_come_from_pairs():
+    order = []
+
+    def side(name, values):
+        values = iter(values)
+
+        def measure():
+            order.append(name)
+            return next(values)
+
+        return measure
+
+    row = bench.compare("x", "s", side("ours", [99, 2, 30, 4]), side("plain", [1, 1, 10, 4]), rounds=3)
+    assert order == ["ours", "plain"] * 4
+    assert (row.ratio, row.low, row.high) == (2, 1, 3)  # the first, uncounted pair had 99
+    assert (row.ours, row.plain) == (4, 4)
+
+
+def test_a_fresh_process_reports_seconds_and_memory():
+    seconds, memory = bench._process("x = bytearray(60_000_000)")
+    assert 0 < seconds < 60
+    assert 60 < memory < 1000
+
+
+def test_json_goes_to_standard_output(monkeypatch, capsys):
+    monkeypatch.setattr(bench, "rows", lambda rounds: [bench.Row("x", "s", 1.0, 2.0, 0.5, 0.4, 0.6)])
+    assert bench.run(1, "-") == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["rows"][0]["ratio"] == 0.5
+    assert figures["machine"]["torch"]
+
+
+def test_the_table_is_printed_and_json_written(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(bench, "rows", lambda rounds: [bench.Row("x", "s", 1.0, 2.0, 0.5, 0.4, 0.6)])
+    bench.run(1, str(tmp_path / "out.json"))
+    assert "0.500" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out.json").read_text())["rows"]
+
+
+@pytest.mark.parametrize("code", [bench._OURS, bench._PLAIN])
+def test_both_sides_of_the_cold_start_run(code):
+    from diffexplore.model import POCKET
+
+    _, memory = bench._process(code.format(folder=str(POCKET)) if "{folder" in code else code)
+    assert memory < 1024  # MiB; what the pocket model promises a small machine
