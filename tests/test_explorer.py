@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import make_pipeline
+from tiny import make_pipeline
 
 from diffexplore.model import Model
 from diffexplore.widgets.explorer import Explorer

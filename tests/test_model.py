@@ -9,11 +9,11 @@ import weakref
 import numpy as np
 import pytest
 import torch
-from conftest import make_pipeline
 from diffusers import StableDiffusionPipeline
 from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
+from tiny import make_pipeline
 
 import diffexplore as dx
 from diffexplore.model import POCKET, Model

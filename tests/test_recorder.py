@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 import torch
-from conftest import make_pipeline
+from tiny import make_pipeline
 
 from diffexplore.recorder import Cancelled, Levels, denoisers, interruptible, record
 from diffexplore.samplers import SAMPLERS, build

@@ -102,6 +102,18 @@ def test_export_is_a_folder_plain_diffusers_loads(work, tmp_path):
     assert {p.dtype for p in pipeline.text_encoder.parameters()} == {torch.float32}
 
 
+def test_exported_weights_can_be_adopted(work, tmp_path):
+    train.export(work, TINY, tmp_path / "out")
+    train.adopt(tmp_path / "again", TINY, tmp_path / "out")
+    for stage, part in (("vae", "vae"), ("unet", "unet"), ("unet", "text")):
+        ours = torch.load(tmp_path / "again" / f"{stage}.pt", weights_only=True)
+        assert (ours["step"], ours["fallen"]) == (0, False)
+        if stage == "unet":
+            theirs = torch.load(work / "unet.pt", weights_only=True)["average"][part]
+            for key, value in theirs.items():
+                assert torch.allclose(ours["parts"][part][key], value, rtol=2e-3, atol=1e-4), key
+
+
 def test_known_words_are_one_token_each(work):
     tokenizer = train.make_tokenizer(work)
     for word in scenes.vocabulary():

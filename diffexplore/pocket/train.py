@@ -7,6 +7,10 @@
     python -m diffexplore.pocket.train decoder                   # optional: sharpen the decoder, latents unchanged
     python -m diffexplore.pocket.train export --out FOLDER       # a standard StableDiffusionPipeline folder, fp16
 
+To go on from exported weights where the checkpoints are gone, adopt them before ``encode``::
+
+    python -m diffexplore.pocket.train adopt --out FOLDER
+
 Each stage can be stopped at any moment and goes on where it was when called again; state lies in ``--work`` (default
 ``runs/``). The learning rate is constant after a short warm-up and falls to almost nothing over the last part of a
 stage (warmup-stable-decay), so a finished stage can be taken up again later with a longer budget: it resumes from the
@@ -642,13 +646,35 @@ def export(work: Path, recipe: Recipe, out: Path) -> None:
     (out / "words.json").write_text(json.dumps(scenes.vocabulary(), indent=0) + "\n")
 
 
+def adopt(work: Path, recipe: Recipe, folder: Path) -> None:
+    """Take exported weights as checkpoints of finished stages, so that a longer budget goes on from them."""
+    import torch
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    work.mkdir(parents=True, exist_ok=True)
+    CLIPTokenizer.from_pretrained(folder / "tokenizer").save_pretrained(work / "tokenizer")
+    found: dict[str, dict[str, torch.nn.Module]] = {
+        "vae": {"vae": AutoencoderKL.from_pretrained(folder / "vae")},
+        "unet": {
+            "text": CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32),
+            "unet": UNet2DConditionModel.from_pretrained(folder / "unet"),
+        },
+    }
+    for name, rate in (("vae", recipe.vae_rate), ("unet", recipe.unet_rate)):
+        stage = Stage(work, name, found[name], steps=1, minutes=None, rate=rate, ema=recipe.ema)
+        stage._save("-stable")
+        stage._save()
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run one stage."""
     parser = argparse.ArgumentParser(prog="python -m diffexplore.pocket.train", description=__doc__.splitlines()[0])
-    parser.add_argument("stage", choices=["prepare", "vae", "encode", "unet", "decoder", "export"])
+    parser.add_argument("stage", choices=["prepare", "vae", "encode", "unet", "decoder", "export", "adopt"])
     parser.add_argument("--work", type=Path, default=Path("runs"), help="folder of pictures and checkpoints")
     parser.add_argument("--art", help="unpacked npm package @lobehub/fluent-emoji-3d (for prepare)")
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("weights"), help="where export writes")
+    weights = Path(__file__).with_name("weights")
+    parser.add_argument("--out", type=Path, default=weights, help="the folder export writes and adopt reads")
     parser.add_argument("--minutes", type=float, help="stop (and let the rate fall) after this long")
     parser.add_argument("--processes", type=int, default=2, help="processes that train together, one thread each")
     args = parser.parse_args(argv)
@@ -661,6 +687,8 @@ def main(argv: list[str] | None = None) -> None:
         encode(args.work, RECIPE)
     elif args.stage == "export":
         export(args.work, RECIPE, args.out)
+    elif args.stage == "adopt":
+        adopt(args.work, RECIPE, args.out)
     elif args.processes == 1:
         _train(0, 1, args.stage, args.work, args.minutes)
     else:
