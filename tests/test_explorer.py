@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny import make_pipeline
 
 from diffexplore.model import Model
 from diffexplore.widgets.explorer import Explorer
@@ -112,26 +111,25 @@ def test_a_waiting_cell_is_told_how_to_stop(explorer: Explorer, monkeypatch: pyt
     assert explorer.viewer._notes == []
 
 
-def test_a_failing_model_is_said_in_place_and_what_was_shown_stays() -> None:
-    pipeline = make_pipeline()
-    explorer = Explorer(Model(pipeline), prompt="a cat", steps=3)
+def test_a_failing_model_is_said_in_place_and_what_was_shown_stays(explorer: Explorer) -> None:
     explorer.run()
     shown = explorer.viewer._film
 
     def fail(*_: Any) -> None:
         raise RuntimeError("out of <b>paint</b>")
 
-    handle = pipeline.unet.register_forward_pre_hook(fail)
-    with pytest.raises(RuntimeError, match="out of <b>paint</b>"):
-        explorer.run()
+    handle = explorer.model.pipeline.unet.register_forward_pre_hook(fail)
+    try:
+        with pytest.raises(RuntimeError, match="out of <b>paint</b>"):
+            explorer.run()
+    finally:
+        handle.remove()
     assert explorer.status == "failed"
     assert explorer.viewer._error == "The run failed: RuntimeError: out of <b>paint</b>."
     assert explorer.viewer._film is shown
-    handle.remove()
     explorer.run()
     assert explorer.status == "done"
     assert explorer.viewer._error == ""
-    explorer.close()
 
 
 # --- settings ---
