@@ -162,6 +162,34 @@ def test_a_change_during_a_run_replaces_it(explorer: Explorer) -> None:
     assert len(film(explorer).steps) == 5
 
 
+def test_a_slider_that_is_dragged_shows_pictures_on_the_way(explorer: Explorer) -> None:
+    explorer.steps = 30
+    shown: set[int] = set()
+    explorer.viewer.send = lambda content, buffers=None: shown.add(content.get("run", 0))
+    explorer.live = True
+    for k in range(100):
+        move(explorer, "guidance", 2 + (k % 20) / 2)
+        time.sleep(0.01)
+    assert len(shown) >= 3
+    assert wait(lambda: explorer.status == "done")
+    assert explorer.trace is not None
+    assert explorer.trace.settings == explorer.settings
+
+
+def test_a_run_that_is_about_to_start_can_be_stopped(explorer: Explorer) -> None:
+    explorer.live = True
+    explorer.steps = 2
+    assert wait(lambda: explorer._job is not None and explorer._job.done())
+    job = explorer._job
+    explorer.seed = 4  # within the head start of the first
+    assert explorer.status == "running"
+    explorer.cancel()
+    assert explorer.status == "done"
+    time.sleep(0.3)
+    assert explorer._job is job
+    assert explorer.status == "done"
+
+
 def test_after_two_hundred_changes_the_last_one_is_what_is_shown(explorer: Explorer) -> None:
     explorer.live = True
     dice = random.Random(0)

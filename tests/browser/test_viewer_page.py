@@ -76,11 +76,15 @@ def test_scrubbing_switching_and_playing_send_nothing_and_are_quick(host: Open, 
             const root = document.querySelector('.dx-viewer');
             const range = root.querySelector('input[type=range]');
             const radios = [...root.querySelectorAll('input[type=radio]')];
-            // What the page's own thread spends on a move: in the event handler, and in the frame it asked for. How
-            long the machine // then takes to put the frame on a screen is not the viewer's.
+            // What the page's own thread spends on a move: in the event handler, and in the frame it asked for.
+            // How long the machine then takes to put the frame on a screen is not the viewer's.
             let spent = 0;
-            const timed = (f) => (...args) => { const start = performance.now(); f(...args); spent += performance.now()
-            - start; }; const frame = window.requestAnimationFrame;
+            const timed = (f) => (...args) => {
+                const start = performance.now();
+                f(...args);
+                spent += performance.now() - start;
+            };
+            const frame = window.requestAnimationFrame;
             window.requestAnimationFrame = (f) => frame(timed(f));
             const times = [];
             const act = async (f) => {
@@ -91,8 +95,10 @@ def test_scrubbing_switching_and_playing_send_nothing_and_are_quick(host: Open, 
             };
             for (const radio of radios) { radio.click(); await settle(); } // decoded once
             for (let k = 0; k < 300; k++)
-                await act(() => { range.value = 1 + (k * 7) % 4; range.dispatchEvent(new Event('input', { bubbles: true
-                })); });
+                await act(() => {
+                    range.value = 1 + (k * 7) % 4;
+                    range.dispatchEvent(new Event('input', { bubbles: true }));
+                });
             for (let k = 0; k < 20; k++) await act(() => radios[k % radios.length].click());
             return times.sort((a, b) => a - b)[times.length >> 1];
         }"""
@@ -373,8 +379,8 @@ def test_it_fits_any_width(host: Open, tab: Any, tiny_trace: Trace, width: int) 
     cut = page.page.evaluate(
         """() => {
             const root = document.querySelector('.dx-viewer').getBoundingClientRect();
-            return [...document.querySelectorAll('.dx-viewer :is(label:not(.dx-hidden), button, canvas,
-            input[type=range], p, dd)')]
+            const parts = 'label:not(.dx-hidden), button, canvas, input[type=range], p, dd';
+            return [...document.querySelectorAll(`.dx-viewer :is(${parts})`)]
                 .filter(node => node.checkVisibility() && node.getBoundingClientRect().right > root.right + 0.5)
                 .map(node => node.outerHTML.slice(0, 80));
         }"""
