@@ -6,11 +6,13 @@ submit. The model's own worker thread runs, the viewer's thread encodes and send
 ends as cancelled, and nobody looks at it again.
 
 When a run starts: on `run`, on the Run button, and at each change of a setting while ``live`` is on or a run is going.
-Elsewhere a changed setting waits.
+Elsewhere a changed setting waits. A change leaves the run it replaces its first `_HEAD_START` seconds: a slider that is
+dragged changes every few milliseconds, and runs that were all replaced before their first step would show nothing.
 """
 
 from __future__ import annotations
 
+import contextvars
 import secrets
 import threading
 import time
@@ -33,6 +35,7 @@ __all__ = ["Explorer"]
 
 _NAMES: Final = ("prompt", "negative_prompt", "steps", "guidance", "seed", "sampler")
 _HINT_AFTER: Final = 1.5  # seconds a cell waits before it is said how to stop it
+_HEAD_START: Final = 0.2  # seconds a run has before a changed setting may replace it
 
 
 class Explorer(ipywidgets.Box):  # type: ignore[misc]
@@ -86,6 +89,9 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
         self._job: Job | None = None
         self._feed: Feed | None = None
         self._trace: Trace | None = None
+        self._began = -_HEAD_START  # when the newest run was started
+        self._due: threading.Timer | None = None  # a run that a changed setting asked for, to start in a moment
+        self._starting = False
         self._blocked = False  # a cell waits in `run` and settles what happens
         self.viewer = Viewer()
         super().__init__()
@@ -169,9 +175,11 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
     def cancel(self) -> None:
         """Stop the run that is going, if any. Returns at once; what was made stays on show."""
         with self._lock:
+            self._forget_due()
             job = self._job
         if job is not None:
             job.cancel()
+        self._settle()  # where nothing was running any more, but something was due
 
     def code(self) -> str:
         """Python that makes the same run. For a model made of a ready pipeline without a name, it expects that in
@@ -216,7 +224,7 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
         settings = self.settings
         self._say_notes(settings)
         if self.live or self.status == "running":
-            self._start()
+            self._start_soon()
 
     def _say_notes(self, settings: Settings) -> None:
         self.viewer.tell(notes=self.model.notes(settings))
@@ -225,19 +233,50 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
 
     def _start(self, here: bool = False) -> tuple[Job, Feed]:
         with self._lock:
+            self._forget_due()
             try:
+                self._starting = True
                 job = self.model.submit(self.settings, on_step=lambda _: self.viewer.wake())
             except ValueError as error:
+                self._starting = False
+                self._settle()
                 self.viewer.tell(error=_sentence(error))
                 raise
+            self._starting = False
+            self._began = time.monotonic()
             _ = self.trace  # keep the run before, should this one never make a step
             feed = self.viewer.feed([job.trace], here=here)
             self._job, self._feed = job, feed
             self._blocked = self._blocked or here
+            self._set_status("running")
         self.viewer.tell(error="")
-        self._set_status("running")
         job.add_done_callback(lambda job: self._ended(job, feed))
         return job, feed
+
+    def _start_soon(self) -> None:
+        """Start a run, now or when the newest one has had its head start, with what the settings then are."""
+        with self._lock:
+            if self._due is not None:
+                return
+            wait = self._began + _HEAD_START - time.monotonic()
+            if wait > 0:
+                context = contextvars.copy_context()
+                self._due = threading.Timer(wait, context.run, args=(self._quietly, self._start_due))
+                self._due.daemon = True
+                self._due.start()
+                self._set_status("running")
+                return
+        self._start()
+
+    def _start_due(self) -> None:
+        with self._lock:
+            if self._due is threading.current_thread():  # else it was called off at the last moment
+                self._start()
+
+    def _forget_due(self) -> None:
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
 
     def _ended(self, job: Job, feed: Feed) -> None:
         """A run is over; called by whichever thread ended it."""
@@ -248,19 +287,18 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
             self._settle()
 
     def _settle(self) -> None:
-        """Say how the newest run ended, if it has."""
+        """Say how the newest run ended, if it has and no other is about to start."""
         with self._lock:
             job = self._job
-            if job is None or not job.done():
+            if self._starting or self._due is not None or (job is not None and not job.done()):
                 return
-        if job.error is not None:
-            self.viewer.tell(error=f"The run failed: {_sentence(job.error)}")
-        self._set_status(job.status)
+            if job is not None and job.error is not None:
+                self.viewer.tell(error=f"The run failed: {_sentence(job.error)}")
+            self._set_status("idle" if job is None else job.status)
 
     def _set_status(self, status: str) -> None:
-        with self._lock:
-            self.set_trait("status", status)
-            self._stop.disabled = status != "running"
+        self.set_trait("status", status)
+        self._stop.disabled = status != "running"
 
     # --- the controls ---
 

@@ -155,7 +155,7 @@ class Film:
         for i in range(len(self.steps), len(trace)):
             self.grow(trace[i])
         self.status = status or ("cancelled" if trace.cancelled else "done")
-        self.expected = len(self.steps)
+        self.expected = max(trace.expected, len(self.steps))
         self.seconds = _finite(trace.seconds) or 0.0
         if trace.image is not None:
             self.final = encode(trace.image, side=max(trace.image.size))

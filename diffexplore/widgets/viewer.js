@@ -22,7 +22,8 @@ const LOOK = "look";
 
 const SILENCE = 4000; // ms of a running film without a message, after which the kernel is asked whether it is still there
 const PATIENCE = 3000; // ms it then has to answer
-const CELL = 18; // narrowest picture of a strip, in CSS pixels; where more do not fit, some are left out
+const CELL = 18; // narrowest picture of a strip that shows every step, in CSS pixels
+const WIDER = 30; // and of one that must leave some out
 const PIXELS_KEPT = 32e6; // decoded pictures kept ready, in pixels (4 bytes each)
 
 /** Menu words and symbols; what a view shows in one sentence comes with the film. A view not listed here shows under its own name. */
@@ -49,9 +50,9 @@ export function stepAt(/** @type {number} */ at, /** @type {number} */ places, /
   return places < 2 ? 0 : Math.round((at * (count - 1)) / (places - 1));
 }
 
-/** The places shown by a strip with room for `cells` pictures: all, or for each cell the one under its middle. */
-export function placesShown(/** @type {number} */ places, /** @type {number} */ cells) {
-  const count = Math.min(places, cells);
+/** The places shown by a strip of this width: all where they fit, else for each of fewer, wider cells the one under its middle. */
+export function placesShown(/** @type {number} */ places, /** @type {number} */ width) {
+  const count = places * CELL <= width ? places : Math.max(1, Math.min(places, Math.floor(width / WIDER)));
   return Array.from({ length: count }, (_, k) => Math.floor(((k + 0.5) * places) / count));
 }
 
@@ -89,9 +90,10 @@ export function spoken(/** @type {number} */ at, /** @type {number} */ places, /
 /** How a run stands, in a few words. */
 export function standing(/** @type {Film} */ film) {
   const n = film.steps.length;
-  const of = `${n} of ${film.expected} steps`;
-  const one = n === 1 ? "1 step" : `${n} steps`;
-  if (film.status === "running") return n ? `running: ${of}` : "starting";
+  // Some samplers ask the model twice per step (Heun) or once more at the start (PLMS); then the places are not the steps asked for.
+  const word = film.expected === film.about.steps ? "step" : "evaluation";
+  const one = `${n} ${word}${n === 1 ? "" : "s"}`;
+  if (film.status === "running") return n ? `running: ${n} of ${film.expected} ${word}s` : "starting";
   const took = film.seconds ? ` in ${duration(film.seconds)}, ${duration(film.seconds / Math.max(1, n))} each` : "";
   if (film.status === "cancelled") return `stopped after ${one}`;
   return film.status === "failed" ? `failed after ${one}` : one + took;
@@ -401,37 +403,12 @@ export class View {
     this.session = session;
     this.id = `dx${++serial}-${Math.random().toString(36).slice(2, 8)}`;
     this.frame = 0;
-    this.drawn = ""; // what the strips show
+    this.drawn = ""; // what the strips show: sizes and places
+    /** @type {(ImageBitmap | null)[]} */ this.pictures = []; // and pictures
+    this.noted = "";
     /** @type {{figure: HTMLElement, canvas: HTMLCanvasElement, why: HTMLElement, label: HTMLElement, strip: HTMLCanvasElement}[]} */
     this.panels = [];
-    this.build(el, signal);
-
-    const redraw = () => {
-      this.frame ||= requestAnimationFrame(() => {
-        this.frame = 0;
-        try {
-          this.draw();
-        } catch (error) {
-          this.fail(error);
-        }
-      });
-    };
-    session.views.add(redraw);
-    const observer = new ResizeObserver(redraw);
-    observer.observe(this.root);
-    const scale = window.matchMedia(`(resolution: ${window.devicePixelRatio}dppx)`);
-    scale.addEventListener("change", redraw, { signal });
-    signal.addEventListener("abort", () => {
-      session.views.delete(redraw);
-      observer.disconnect();
-      cancelAnimationFrame(this.frame);
-      this.root.remove();
-    });
-    redraw();
-  }
-
-  build(/** @type {HTMLElement} */ el, /** @type {AbortSignal} */ signal) {
-    const { session, id } = this;
+    const { id } = this;
     const on = (/** @type {EventTarget} */ node, /** @type {string} */ name, /** @type {(event: any) => void} */ f) =>
       node.addEventListener(name, f, { signal });
 
@@ -522,6 +499,30 @@ export class View {
     });
     seen.observe(this.root);
     signal.addEventListener("abort", () => seen.disconnect());
+
+    // When to draw.
+    const redraw = () => {
+      this.frame ||= requestAnimationFrame(() => {
+        this.frame = 0;
+        try {
+          this.draw();
+        } catch (error) {
+          this.fail(error);
+        }
+      });
+    };
+    const observer = new ResizeObserver(redraw);
+    observer.observe(this.root);
+    const scale = window.matchMedia(`(resolution: ${window.devicePixelRatio}dppx)`);
+    scale.addEventListener("change", redraw, { signal });
+    signal.addEventListener("abort", () => {
+      session.views.delete(redraw);
+      observer.disconnect();
+      cancelAnimationFrame(this.frame);
+      this.root.remove();
+    });
+    session.views.add(redraw);
+    redraw();
   }
 
   key(/** @type {KeyboardEvent} */ event) {
@@ -596,8 +597,9 @@ export class View {
     this.range.max = String(places);
     this.range.valueAsNumber = shown + 1;
     this.range.setAttribute("aria-valuetext", spoken(shown, places, step));
-    this.mark.style.left = `${(100 * shown) / places}%`;
-    this.mark.style.width = `${100 / places}%`;
+    const cells = placesShown(places, this.strips.clientWidth).length;
+    this.mark.style.left = `${(100 * Math.floor((shown * cells) / places)) / cells}%`;
+    this.mark.style.width = `${100 / cells}%`;
     this.timeline.style.setProperty("--dx-cell", `${100 / places}%`);
     this.range.style.setProperty("--dx-done", `${places < 2 ? 100 : (100 * shown) / (places - 1)}%`);
     const word = session.playing ? "pause" : "play";
@@ -666,7 +668,7 @@ export class View {
     const { films, places, kind } = session;
     const width = this.strips.clientWidth;
     const ratio = window.devicePixelRatio || 1;
-    const shown = placesShown(places, Math.max(1, Math.floor(width / CELL)));
+    const shown = placesShown(places, width);
     const cell = width / shown.length;
     const shape = films[0].size[0] / films[0].size[1];
     const height = Math.round(Math.min(cell / shape, 60));
@@ -681,7 +683,7 @@ export class View {
     );
     const key = JSON.stringify([kind, width, ratio, height, session.run, slots.map((row) => row.map(({ bitmap, old }) => [bitmap?.width, old]))]);
     const pictures = slots.flat().map(({ bitmap }) => bitmap);
-    if (key === this.drawn && pictures.every((bitmap, j) => bitmap === this.pictures?.[j])) return;
+    if (key === this.drawn && pictures.every((bitmap, j) => bitmap === this.pictures[j])) return;
     this.drawn = key;
     this.pictures = pictures;
     slots.forEach((row, k) => {

@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,15 @@ def shown(viewer: Any) -> bytes:
     return base64.b64decode(url.partition(",")[2])
 
 
+def other(viewer: Any, than: bytes) -> bytes:
+    """What the large picture shows once that is something else: a picture is decoded before it is drawn."""
+    deadline = time.monotonic() + 10
+    while (now := shown(viewer)) == than:
+        assert time.monotonic() < deadline, "the picture has not changed"
+        viewer.page.wait_for_timeout(20)
+    return now
+
+
 def slider(explorer: Any, name: str) -> Any:
     """The handle of one of the sliders."""
     row = explorer.locator(".widget-slider").filter(has=explorer.page.get_by_text(name, exact=True))
@@ -64,19 +74,17 @@ def explore(lab: Any, tab: Any) -> None:
     expect(viewer.locator(".dx-about")).to_contain_text(f" {steps - 3} steps ", timeout=60_000)
     expect(viewer.locator(".dx-status")).to_have_text(re.compile(r"^\d+ steps in "), timeout=60_000)
     assert lab.run(page, kernel + "print(explorer.status, explorer.trace.settings.steps)") == f"done {steps - 3}"
-    assert shown(viewer) != before
+    last = other(viewer, than=before)
 
     # The pictures of its steps are there to be scrubbed, with keys too, and the notebook hears none of these.
     cells = page.evaluate("window.jupyterapp.shell.currentWidget.content.widgets.length")
     step = viewer.get_by_label("step", exact=True)
-    last = shown(viewer)
     step.fill("2")
     expect(viewer.locator(".dx-count")).to_contain_text("step 2 of ")
-    second = shown(viewer)
-    assert second != last
+    second = other(viewer, than=last)
     step.press("ArrowRight")
     expect(viewer.locator(".dx-count")).to_contain_text("step 3 of ")
-    assert shown(viewer) != second
+    other(viewer, than=second)
     for where in (step, handle, viewer.get_by_role("radio", name="Latents")):
         where.focus()
         for key in ("x", "b", "d", "d"):

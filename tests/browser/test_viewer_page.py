@@ -116,6 +116,7 @@ def test_scrubbing_switching_and_playing_send_nothing_and_are_quick(host: Open, 
 def test_the_status_says_where_you_are(host: Open, tiny_trace: Trace) -> None:
     page = host(Replay(tiny_trace))
     page.step.fill("2")
+    page.settle()
     step = tiny_trace[1]
     text = page.root.inner_text()
     assert "step 2 of 4" in " ".join(text.split())

@@ -21,10 +21,10 @@ test("runs of different lengths begin and end together on one timeline", () => {
 });
 
 test("a strip shows every place, or the one under the middle of each cell", () => {
-  assert.deepEqual(viewer.placesShown(4, 9), [0, 1, 2, 3]);
-  assert.deepEqual(viewer.placesShown(20, 4), [2, 7, 12, 17]);
-  assert.deepEqual(viewer.placesShown(1000, 1), [500]);
-  assert.deepEqual(viewer.placesShown(0, 5), []);
+  assert.deepEqual(viewer.placesShown(4, 80), [0, 1, 2, 3]);
+  assert.deepEqual(viewer.placesShown(20, 130), [2, 7, 12, 17]);
+  assert.deepEqual(viewer.placesShown(1000, 10), [500]);
+  assert.deepEqual(viewer.placesShown(0, 500), []);
 });
 
 test("missing pieces are those below the count that were not seen", () => {
@@ -51,12 +51,15 @@ test("a screen reader hears the step, then what it stands for", () => {
 });
 
 test("how a run stands is said in words for each status", () => {
-  const film = { steps: [[1, 1, 1], [1, 1, 1]], expected: 8, seconds: 0.5 };
+  const film = { steps: [[1, 1, 1], [1, 1, 1]], expected: 8, seconds: 0.5, about: { steps: 8 } };
   assert.equal(viewer.standing({ ...film, status: "running" }), "running: 2 of 8 steps");
   assert.equal(viewer.standing({ ...film, status: "running", steps: [] }), "starting");
   assert.equal(viewer.standing({ ...film, status: "done" }), "2 steps in 500 ms, 250 ms each");
   assert.equal(viewer.standing({ ...film, status: "cancelled" }), "stopped after 2 steps");
   assert.equal(viewer.standing({ ...film, status: "failed", steps: [[1, 1, 1]] }), "failed after 1 step");
+  const heun = { ...film, expected: 15 };
+  assert.equal(viewer.standing({ ...heun, status: "running" }), "running: 2 of 15 evaluations");
+  assert.equal(viewer.standing({ ...heun, status: "cancelled" }), "stopped after 2 evaluations");
 });
 
 test("a packed film comes apart into the same pictures, and torn state is not taken for one", () => {
