@@ -25,9 +25,9 @@ def work(tmp_path_factory):
     np.save(folder / "pictures.npy", rng.integers(0, 256, (TINY.pictures, 64, 64, 3), np.uint8))
     texts = [[scenes.caption(scenes.sample_scene(rng), rng) for _ in range(2)] for _ in range(TINY.pictures)]
     (folder / "captions.json").write_text(json.dumps(texts))
-    train.train_vae(folder, TINY, None)
+    train.train_vae(folder, TINY, train.Budget())
     train.encode(folder, TINY)
-    train.train_unet(folder, TINY, None)
+    train.train_unet(folder, TINY, train.Budget())
     return folder
 
 
@@ -67,7 +67,7 @@ def test_standardising_leaves_the_round_trip_alone():
 
 def test_a_finished_stage_does_nothing_more(work):
     before = weights(work, "unet", "unet")
-    train.train_unet(work, TINY, None)
+    train.train_unet(work, TINY, train.Budget())
     after = weights(work, "unet", "unet")
     assert all(torch.equal(before[k], after[k]) for k in before)
 
@@ -87,9 +87,9 @@ def test_a_longer_budget_goes_on_from_before_the_rate_fell(work, tmp_path):
     assert 0 < stable["step"] < TINY.unet_steps
     tokenizer = train.make_tokenizer(tmp_path)
     parts = {"text": train.make_text_encoder(TINY, tokenizer), "unet": train.make_unet(TINY)}
-    stage = train.Stage(tmp_path, "unet", parts, steps=20, minutes=None, rate=1e-3, ema=0.9)
+    stage = train.Stage(tmp_path, "unet", parts, steps=20, budget=train.Budget(), rate=1e-3, ema=0.9)
     assert (stage.step, stage.fallen) == (stable["step"], False)
-    train.train_unet(tmp_path, dataclasses.replace(TINY, unet_steps=20), None)
+    train.train_unet(tmp_path, dataclasses.replace(TINY, unet_steps=20), train.Budget())
     assert torch.load(tmp_path / "unet.pt", weights_only=True)["step"] == 20
 
 
@@ -131,7 +131,7 @@ def test_decoder_stage_changes_the_decoder_only(work, tmp_path):
     for name in ("pictures.npy", "latents.npy", "vae.pt", "vae-scale.json"):
         (tmp_path / name).write_bytes((work / name).read_bytes())
     before = train.trained_vae(tmp_path, TINY).state_dict()
-    train.train_decoder(tmp_path, TINY, None)
+    train.train_decoder(tmp_path, TINY, train.Budget())
     after = train.trained_vae(tmp_path, TINY).state_dict()
     changed = {key.split(".")[0] for key in before if not torch.equal(before[key], after[key])}
     assert changed == {"decoder", "post_quant_conv"}

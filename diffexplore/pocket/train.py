@@ -52,7 +52,7 @@ class Recipe:
     pictures: int = 60_000
     captions: int = 4
     vae_channels: tuple[int, ...] = (24, 48, 64)
-    vae_batch: int = 8
+    vae_batch: int = 16
     vae_steps: int = 20_000
     vae_rate: float = 1e-3
     kl: float = 2e-4
@@ -241,14 +241,24 @@ def _rank() -> tuple[int, int]:
     return torch.distributed.get_rank(), torch.distributed.get_world_size()
 
 
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """What a stage may use: `minutes` of all its runs together (None: as long as the recipe says), and `bf16`, matrix
+    arithmetic in bfloat16, which halves the time on processors that have it (AVX512-BF16, AMX) and none on others."""
+
+    minutes: float | None = None
+    bf16: bool = False
+
+
 class Stage:
     """A resumable training loop: parameters in, one optimiser, averaged weights, checkpoints, a log of the loss.
 
     Args:
         work: folder of the state, ``<name>.pt`` (newest) and ``<name>-stable.pt`` (before the rate falls).
         parts: modules by name, trained together.
-        steps, minutes: the budget; whichever is used up first ends the stage. With several processes each computes
-            its own batch and the gradients are averaged, so a step counts as many batches as there are processes.
+        steps, budget: the length; steps or minutes, whichever is used up first, end the stage. With several processes
+            each computes its own batch and the gradients are averaged, so a step counts as many batches as there are
+            processes.
         rate: AdamW's learning rate.
         ema: weight of the past in the averaged copy, 0 for none.
     """
@@ -257,13 +267,13 @@ class Stage:
     WARM = 200
 
     def __init__(
-        self, work: Path, name: str, parts: dict[str, torch.nn.Module], *, steps: int, minutes: float | None,
+        self, work: Path, name: str, parts: dict[str, torch.nn.Module], *, steps: int, budget: Budget,
         rate: float, ema: float,
     ) -> None:  # fmt: skip
         import torch
 
         self.work, self.name, self.parts, self.steps = work, name, parts, steps
-        self.minutes, self.rate, self.ema = minutes, rate, ema
+        self.minutes, self.bf16, self.rate, self.ema = budget.minutes, budget.bf16, rate, ema
         self.average = {key: copy.deepcopy(part).requires_grad_(False) for key, part in parts.items()}
         self.weights = [p for part in parts.values() for p in part.parameters() if p.requires_grad]
         self.optimiser = torch.optim.AdamW(self.weights, rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
@@ -328,7 +338,8 @@ class Stage:
             fall = min(1.0, (1 - progress) / self.FALL) if self.fallen else 1.0
             for group in self.optimiser.param_groups:
                 group["lr"] = self.rate * min(1.0, (self.step + 1) / self.WARM) * max(0.01, fall)
-            loss = loss_of(self.step)
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+                loss = loss_of(self.step)
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()
             now = time.monotonic()
@@ -389,16 +400,21 @@ def _batch(pictures: np.ndarray, index: np.ndarray) -> torch.Tensor:
 
 
 def _sharp_loss(made: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
-    """Absolute and squared error plus the error of edges: what keeps outlines from going soft."""
+    """Absolute and squared error, the error of edges, which keeps outlines from going soft, and that of patches.
+
+    The mean colour of a patch of 8x8 is a small part of a pixel's error but the first thing a person sees.
+    """
+    import torch.nn.functional as F
+
     error = made - true
-    loss = error.abs().mean() + 0.5 * error.square().mean()
+    loss = error.abs().mean() + 0.5 * error.square().mean() + F.avg_pool2d(error, 8).abs().mean()
     for shift in (1, 2):
         loss = loss + 0.5 * (error[..., shift:] - error[..., :-shift]).abs().mean()
         loss = loss + 0.5 * (error[..., shift:, :] - error[..., :-shift, :]).abs().mean()
     return loss
 
 
-def train_vae(work: Path, recipe: Recipe, minutes: float | None) -> None:
+def train_vae(work: Path, recipe: Recipe, budget: Budget) -> None:
     """Pictures to latents and back: (3, 64, 64) in -1..1 to (4, 16, 16)."""
     import torch
     import torch.nn.functional as F
@@ -410,7 +426,7 @@ def train_vae(work: Path, recipe: Recipe, minutes: float | None) -> None:
         "vae",
         {"vae": make_vae(recipe)},
         steps=recipe.vae_steps,
-        minutes=minutes,
+        budget=budget,
         rate=recipe.vae_rate,
         ema=0.998,
     )
@@ -429,8 +445,9 @@ def train_vae(work: Path, recipe: Recipe, minutes: float | None) -> None:
         if step % recipe.half_scale == 1:
             # Half the latents must be half the picture: this keeps the latent space smooth and picture-like.
             latents, true = F.avg_pool2d(latents, 2), F.avg_pool2d(true, 2)
-        made = vae.decode(latents).sample
-        spread = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
+        made = vae.decode(latents).sample.float()
+        mean, logvar = posterior.mean.float(), posterior.logvar.float()
+        spread = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
         return _sharp_loss(made, true) + recipe.kl * min(1.0, step / 1000) * spread
 
     def sheet(path: Path) -> None:
@@ -512,7 +529,7 @@ def encode(work: Path, recipe: Recipe) -> None:
     (work / "vae-scale.json").write_text(json.dumps({"mean": mean.tolist(), "std": std.tolist()}))
 
 
-def train_decoder(work: Path, recipe: Recipe, minutes: float | None) -> None:
+def train_decoder(work: Path, recipe: Recipe, budget: Budget) -> None:
     """Train the decoder alone on fixed latents, a little noise on them as a sampler leaves it."""
     import torch
 
@@ -524,7 +541,7 @@ def train_decoder(work: Path, recipe: Recipe, minutes: float | None) -> None:
         "decoder",
         parts,
         steps=recipe.decoder_steps,
-        minutes=minutes,
+        budget=budget,
         rate=recipe.decoder_rate,
         ema=0.998,
     )
@@ -536,7 +553,7 @@ def train_decoder(work: Path, recipe: Recipe, minutes: float | None) -> None:
         index = np.sort(rng.integers(0, len(pictures), recipe.vae_batch))
         z = torch.from_numpy(latents[index]).float()
         z = z + 0.05 * torch.randn_like(z) * torch.rand(len(z), 1, 1, 1)
-        return _sharp_loss(parts["decoder"](parts["post"](z)), _batch(pictures, index))
+        return _sharp_loss(parts["decoder"](parts["post"](z)).float(), _batch(pictures, index))
 
     def sheet(path: Path) -> None:
         copy_of = trained_vae(work, recipe)
@@ -545,7 +562,7 @@ def train_decoder(work: Path, recipe: Recipe, minutes: float | None) -> None:
     stage.run(loss_of, sheet)
 
 
-def train_unet(work: Path, recipe: Recipe, minutes: float | None) -> None:
+def train_unet(work: Path, recipe: Recipe, budget: Budget) -> None:
     """Text encoder and U-Net together: predict the noise in a latent from the latent, its noise level and a caption."""
     import torch
 
@@ -560,7 +577,7 @@ def train_unet(work: Path, recipe: Recipe, minutes: float | None) -> None:
     empty = torch.tensor(tokenizer("", padding="max_length", max_length=tokenizer.model_max_length).input_ids)
     latents = torch.from_numpy(np.load(work / "latents.npy"))
     parts = {"text": make_text_encoder(recipe, tokenizer), "unet": make_unet(recipe)}
-    stage = Stage(work, "unet", parts, steps=recipe.unet_steps, minutes=minutes, rate=recipe.unet_rate, ema=recipe.ema)
+    stage = Stage(work, "unet", parts, steps=recipe.unet_steps, budget=budget, rate=recipe.unet_rate, ema=recipe.ema)
     text, unet = stage.parts["text"], stage.parts["unet"].to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     clean = make_scheduler().alphas_cumprod
     snr = clean / (1 - clean)
@@ -580,7 +597,7 @@ def train_unet(work: Path, recipe: Recipe, minutes: float | None) -> None:
         t = torch.multinomial(chance, size, replacement=True)
         a, noise = clean[t].view(-1, 1, 1, 1), torch.randn_like(z)
         x = (a.sqrt() * z + (1 - a).sqrt() * noise).contiguous(memory_format=torch.channels_last)
-        guess = unet(x, t, text(words)[0]).sample
+        guess = unet(x, t, text(words)[0]).sample.float()
         return ((guess - noise).square().mean((1, 2, 3)) * weight[t]).mean()
 
     def sheet(path: Path) -> None:
@@ -662,7 +679,7 @@ def adopt(work: Path, recipe: Recipe, folder: Path) -> None:
         },
     }
     for name, rate in (("vae", recipe.vae_rate), ("unet", recipe.unet_rate)):
-        stage = Stage(work, name, found[name], steps=1, minutes=None, rate=rate, ema=recipe.ema)
+        stage = Stage(work, name, found[name], steps=1, budget=Budget(), rate=rate, ema=recipe.ema)
         stage._save("-stable")
         stage._save()
 
@@ -676,29 +693,31 @@ def main(argv: list[str] | None = None) -> None:
     weights = Path(__file__).with_name("weights")
     parser.add_argument("--out", type=Path, default=weights, help="the folder export writes and adopt reads")
     parser.add_argument("--minutes", type=float, help="stop (and let the rate fall) after this long")
+    parser.add_argument("--bf16", action="store_true", help="compute in bfloat16 (AVX512-BF16, AMX)")
     parser.add_argument("--processes", type=int, default=2, help="processes that train together, one thread each")
     args = parser.parse_args(argv)
     if args.stage == "prepare" and not args.art:
         parser.error("prepare needs --art FOLDER: npm pack @lobehub/fluent-emoji-3d, then unpack it")
     if args.stage == "prepare":
         prepare(args.work, args.art, RECIPE)
-        return
-    if args.stage == "encode":
+    elif args.stage == "encode":
         encode(args.work, RECIPE)
     elif args.stage == "export":
         export(args.work, RECIPE, args.out)
     elif args.stage == "adopt":
         adopt(args.work, RECIPE, args.out)
-    elif args.processes == 1:
-        _train(0, 1, args.stage, args.work, args.minutes)
     else:
+        budget = Budget(args.minutes, args.bf16)
+        if args.processes == 1:
+            _train(0, 1, args.stage, args.work, budget)
+            return
         from torch.multiprocessing import start_processes
 
         (args.work / f"{args.stage}.meet").unlink(missing_ok=True)
-        start_processes(_train, (args.processes, args.stage, args.work, args.minutes), args.processes)
+        start_processes(_train, (args.processes, args.stage, args.work, budget), args.processes)
 
 
-def _train(rank: int, workers: int, stage: str, work: Path, minutes: float | None) -> None:
+def _train(rank: int, workers: int, stage: str, work: Path, budget: Budget) -> None:
     import torch
 
     torch.set_num_threads(1)
@@ -707,7 +726,7 @@ def _train(rank: int, workers: int, stage: str, work: Path, minutes: float | Non
         torch.distributed.init_process_group(
             "gloo", init_method=f"file://{work.resolve()}/{stage}.meet", rank=rank, world_size=workers
         )
-    {"vae": train_vae, "unet": train_unet, "decoder": train_decoder}[stage](work, RECIPE, minutes)
+    {"vae": train_vae, "unet": train_unet, "decoder": train_decoder}[stage](work, RECIPE, budget)
 
 
 if __name__ == "__main__":
