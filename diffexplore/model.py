@@ -1,4 +1,4 @@
-"""``load()`` and ``Model``: a pipeline, what it can do, and running it one picture at a time.
+"""``load()`` and ``Model``: a pipeline, what it can do, and running it.
 
 A run works on a shallow clone of the pipeline with a scheduler of its own, so the user's object is never
 changed. Runs take turns: one lock per denoiser, shared by all models around it. ``trace`` runs on the calling
@@ -6,11 +6,15 @@ thread; ``submit`` runs on one worker thread per model, where the newest setting
 
 The latents are decoded here, through the same calls as the pipeline's own, so the picture is bit-identical to
 plain diffusers and a cancelled run never decodes.
+
+What was computed is remembered (see reuse.py): asked for the same again, a model answers with the run it has, and
+says so in ``trace.info["reused"]``.
 """
 
 import contextvars
 import copy
 import functools
+import importlib.util
 import json
 import logging
 import os
@@ -18,17 +22,20 @@ import re
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from .recorder import Cancelled, denoisers, interruptible, record
-from .samplers import SAMPLERS, build, suitable
+from . import reuse as _reuse
+from .families import family_of
+from .recorder import Cancelled, interruptible, record
+from .samplers import SAMPLERS, build, native, suitable
 from .settings import Settings, shown
+from .sources import SOURCES, lora_file, open_pipeline, quiet
 from .trace import Step, Trace
 
 if TYPE_CHECKING:
@@ -41,9 +48,11 @@ logger = logging.getLogger(__name__)
 POCKET = Path(__file__).parent / "pocket" / "weights"
 """The embedded model: a standard StableDiffusionPipeline folder."""
 
-FAMILIES = {"StableDiffusionPipeline": "sd", "StableDiffusionXLPipeline": "sdxl"}
-SOURCES = "None (the pocket model), a diffusers folder, a hub id such as 'org/name' or a ready pipeline"
 DEFAULT_SAMPLER = "DPM++ 2M Karras"
+DEFAULT_FLOW_SAMPLER = "Flow Euler"
+OFFLOADS = ("model", "sequential")
+REUSE = 256 * 2**20  # bytes of results that a model remembers
+BATCH = 8  # pictures drawn at once at most: with both halves of guidance a batch of 16 for the network
 IDLE_SECONDS = 10.0  # a worker with nothing to do ends after this, so that it does not keep its model in memory
 
 OnStep = Callable[[Step], None]
@@ -53,40 +62,67 @@ def load(
     source: Any = None,
     device: "str | torch.device | None" = None,
     dtype: "str | torch.dtype | None" = None,
+    *,
+    offload: str | None = None,
+    reuse: int = REUSE,
 ) -> "Model":
     """Open a model.
 
     Args:
-        source: None for the pocket model that comes with the package; a diffusers folder; a hub id
-            ("org/name"); or a ready StableDiffusionPipeline or StableDiffusionXLPipeline, which is used as it
-            is and never changed.
+        source: None for the pocket model that comes with the package; a diffusers folder; a single
+            ``.safetensors`` checkpoint; a hub id, "org/name" or "org/name@revision"; or a ready pipeline of a
+            known family, which is used as it is and never changed.
         device: where to run; None: CUDA if there is one, else the CPU (a ready pipeline stays where it is).
         dtype: a torch dtype or its name, such as "float16"; None: float32 (a ready pipeline stays as it is).
+        offload: "model" or "sequential": keep the networks in main memory and take each to the GPU only while
+            it works (diffusers' ``enable_model_cpu_offload`` and ``enable_sequential_cpu_offload``), for models
+            that do not fit; slower, the second by far.
+        reuse: bytes of results to remember; 0: compute everything anew.
 
-    Only safetensors weights are read, and no code that comes with a model is ever run.
+    Only safetensors weights are read, and no code that comes with a model is ever run. The commit that a hub id
+    stood for is kept in ``trace.info["revision"]``.
 
     Raises:
         ValueError: one sentence, for a source that is none of these or that cannot be opened.
     """
     place, kind = _device(device), _dtype(dtype)
+    if offload is not None and offload not in OFFLOADS:
+        raise ValueError(f"offload must be None, {' or '.join(map(repr, OFFLOADS))}, got {shown(offload)}")
+    if not isinstance(reuse, int) or isinstance(reuse, bool) or reuse < 0:
+        raise ValueError(f"reuse must be a number of bytes, 0 or more, got {shown(reuse)}")
     if source is not None and not isinstance(source, (str, os.PathLike)):
         if isinstance(source, type) or not hasattr(source, "scheduler") or not hasattr(source, "components"):
             raise ValueError(f"a model is {SOURCES}, got {shown(source)}")
-        _family(type(source))
+        family_of(type(source))
         for target in (place, kind):
             source = source if target is None else source.to(target)
-        return Model(source)
+        _offload(source, offload, place)
+        return Model(source, reuse=reuse)
     pocket = source is None
-    where = POCKET if source is None else os.fspath(source)
-    pipeline = _open(where, kind or torch.float32)
-    pipeline.to(place or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = str(POCKET) if source is None else os.fspath(source)
+    opened = open_pipeline(where, kind or torch.float32)
+    if offload is None:
+        opened.pipeline.to(place or ("cuda" if torch.cuda.is_available() else "cpu"))
+    _offload(opened.pipeline, offload, place)
     return Model(
-        pipeline,
-        name="pocket" if pocket else Path(where).name,
+        opened.pipeline,
+        name="pocket" if pocket else opened.name,
         sampler=DEFAULT_SAMPLER if pocket else None,
         words=_words(Path(where)),
         fixed_size=pocket,
+        revision=opened.revision,
+        reuse=reuse,
     )
+
+
+def _offload(pipeline: Any, offload: str | None, place: torch.device | None) -> None:
+    if offload is None:
+        return
+    device = place or torch.device("cuda")
+    if device.type == "cpu" or (device.type == "cuda" and not torch.cuda.is_available()):
+        raise ValueError(f"offload={offload!r} moves networks to a GPU while they work, and there is none here")
+    enable = pipeline.enable_model_cpu_offload if offload == "model" else pipeline.enable_sequential_cpu_offload
+    enable(device=device)
 
 
 class Job:
@@ -185,9 +221,11 @@ class Model:
     Attributes:
         pipeline: the diffusers pipeline; never changed by a run.
         name: what to call it.
-        family: which kind of pipeline it is ("sd", "sdxl").
+        family: which kind of pipeline it is ("sd", "sdxl", "sd3", "flux", ...).
         factor: pixels per latent.
         size: (width, height) it draws if nothing else is asked for.
+        revision: the commit of the hub it is; None where it came from elsewhere.
+        remembered: the results it keeps.
     """
 
     def __init__(
@@ -198,37 +236,43 @@ class Model:
         sampler: str | None = None,
         words: frozenset[str] = frozenset(),
         fixed_size: bool = False,
+        revision: str | None = None,
+        reuse: int = REUSE,
     ) -> None:
         """Args:
 
-        pipeline: a ready StableDiffusionPipeline or StableDiffusionXLPipeline.
+        pipeline: a ready pipeline of a known family.
         name: what to call it; its class by default.
         sampler: which one it uses if none is asked for; None: the one it came with where the menu has it.
         words: all words it was trained on, lower case; empty if that is not known.
         fixed_size: refuse every other size than its own.
+        revision: the commit of the hub it is.
+        reuse: bytes of results to remember.
 
         Raises:
             ValueError: for a pipeline of another family, or one that cannot read prompts.
         """
-        self.family = _family(type(pipeline))
-        if getattr(pipeline, "tokenizer", None) is None or getattr(pipeline, "text_encoder", None) is None:
+        self._family = family_of(type(pipeline))
+        self.family = self._family.name
+        if self._family.reader(pipeline) is None:
             raise ValueError(
                 f"a pipeline needs a tokenizer and a text encoder, got a {type(pipeline).__name__} without"
             )
         self.pipeline = pipeline
         self.name = name or type(pipeline).__name__
-        self.factor = int(pipeline.vae_scale_factor)
-        sample = pipeline.unet.config.sample_size
-        rows, columns = (sample, sample) if isinstance(sample, int) else sample
-        self.size = (columns * self.factor, rows * self.factor)
+        self.factor = self._family.factor(pipeline)
+        self.size = self._family.size(pipeline)
+        self.revision = revision
+        self.remembered = _reuse.Store(reuse)
         self._sampler = sampler
         self._words = words
         self._fixed_size = fixed_size
+        self._adapters: list[str] = []
         # What the model is, as opposed to how somebody samples from it: kept as it came, however often
         # samplers change.
-        self._base_config = dict(pipeline.scheduler.config)
-        self._base_class = type(pipeline.scheduler).__name__
-        self._turn = _turn(denoisers(pipeline)[0])
+        self._base_config = {**pipeline.scheduler.config, "_class_name": type(pipeline.scheduler).__name__}
+        self._network: Any = getattr(pipeline, self._family.network)
+        self._turn = _turn(self._network)
         self._decoding = threading.Lock()
         self._fitting = threading.Lock()
         self._matrix: np.ndarray | None = None
@@ -253,13 +297,11 @@ class Model:
         """The sampler it uses if none is asked for."""
         if self._sampler is not None:
             return self._sampler
-        keys = ("algorithm_type", "solver_order", "use_karras_sigmas")
-        came = {key: self._base_config[key] for key in keys if self._base_config.get(key) is not None}
-        for name in self.samplers:
-            entry = SAMPLERS[name]
-            if entry.cls == self._base_class and all(entry.config.get(k, v) == v for k, v in came.items()):
-                return name
-        return DEFAULT_SAMPLER if DEFAULT_SAMPLER in self.samplers else self.samplers[0]
+        came = native(self.family, self._base_config)
+        if came is not None:
+            return came
+        usual = DEFAULT_FLOW_SAMPLER if self._family.flow else DEFAULT_SAMPLER
+        return usual if usual in self.samplers else self.samplers[0]
 
     def default_settings(self) -> Settings:
         """Settings with everything filled in and an empty prompt."""
@@ -280,19 +322,17 @@ class Model:
         width, height = settings.width or self.size[0], settings.height or self.size[1]
         if self._fixed_size and (width, height) != self.size:
             raise ValueError(f"the {self.name} model draws {self.size[0]}x{self.size[1]} pixels, got {width}x{height}")
+        multiple = self._family.multiple(self.pipeline)
         for name, value in (("width", width), ("height", height)):
-            if value % self.factor:
-                raise ValueError(f"{name} must be a multiple of {self.factor} for this model, got {value}")
-        self._check_steps(sampler, settings.steps)
+            if value % multiple:
+                raise ValueError(f"{name} must be a multiple of {multiple} for this model, got {value}")
+        for name, _ in settings.adapters:
+            if name not in self._adapters:
+                raise ValueError(f"this model has no adapter {shown(name)}: {self._adapters or 'none is loaded'}")
+        refused = SAMPLERS[sampler].refusal(settings.steps, self._base_config)
+        if refused:
+            raise ValueError(refused)
         return settings.replace(sampler=sampler, width=width, height=height)
-
-    def _check_steps(self, sampler: str, steps: int) -> None:
-        """Refuse more steps than there are timesteps; diffusers would run off its table in the middle of a run."""
-        leading = SAMPLERS[sampler].config.get("timestep_spacing") == "leading"
-        offset = int(self._base_config.get("steps_offset", 0)) if leading else 0
-        most = int(self._base_config.get("num_train_timesteps", 1000)) - offset
-        if steps > most:
-            raise ValueError(f"{sampler} takes at most {most} steps with this model, got {steps}")
 
     def tokens(self, prompt: str) -> dict[str, list[str]]:
         """What the text encoder reads of a prompt, and what it never sees for want of room.
@@ -306,9 +346,13 @@ class Model:
 
     def _pieces(self, prompt: str) -> tuple[list[tuple[int, int]], int]:
         """Where in the prompt each of its tokens stands, and for how many there is room."""
-        tokenizer = self.pipeline.tokenizer
-        read = tokenizer(prompt, add_special_tokens=False, truncation=False, return_offsets_mapping=True, verbose=False)
-        return read["offset_mapping"], tokenizer.model_max_length - tokenizer.num_special_tokens_to_add()
+        read = self._family.reader(self.pipeline)
+        assert read is not None, "checked when the model was made"
+        tokenizer, room = read
+        found = tokenizer(
+            prompt, add_special_tokens=False, truncation=False, return_offsets_mapping=True, verbose=False
+        )
+        return found["offset_mapping"], room
 
     def unknown_words(self, prompt: str) -> list[str]:
         """Words of a prompt which this model never saw in training, each once, in order, in lower case.
@@ -337,13 +381,7 @@ class Model:
             if unknown:
                 more = f" and {len(unknown) - 8} more" if len(unknown) > 8 else ""
                 notes.append(f"The {title} has words this model never saw: {', '.join(unknown[:8])}{more}.")
-        if settings.guidance <= 1:
-            guidance = f"{settings.guidance:g}"
-            if settings.negative_prompt:
-                notes.append(f"The negative prompt is ignored: it needs a guidance above 1, here it is {guidance}.")
-            if settings.guidance < 1:
-                notes.append(f"A guidance of {guidance} acts as 1: this pipeline turns it off at 1 and below.")
-        return notes
+        return notes + self._family.notes(self.pipeline, settings)
 
     # Running it
 
@@ -358,15 +396,40 @@ class Model:
             ValueError: one sentence, before any work, for settings which are refused.
         """
         trace = self._new(settings, values)
-        self._run(trace, threading.Event(), None)
+        self._run([trace], threading.Event(), None)
         return trace
 
     def trace_many(self, settings: Sequence[Settings]) -> list[Trace]:
-        """Run several, one after the other; all are checked before the first starts."""
+        """Run several, those that can share a batch together; all are checked before the first starts.
+
+        Pictures of one batch have generators of their own and, where the pipeline allows it, guidance of their
+        own. Each equals the same run alone up to the rounding of batched arithmetic (about 1e-6 relative in
+        float32). A batch that does not fit into memory is split and tried again.
+
+        Raises:
+            ValueError: one sentence, before any work, for settings which are refused.
+        """
         traces = [self._new(one, {}) for one in settings]
+        groups: dict[Hashable, list[Trace]] = {}
         for trace in traces:
-            self._run(trace, threading.Event(), None)
+            groups.setdefault(self._family.batch_key(self.pipeline, trace.settings), []).append(trace)
+        for group in groups.values():
+            for start in range(0, len(group), BATCH):
+                self._run_batch(group[start : start + BATCH])
         return traces
+
+    def _run_batch(self, traces: list[Trace]) -> None:
+        try:
+            self._run(traces, threading.Event(), None)
+        except torch.OutOfMemoryError:
+            if len(traces) == 1:
+                raise
+            logger.warning("a batch of %d does not fit into memory: trying halves", len(traces))
+            middle = len(traces) // 2
+            for half in (traces[:middle], traces[middle:]):
+                for trace in half:
+                    trace.clear()
+                self._run_batch(half)
 
     def submit(self, settings: Settings | None = None, on_step: OnStep | None = None, **values: Any) -> Job:
         """Run on the model's worker thread. The newest wins: a running job is cancelled, a queued one
@@ -412,6 +475,7 @@ class Model:
         prompt, negative = self.tokens(settings.prompt), self.tokens(settings.negative_prompt)
         return {
             "model": self.name,
+            "revision": self.revision,
             "family": self.family,
             "pipeline": type(self.pipeline).__name__,
             "tokens": {
@@ -450,7 +514,7 @@ class Model:
                 raise Cancelled
 
         try:
-            self._run(job.trace, job._cancel, job._on_step, started)
+            self._run([job.trace], job._cancel, job._on_step, started)
         except BaseException as error:
             job._finish("failed", error)
         else:
@@ -458,66 +522,190 @@ class Model:
 
     def _run(
         self,
-        trace: Trace,
+        traces: list[Trace],
         cancel: threading.Event,
         on_step: OnStep | None,
         started: Callable[[], None] = lambda: None,
     ) -> None:
-        """Fill `trace`; on a cancel mark it so."""
-        settings = trace.settings
-
-        def emit(step: Step) -> None:
-            trace.append(step)
-            if on_step is not None:
-                on_step(step)
-
-        def on_schedule(schedule: list[float]) -> None:
-            trace.info["schedule"] = schedule
-            trace.expected = len(schedule)
-
+        """Fill `traces`, all in one batch; on a cancel mark them so."""
         begun = time.perf_counter()
         try:
             with self._turn.taken(cancel):
                 begun = time.perf_counter()
                 started()
-                pipeline = copy.copy(self.pipeline)
-                pipeline.scheduler = scheduler = build(settings.sampler or self.sampler, self._base_config)
-                pipeline.set_progress_bar_config(disable=True)
-                trace.info["sampler"] = {
-                    "class": type(scheduler).__name__,
-                    "config": _plain(scheduler.config),
-                }
-                try:
-                    with (
-                        _without_truncation_warning(type(pipeline)),
-                        record(pipeline, emit, cancel, guidance=settings.guidance, on_schedule=on_schedule),
-                    ):
-                        latents = pipeline(
-                            prompt=settings.prompt,
-                            negative_prompt=settings.negative_prompt or None,
-                            num_inference_steps=settings.steps,
-                            guidance_scale=settings.guidance,
-                            width=settings.width,
-                            height=settings.height,
-                            generator=torch.Generator("cpu").manual_seed(settings.seed),
-                            output_type="latent",
-                        ).images
-                finally:
-                    # The user's object, not the clone: with model offload this puts fresh hooks where the
-                    # user's pipeline expects them.
-                    self.pipeline.maybe_free_model_hooks()
-                    for step in trace:
-                        step.settle()
-                if cancel.is_set():
-                    raise Cancelled
-                with interruptible([self.pipeline.vae], cancel):
-                    image = self._decode(latents, final=True)
-            trace.final = latents[0].to("cpu", torch.float32)
-            trace.image = image
+                with self._adapted(traces[0].settings):
+                    state = _reuse.fingerprint(self.pipeline) if self.remembered.budget else None
+                    keys = [_reuse.run_key(state, trace.settings, self._base_config) for trace in traces]
+                    left = [
+                        (trace, key)
+                        for trace, key in zip(traces, keys, strict=True)
+                        if not self._replay(trace, key, cancel, on_step, batched=len(traces) > 1)
+                    ]
+                    if left:
+                        self._draw([trace for trace, _ in left], state, cancel, on_step)
+                    for trace, key in left:
+                        # Rounding differs between a batch and a picture alone: a run alone is never answered
+                        # with one of a batch.
+                        kept = _reuse.copy_of(trace)
+                        self.remembered.put(key and (key, len(left) > 1), kept, _reuse.size_of(kept))
         except Cancelled:
-            trace.cancelled = True
+            for trace in traces:
+                trace.cancelled = True
         finally:
-            trace.seconds = time.perf_counter() - begun
+            for trace in traces:
+                trace.seconds = time.perf_counter() - begun
+
+    def _replay(
+        self, trace: Trace, key: Hashable, cancel: threading.Event, on_step: OnStep | None, *, batched: bool
+    ) -> bool:
+        """Fill a trace from a remembered run of the same settings; False if there is none."""
+        kept = self.remembered.get(key and (key, False))
+        if kept is None and batched:
+            kept = self.remembered.get(key and (key, True))
+        if kept is None:
+            return False
+        made = _reuse.copy_of(kept)
+        trace.info |= made.info | {"notes": trace.info["notes"], "reused": True}
+        trace.expected = made.expected
+        for step in made:
+            if cancel.is_set():
+                raise Cancelled
+            trace.append(step)
+            if on_step is not None:
+                on_step(step)
+        trace.final, trace.image = made.final, made.image
+        return True
+
+    def _draw(self, traces: list[Trace], state: bytes | None, cancel: threading.Event, on_step: OnStep | None) -> None:
+        """Run the pipeline once for all of `traces`, and decode."""
+        family, settings = self._family, [trace.settings for trace in traces]
+        first = settings[0]
+        width, height = first.width or self.size[0], first.height or self.size[1]
+
+        def emit_to(trace: Trace) -> Callable[[Step], None]:
+            def emit(step: Step) -> None:
+                trace.append(step)
+                if on_step is not None:
+                    on_step(step)
+
+            return emit
+
+        def on_schedule(schedule: list[float]) -> None:
+            for trace in traces:
+                trace.info["schedule"] = list(schedule)
+                trace.expected = len(schedule)
+
+        def unpack(latents: torch.Tensor) -> torch.Tensor:
+            return family.unpack(self.pipeline, latents, width, height)
+
+        pipeline = copy.copy(self.pipeline)
+        seeds = [one.seed for one in settings]
+        pipeline.scheduler = scheduler = build(
+            first.sampler or self.sampler, self._base_config, seed=seeds if len(seeds) > 1 else seeds[0]
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        arguments = family.arguments(self.pipeline, settings)
+        asked = {k: v for k, v in arguments.items() if k in ("guidance_scale", "true_cfg_scale")}
+        for trace in traces:
+            trace.info["sampler"] = {"class": type(scheduler).__name__, "config": _plain(scheduler.config)}
+            trace.info["asked"] = asked
+            trace.info["batch"] = len(traces)
+        generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+        try:
+            with (
+                _without_truncation_warning(type(pipeline)),
+                _reuse.prompts(pipeline, self.remembered, state),
+                _reuse.evaluations([self._network], self.remembered, state),
+                record(
+                    pipeline,
+                    [emit_to(trace) for trace in traces],
+                    cancel,
+                    guidance=[one.guidance for one in settings],
+                    unpack=unpack,
+                    generators=generators,
+                    recombine=len({one.guidance for one in settings}) > 1 and family.guided(self.pipeline, first),
+                    on_schedule=on_schedule,
+                ),
+            ):
+                latents = pipeline(
+                    **arguments,
+                    generator=generators if len(generators) > 1 else generators[0],
+                    output_type="latent",
+                ).images
+        finally:
+            # The user's object, not the clone: with model offload this puts fresh hooks where the
+            # user's pipeline expects them.
+            self.pipeline.maybe_free_model_hooks()
+            for trace in traces:
+                for step in trace:
+                    step.settle()
+        for trace, final in zip(traces, unpack(latents), strict=True):
+            if cancel.is_set():
+                raise Cancelled
+            with interruptible([getattr(self.pipeline, family.decoder)], cancel):
+                # One at a time: decoders take far more memory than networks, and a batch would not be bit-identical.
+                trace.image = self._decode(final[None], final=True)
+            trace.final = final.to("cpu", torch.float32)
+
+    # Adapters
+
+    @property
+    def adapters(self) -> list[str]:
+        """Names of the LoRAs that were loaded here, for ``Settings.adapters``."""
+        return list(self._adapters)
+
+    def load_lora(self, path: "str | os.PathLike[str]", name: str | None = None) -> str:
+        """Load a LoRA into the pipeline, switched off: runs switch it on by ``adapters={name: scale}``.
+
+        This is the one thing that adds to the pipeline which was handed in; :meth:`unload_loras` takes it out.
+
+        Args:
+            path: a ``.safetensors`` file in diffusers', peft's or kohya's layout.
+            name: what to call it; its file name by default.
+
+        Returns:
+            Its name.
+
+        Raises:
+            ValueError: one sentence, for a file that cannot be read, does not fit or is loaded already.
+            ImportError: without peft; says how to get it.
+        """
+        file = lora_file(os.fspath(path))
+        chosen = re.sub(r"[^\w-]+", "_", name or file.stem)  # peft builds module names from it
+        if chosen in self._adapters:
+            raise ValueError(f"an adapter {chosen!r} is loaded already; give this one another name")
+        if importlib.util.find_spec("peft") is None:
+            raise ImportError("LoRA needs peft: pip install peft")
+        with self._turn.taken(threading.Event()), quiet():
+            try:
+                self.pipeline.load_lora_weights(str(file.parent), weight_name=file.name, adapter_name=chosen)
+            except Exception as error:
+                reason = " ".join(str(error).split()) or type(error).__name__
+                raise ValueError(f"{file.name!r} cannot be loaded into this model: {reason[:300]}") from error
+            self._adapters.append(chosen)
+            self.pipeline.disable_lora()
+        return chosen
+
+    def unload_loras(self) -> None:
+        """Take all LoRAs out of the pipeline again."""
+        with self._turn.taken(threading.Event()):
+            if self._adapters:
+                self.pipeline.unload_lora_weights()
+                self._adapters.clear()
+
+    @contextmanager
+    def _adapted(self, settings: Settings) -> Iterator[None]:
+        """Within the block, the LoRAs of `settings` are on, at their scales, and no other."""
+        chosen = {name: scale for name, scale in settings.adapters if scale}
+        if not chosen:
+            yield
+            return
+        self.pipeline.enable_lora()
+        self.pipeline.set_adapters(list(chosen), list(chosen.values()))
+        try:
+            yield
+        finally:
+            self.pipeline.disable_lora()
 
     # Pictures
 
@@ -529,50 +717,13 @@ class Model:
             raise ValueError(f"latents to decode must be (C, h, w), got the shape {tuple(latents.shape)}")
         return np.asarray(self._decode(latents.unsqueeze(0)))
 
-    @torch.no_grad()
     def _decode(self, latents: torch.Tensor, final: bool = False) -> "Image.Image":
-        """(1, C, h, w) to a picture, by the very calls of the pipeline's own end; only a `final` one is
-        checked or marked.
-        """
-        pipeline, vae = self.pipeline, self.pipeline.vae
+        """(1, C, h, w) to a picture; only a `final` one is checked or marked."""
         with self._decoding:
-            device = pipeline._execution_device
-            latents = latents.to(device, pipeline.unet.dtype)
-            flags = None
-            if self.family == "sd":
-                pixels = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
-                if final:
-                    pixels, flags = pipeline.run_safety_checker(pixels, device, latents.dtype)
-            else:
-                pixels = self._decode_sdxl(latents)
-                if final and pipeline.watermark is not None:
-                    pixels = pipeline.watermark.apply_watermark(pixels)
-            clear = [True] if flags is None else [not flag for flag in flags]
-            images: list[Image.Image] = pipeline.image_processor.postprocess(
-                pixels, output_type="pil", do_denormalize=clear
-            )
-            return images[0]
-
-    def _decode_sdxl(self, latents: torch.Tensor) -> torch.Tensor:
-        pipeline, vae = self.pipeline, self.pipeline.vae
-        # SDXL's own VAE overflows in half precision.
-        upcast = vae.dtype == torch.float16 and vae.config.force_upcast
-        if upcast:
-            pipeline.upcast_vae()
-            latents = latents.to(next(iter(vae.post_quant_conv.parameters())).dtype)
-        try:
-            mean, std = getattr(vae.config, "latents_mean", None), getattr(vae.config, "latents_std", None)
-            if mean is not None and std is not None:
-                mean = torch.tensor(mean).view(1, -1, 1, 1).to(latents.device, latents.dtype)
-                std = torch.tensor(std).view(1, -1, 1, 1).to(latents.device, latents.dtype)
-                latents = latents * std / vae.config.scaling_factor + mean
-            else:
-                latents = latents / vae.config.scaling_factor
-            pixels: torch.Tensor = vae.decode(latents, return_dict=False)[0]
-            return pixels
-        finally:
-            if upcast:
-                vae.to(dtype=torch.float16)
+            latents = latents.to(self.pipeline._execution_device)
+            if not final:
+                latents = latents.to(self._network.dtype)
+            return self._family.decode(self.pipeline, latents, final=final)[0]
 
     def matrix(self) -> np.ndarray:
         """Latents to RGB without the decoder: (C + 1, 3) float32, fitted to a few decodes on first use and
@@ -584,7 +735,7 @@ class Model:
         """
         with self._fitting:
             if self._matrix is None:
-                self._matrix = _fit_matrix(self.decode, int(self.pipeline.vae.config.latent_channels), self.factor)
+                self._matrix = _fit_matrix(self.decode, self._family.channels(self.pipeline), self.factor)
             return self._matrix
 
 
@@ -660,56 +811,6 @@ def _without_truncation_warning(pipeline: type) -> Iterator[None]:
     finally:
         for one in loggers:
             one.removeFilter(allowed)
-
-
-def _family(pipeline: type) -> str:
-    for cls in pipeline.__mro__:
-        if cls.__name__ in FAMILIES:
-            return FAMILIES[cls.__name__]
-    raise ValueError(f"a pipeline must be one of {', '.join(FAMILIES)}, got {shown(pipeline.__name__)}")
-
-
-def _open(source: Path | str, dtype: torch.dtype) -> Any:
-    """A pipeline from a diffusers folder or a hub id, with nothing written to the terminal."""
-    where = str(source)
-    folder = Path(where)
-    if folder.is_file():
-        raise ValueError(f"a model is {SOURCES}, got the single file {shown(where, 200)}")
-    if where and folder.is_dir() and not (folder / "model_index.json").is_file():
-        raise ValueError(f"a model folder needs a model_index.json, {shown(where, 200)} has none")
-    if not where or (not folder.is_dir() and not re.fullmatch(r"[\w.-]+/[\w.-]+", where)):
-        raise ValueError(f"a model is {SOURCES}, got {shown(where, 200)}")
-    with _quiet():
-        import diffusers
-
-        try:
-            name = diffusers.DiffusionPipeline.load_config(where, local_files_only=folder.is_dir())["_class_name"]
-            if name not in FAMILIES:
-                raise ValueError(f"its pipeline must be one of {', '.join(FAMILIES)}, it is {shown(name)}")
-            # use_safetensors, since a pickle can run code; diffusers itself refuses a model's own Python
-            # files.
-            return getattr(diffusers, name).from_pretrained(
-                where, dtype=dtype, use_safetensors=True, local_files_only=folder.is_dir()
-            )
-        except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise ValueError(f"{shown(where, 200)} cannot be opened as a model: {reason[:300]}") from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars, and no advice on torchvision (which nothing here needs), while a pipeline loads."""
-    import diffusers.utils.logging as diffusers_logging
-    import transformers.utils.logging as transformers_logging
-
-    with ExitStack() as undo:
-        for log in (diffusers_logging, transformers_logging):
-            undo.callback(log.set_verbosity, log.get_verbosity())
-            log.set_verbosity_error()
-            if log.is_progress_bar_enabled():
-                undo.callback(log.enable_progress_bar)
-                log.disable_progress_bar()
-        yield
 
 
 def _device(device: "str | torch.device | None") -> torch.device | None:

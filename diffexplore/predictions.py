@@ -120,15 +120,16 @@ class Split(NamedTuple):
 def separate(output: torch.Tensor, pieces: Sequence[torch.Tensor], guidance: float | None = None) -> Split:
     """Find which denoiser outputs were combined into `output`, and how strongly.
 
-    Solves ``output ~ sum_k coef_k * pieces_k``. The largest coefficient marks the prompt's half, the one of
-    opposite sign the negative prompt's; a negative largest coefficient tells that the pipeline negates its
-    output. The residual says whether any of it can be trusted.
+    Solves ``output ~ sum_k coef_k * pieces_k``. Of the coefficients, each taken as its share of their sum, the
+    largest marks the prompt's half and is the guidance, the negative one marks the negative prompt's. A
+    negative sum tells that the pipeline negates its output (Z-Image), a sum other than 1 that it rescales the
+    mix. The residual says whether any of it can be trusted.
 
     Args:
         output: what the pipeline handed to the scheduler.
         pieces: the denoiser's outputs for this picture since the last step, each shaped like `output`.
-        guidance: what the pipeline was asked for; only used where both halves are equal, so that nothing can
-            be measured.
+        guidance: what the pipeline was asked for; only used where nothing can be measured: where both halves
+            are equal, and to tell built-in guidance from none.
 
     Returns:
         A :class:`Split`; ``reason`` is "" where the halves were found, else one plain sentence.
@@ -137,6 +138,9 @@ def separate(output: torch.Tensor, pieces: Sequence[torch.Tensor], guidance: flo
     if not pieces:
         return nothing._replace(reason="The denoiser's own outputs were not seen at this step.")
     if len(pieces) == 1:
+        if guidance is not None and guidance > 1:
+            built_in = "The model ran with the prompt only: its guidance is built in, or was off at this step."
+            return nothing._replace(reason=built_in)
         return nothing._replace(reason="Guidance is off here (1 or less), so the model ran with the prompt only.")
 
     m = output.detach().double().flatten()
@@ -167,12 +171,24 @@ def separate(output: torch.Tensor, pieces: Sequence[torch.Tensor], guidance: flo
             residual=residual,
             reason=f"The guided prediction is no plain mix of the model's outputs (residual {residual:.1e}).",
         )
-    top = max(range(len(coefs)), key=lambda k: abs(coefs[k]))
-    sign = math.copysign(1.0, coefs[top])
-    rest = [k for k in range(len(coefs)) if k != top]
-    other = min(rest, key=lambda k: sign * coefs[k])
-    if sign * coefs[other] > 0 and len(pieces) == 2:
+    # A pipeline that negates its output negates the sum of the coefficients, one that rescales the mix scales it.
+    total = weights[0]
+    if abs(total) <= 1e-3 * max(map(abs, coefs)):
+        return nothing._replace(residual=residual, reason="The guided prediction has no part of either output alone.")
+    shares = [c / total for c in coefs]
+    top = max(range(len(shares)), key=shares.__getitem__)
+    other = min((k for k in range(len(shares)) if k != top), key=shares.__getitem__)
+    if any(abs(shares[k]) > 1e-3 * shares[top] for k in range(len(shares)) if k not in (top, other)):
+        # Skip-layer (SD 3) and perturbed-attention guidance push away from a third output. Which of the two
+        # negative ones is the negative prompt's cannot be told, and no single number says how they are mixed.
+        return nothing._replace(
+            residual=residual,
+            reason=f"The guided prediction mixes {len(pieces)} outputs of the model, not just one with and one "
+            "without the prompt.",
+        )
+    if shares[other] > 0 and len(pieces) == 2:
         # Guidance between 0 and 1 weighs both halves positively: the size no longer tells them apart, so go
         # by the usual order.
         top, other = 1, 0
-    return Split(sign * pieces[top], sign * pieces[other], sign * coefs[top], residual, "")
+    sign = math.copysign(1.0, total)
+    return Split(sign * pieces[top], sign * pieces[other], shares[top], residual, "")

@@ -20,6 +20,7 @@ MAX_STEPS = 1000
 MAX_GUIDANCE = 100.0
 MAX_SEED = 2**63 - 1
 MAX_SIDE = 8192
+MAX_SCALE = 10.0
 
 
 class Settings(BaseModel):
@@ -35,6 +36,8 @@ class Settings(BaseModel):
         sampler: a name from ``diffexplore.SAMPLERS``.
         width: pixels, a multiple of 8 up to 8192.
         height: as width.
+        adapters: LoRAs and their scales, ``{"name": 0.8}``, of those which the model has loaded; kept as sorted pairs,
+            and left out of the picture where the scale is 0.
 
     Raises:
         ValueError: one sentence that names the value and what is accepted.
@@ -50,6 +53,7 @@ class Settings(BaseModel):
     sampler: str | None = None
     width: int | None = None
     height: int | None = None
+    adapters: tuple[tuple[str, float], ...] = ()
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -106,6 +110,25 @@ class Settings(BaseModel):
                 f"or None for the model's own, got {shown(value)}"
             )
         return whole
+
+    @field_validator("adapters", mode="before")
+    @classmethod
+    def _check_adapters(cls, value: object) -> tuple[tuple[str, float], ...]:
+        wrong = ValueError(
+            f"adapters must map names to scales from -{MAX_SCALE:g} to {MAX_SCALE:g}, such as {{'style': 0.8}}; "
+            f"got {shown(value)}"
+        )
+        try:
+            pairs = dict(value).items()  # type: ignore[call-overload]
+        except (TypeError, ValueError):
+            raise wrong from None
+        made = []
+        for name, scale in pairs:
+            number = _number(scale)
+            if not isinstance(name, str) or not name or number is None or not abs(number) <= MAX_SCALE:
+                raise wrong
+            made.append((name, number))
+        return tuple(sorted(made))
 
     def replace(self, **values: Any) -> Self:
         """A copy with some values changed, checked like new ones."""

@@ -321,6 +321,10 @@ class Trace(Sequence[Step]):
         """Add the next step of a live run."""
         self._steps.append(step)
 
+    def clear(self) -> None:
+        """Forget the steps of a run that has to begin anew."""
+        self._steps.clear()
+
     @property
     def matrix(self) -> np.ndarray | None:
         """(C + 1, 3) float32: latents (C channels and a 1) times this are RGB in 0..1, at one pixel per

@@ -1,7 +1,6 @@
 """Model and Job: the same picture as plain diffusers, refusals before work, newest wins, cancel, turns."""
 
 import gc
-import shutil
 import threading
 import time
 import weakref
@@ -58,15 +57,6 @@ def test_traced_picture_is_bit_identical_to_plain_diffusers(pocket, plain_pocket
     assert len(trace) == trace.expected == SAMPLERS[sampler].evaluations(6)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_bit_identical_for_every_offered_sampler(tiny_model, sampler):
-    pipeline = make_pipeline()
-    if sampler not in tiny_model.samplers:
-        pytest.fail(f"{sampler} should be right for a Stable Diffusion pipeline")
-    trace = tiny_model.trace(prompt="a red fox", steps=5, seed=2, sampler=sampler)
-    assert np.array_equal(np.asarray(trace.image), plain(pipeline, dict(pipeline.scheduler.config), trace.settings))
-
-
 def test_the_pocket_model_needs_no_network_and_says_nothing(capfd):
     model = dx.load()
     trace = model.trace(prompt="a cat in a meadow", steps=2)
@@ -118,38 +108,6 @@ def test_more_steps_than_timesteps_are_refused(tiny_model):
 
 def test_999_steps_really_run(tiny_model):
     assert len(tiny_model.trace(prompt="a fox", sampler="DDIM", steps=999, guidance=1.0)) == 999
-
-
-@pytest.mark.parametrize(
-    "source", ["", "not a folder", "weights.ckpt", 3, StableDiffusionPipeline, "../../etc/passwd", ["a"]]
-)
-def test_sources_that_are_no_model_are_refused(source):
-    with pytest.raises(ValueError, match="a model is None"):
-        dx.load(source)
-
-
-def test_a_folder_without_an_index_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"needs a model_index\.json"):
-        dx.load(tmp_path)
-
-
-def test_pickled_weights_are_never_read(tmp_path):
-    folder = tmp_path / "model"
-    shutil.copytree(POCKET, folder)
-    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
-    from safetensors.torch import load_file
-
-    torch.save(load_file(weights), folder / "unet" / "diffusion_pytorch_model.bin")
-    weights.unlink()
-    with pytest.raises(ValueError, match="cannot be opened as a model"):
-        dx.load(folder)
-
-
-def test_a_local_folder_draws_the_same(pocket, tmp_path):
-    shutil.copytree(POCKET, tmp_path / "copy")
-    settings = pocket.resolve(dx.Settings(prompt="a fox", steps=3))
-    theirs = dx.load(tmp_path / "copy").trace(settings).image
-    assert theirs.tobytes() == pocket.trace(settings).image.tobytes()
 
 
 @pytest.mark.parametrize(("option", "value"), [("device", "gpuu"), ("dtype", "int8"), ("dtype", "floaty")])
@@ -248,7 +206,7 @@ def test_a_failed_job_raises_where_its_result_is_asked_for(tiny_model):
     with pytest.raises(RuntimeError, match="no more room"):
         job.result(timeout=30)
     assert job.status == "failed"
-    assert tiny_model.trace(prompt="a fox", steps=1).image
+    assert tiny_model.trace(prompt="a fox", steps=2).image
 
 
 def test_result_can_give_up_waiting(tiny_model):
@@ -286,7 +244,7 @@ def test_threads_take_turns_and_both_are_right(tiny_model, tiny_trace):
 
 def test_a_run_cannot_start_another_from_its_own_step(tiny_model):
     def again(step):
-        tiny_model.trace(prompt="a cat", steps=1)
+        tiny_model.trace(prompt="a cat", steps=2)
 
     job = tiny_model.submit(prompt="a fox", steps=2, on_step=again)
     with pytest.raises(RuntimeError, match="cannot start another run"):
@@ -303,7 +261,7 @@ def test_many_are_checked_before_the_first_starts(tiny_model, tiny_trace):
 
 def test_a_dropped_model_frees_its_memory():
     model = Model(make_pipeline())
-    model.trace(prompt="a fox", steps=1)
+    model.trace(prompt="a fox", steps=2)
     gone = weakref.ref(model)
     del model
     gc.collect()
@@ -345,3 +303,209 @@ def test_random_settings_run_or_say_why_not(values):
 
 
 TINY = Model(make_pipeline())
+
+
+# Reuse
+
+
+@pytest.fixture
+def fresh():
+    return Model(make_pipeline())
+
+
+def count_evaluations(model):
+    """A list that grows by one whenever the network itself (not what is remembered of it) computes."""
+    calls = []
+    block = model.pipeline.unet.mid_block
+    original = block.forward
+
+    def forward(*args, **options):
+        calls.append(1)
+        return original(*args, **options)
+
+    block.forward = forward
+    return calls
+
+
+def test_asked_for_the_same_again_it_answers_with_the_run_it_has(fresh):
+    first = fresh.trace(prompt="a red fox", steps=3, seed=5)
+    steps = []
+    job = fresh.submit(first.settings, on_step=steps.append)
+    again = job.result(timeout=30)
+    assert "reused" not in first.info
+    assert again.info["reused"] is True
+    assert [step.index for step in steps] == [0, 1, 2]
+    assert again.image.tobytes() == first.image.tobytes()
+    assert all(torch.equal(a.x0, b.x0) for a, b in zip(again, first, strict=True))
+    again.image.putpixel((0, 0), (1, 2, 3))
+    again.info["notes"].append("mine")
+    third = fresh.trace(first.settings)
+    assert third.image.tobytes() == first.image.tobytes()
+    assert third.info["notes"] == first.info["notes"]
+
+
+def test_nothing_is_remembered_where_that_is_asked_for():
+    model = Model(make_pipeline(), reuse=0)
+    first, second = (model.trace(prompt="a fox", steps=2) for _ in range(2))
+    assert "reused" not in second.info
+    assert second.image.tobytes() == first.image.tobytes()
+    assert model.remembered.used == 0
+
+
+def test_a_changed_network_is_run_anew(fresh):
+    first = fresh.trace(prompt="a fox", steps=2)
+    with torch.no_grad():
+        fresh.pipeline.unet.conv_out.weight.mul_(1.1)
+    second = fresh.trace(prompt="a fox", steps=2)
+    assert "reused" not in second.info
+    assert second.image.tobytes() != first.image.tobytes()
+
+
+def test_another_guidance_reuses_the_first_evaluation(fresh):
+    before = fresh.trace(prompt="a fox", steps=4, guidance=3.0)
+    hits = fresh.remembered.hits
+    after = fresh.trace(prompt="a fox", steps=4, guidance=6.0)
+    assert fresh.remembered.hits - hits == 2  # the prompts, and the network at x_T
+    assert torch.equal(before[0].noise_cond, after[0].noise_cond)
+    assert after.image.tobytes() == Model(fresh.pipeline, reuse=0).trace(after.settings).image.tobytes()
+
+
+def test_a_cancelled_run_is_taken_up_where_it_stopped(fresh):
+    settings = fresh.resolve(dx.Settings(prompt="a fox", steps=12, sampler="Euler a"))
+    calls = count_evaluations(fresh)
+    jobs = []
+
+    def stop(step):
+        if step.index == 5:
+            jobs[0].cancel()
+
+    jobs.append(fresh.submit(settings, on_step=stop))
+    assert len(jobs[0].result(timeout=30)) == 6
+    whole = fresh.trace(settings)
+    # A network whose forward somebody replaced has a state that cannot be seen, so nothing of it is reused.
+    assert len(calls) == 6 + 12
+    assert whole.image.tobytes() == Model(make_pipeline(), reuse=0).trace(settings).image.tobytes()
+
+
+def test_a_batch_never_answers_for_a_run_alone(fresh):
+    asked = [dx.Settings(prompt="a fox", steps=2, seed=seed) for seed in (1, 2)]
+    together = fresh.trace_many(asked)
+    again = fresh.trace_many(asked)
+    assert [trace.info.get("reused") for trace in [*together, *again]] == [None, None, True, True]
+    assert "reused" not in fresh.trace(asked[0]).info
+    # The other way round, a run alone is as good as it gets.
+    fresh.remembered.clear()
+    fresh.trace(asked[0])
+    assert [trace.info.get("reused") for trace in fresh.trace_many(asked)] == [True, None]
+
+
+def test_a_batch_too_large_for_memory_is_split(fresh, caplog):
+    sizes = []
+
+    def limited(module, args, kwargs):
+        sizes.append(len(args[0]))
+        if len(args[0]) > 4:  # rows: two pictures with both halves of guidance
+            raise torch.OutOfMemoryError("no more room")
+
+    with fresh.pipeline.unet.register_forward_pre_hook(limited, with_kwargs=True):
+        traces = fresh.trace_many([dx.Settings(prompt="a fox", steps=2, seed=seed) for seed in range(4)])
+    assert sizes == [8, 4, 4, 4, 4]
+    assert [len(trace) for trace in traces] == [2, 2, 2, 2]
+    assert all(trace.image for trace in traces)
+    assert "trying halves" in caplog.text
+
+
+# Adapters
+
+
+@pytest.fixture(scope="module")
+def lora(tmp_path_factory):
+    """A LoRA of the tiny pipeline's attention with random weights, as its own save writes it."""
+    from peft import LoraConfig
+    from peft.utils import get_peft_model_state_dict
+
+    pipeline = make_pipeline()
+    pipeline.unet.add_adapter(LoraConfig(r=2, lora_alpha=2, target_modules=["to_q", "to_v"], init_lora_weights=False))
+    folder = tmp_path_factory.mktemp("lora")
+    weights = {key: 40 * value for key, value in get_peft_model_state_dict(pipeline.unet).items()}
+    StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=weights, weight_name="my style.safetensors")
+    return folder / "my style.safetensors"
+
+
+def test_a_lora_is_switched_on_by_its_scale(fresh, lora):
+    plain_trace = fresh.trace(prompt="a fox", steps=3)
+    name = fresh.load_lora(lora)
+    assert (name, fresh.adapters) == ("my_style", ["my_style"])
+    off = fresh.trace(prompt="a fox", steps=3)
+    half, full = (fresh.trace(prompt="a fox", steps=3, adapters={name: scale}) for scale in (0.5, 1.0))
+    none = fresh.trace(prompt="a fox", steps=3, adapters={name: 0})
+    pictures = [trace.image.tobytes() for trace in (plain_trace, off, none, half, full)]
+    assert pictures[0] == pictures[1] == pictures[2]
+    assert len(set(pictures)) == 3
+    fresh.unload_loras()
+    assert fresh.adapters == []
+    assert fresh.trace(prompt="a fox", steps=3).image.tobytes() == pictures[0]
+
+
+def test_a_lora_that_is_not_loaded_is_refused(fresh, lora):
+    with pytest.raises(ValueError, match="this model has no adapter 'style': none is loaded"):
+        fresh.trace(prompt="a fox", adapters={"style": 1.0})
+    fresh.load_lora(lora, "style")
+    with pytest.raises(ValueError, match="an adapter 'style' is loaded already"):
+        fresh.load_lora(lora, "style")
+    with pytest.raises(ValueError, match="adapters must map names to scales"):
+        fresh.trace(prompt="a fox", adapters={"style": "much"})
+
+
+def test_a_lora_of_another_model_is_refused(fresh, tmp_path):
+    from safetensors.torch import save_file
+
+    file = tmp_path / "other.safetensors"
+    save_file({"unet.nowhere.to_q.lora_A.weight": torch.zeros(2, 5)}, file)
+    with pytest.raises(ValueError, match=r"'other\.safetensors' cannot be loaded into this model"):
+        fresh.load_lora(file)
+    assert fresh.trace(prompt="a fox", steps=2).image
+
+
+# Cancel, threads, memory
+
+
+def test_200_random_cancels_leave_nothing_behind():
+    """At random moments of random runs, from another thread; what follows is as in a process of its own."""
+    rng = np.random.default_rng(0)
+    model, reference = Model(make_pipeline(), reuse=0), Model(make_pipeline(), reuse=0)
+    names = model.samplers
+    expected = {}
+    state = torch.get_rng_state()
+    for number in range(200):
+        sampler = names[int(rng.integers(len(names)))]
+        job = model.submit(prompt="a fox", steps=int(rng.integers(4, 30)), sampler=sampler, seed=number)
+        time.sleep(float(rng.uniform(0, 0.08)))
+        job.cancel()
+        trace = job.result(timeout=30)
+        assert trace.cancelled == (job.status == "cancelled")
+        assert (trace.image is None) == trace.cancelled
+        if number % 10 == 0:
+            follower = names[number // 10 % len(names)]
+            settings = dx.Settings(prompt="a cat", steps=5, sampler=follower)
+            if follower not in expected:
+                expected[follower] = reference.trace(settings).image.tobytes()
+            assert model.trace(settings).image.tobytes() == expected[follower], (number, sampler, follower)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_50_step_guided_trace_of_sdxl_size_holds_under_80_mb():
+    from diffexplore.reuse import size_of
+    from diffexplore.trace import Step, Trace
+
+    def latents():
+        return torch.zeros(2, 4, 128, 128)
+
+    steps = []
+    for index in range(50):
+        pieces = latents()
+        steps.append(
+            Step(index=index, timestep=0, seconds=0, a=0.7, b=0.7, kind="epsilon", latents=latents()[0].clone(),
+                 output=latents()[0].clone(), pieces=list(pieces), guidance=5.0)
+        )  # fmt: skip
+    assert size_of(Trace(dx.Settings(), steps)) < 80e6

@@ -129,3 +129,44 @@ def test_a_rescaled_mix_is_not_passed_off_as_guidance():
 def test_unseen_outputs_are_said():
     out, _ = pair()
     assert "not seen" in p.separate(out, []).reason
+
+
+def test_built_in_guidance_is_told_from_none():
+    out, _ = pair()
+    assert "built in" in p.separate(out, [out], guidance=3.5).reason
+    assert "Guidance is off" in p.separate(out, [out], guidance=1.0).reason
+
+
+@pytest.mark.parametrize("strength", [0.5, 2.8])
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 1, 0)])
+def test_a_third_output_in_the_mix_is_said_and_not_taken_for_the_negative_prompts(strength, order):
+    """Skip-layer guidance (SD 3): uncond + g (cond - uncond) + s (cond - skip)."""
+    cond, uncond = close_pair()
+    skip = cond + 0.05 * torch.randn(SHAPE, generator=torch.Generator().manual_seed(3))
+    pieces = [uncond, cond, skip]
+    split = p.separate(p.guide(cond, uncond, 3.0) + strength * (cond - skip), [pieces[k] for k in order])
+    assert (split.cond, split.uncond, split.guidance) == (None, None, None)
+    assert "mixes 3 outputs" in split.reason
+
+
+def test_a_third_output_that_is_not_in_the_mix_does_no_harm():
+    cond, uncond = close_pair()
+    skip = cond + 0.05 * torch.randn(SHAPE, generator=torch.Generator().manual_seed(3))
+    split = p.separate(p.guide(cond, uncond, 3.0), [uncond, cond, skip])
+    assert torch.equal(split.cond, cond)
+    assert torch.equal(split.uncond, uncond)
+    assert split.guidance == pytest.approx(3.0, rel=1e-3)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_mix_scaled_as_a_whole_still_tells_its_guidance(sign):
+    """guidance_rescale (SD), norm clamps (Z-Image): one factor per picture."""
+    cond, uncond = close_pair()
+    split = p.separate(sign * 0.93 * p.guide(cond, uncond, 7.5), [uncond, cond])
+    assert split.guidance == pytest.approx(7.5, rel=1e-3)
+    assert torch.equal(split.cond, sign * cond)
+
+
+def test_a_difference_alone_is_no_guided_prediction():
+    cond, uncond = close_pair()
+    assert p.separate(cond - uncond, [uncond, cond]).cond is None

@@ -1,0 +1,188 @@
+"""Where pipelines come from: a hub id, a diffusers folder or a single ``.safetensors`` file, opened with care.
+
+Weights are read from safetensors only, never from a pickle, which could run code; and no code that comes with a model
+is ever run. Whatever cannot be opened is refused with one sentence that names the reason.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from .families import known_pipelines
+from .settings import shown
+
+__all__ = ["SOURCES", "Opened", "lora_file", "open_pipeline", "quiet"]
+
+SOURCES = (
+    "None (the pocket model), a diffusers folder, a single .safetensors file, a hub id such as 'org/name' or a "
+    "ready pipeline"
+)
+_HUB = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
+MAX_HEADER = 100 * 2**20  # bytes; the limit of the safetensors format itself
+
+# Tensors that only one kind of checkpoint has -> the pipeline that reads it; the first that fits.
+_MARKS = (
+    ("conditioner.embedders.", "StableDiffusionXLPipeline"),
+    ("joint_blocks.0.", "StableDiffusion3Pipeline"),
+    ("double_blocks.0.", "FluxPipeline"),
+    ("cond_stage_model.", "StableDiffusionPipeline"),
+)
+
+
+class Opened(NamedTuple):
+    """A pipeline, what to call it, and the commit of the hub it is (None for files)."""
+
+    pipeline: Any
+    name: str
+    revision: str | None
+
+
+def open_pipeline(where: str, dtype: torch.dtype) -> Opened:
+    """Open a pipeline from a path or a hub id, with nothing written to the terminal.
+
+    Args:
+        where: a diffusers folder, a single ``.safetensors`` file, or a hub id, "org/name" or "org/name@revision"
+            (a branch, tag or commit).
+        dtype: what the weights are loaded as.
+
+    Raises:
+        ValueError: one sentence, for a source that is none of these or that cannot be opened.
+    """
+    path = Path(where)
+    if where and (path.is_file() or path.suffix in (".safetensors", *_PICKLES)):
+        _check_file(path)
+        with _refusal(where):
+            return Opened(_from_file(path, dtype), path.stem, None)
+    if where and path.is_dir() and not (path / "model_index.json").is_file():
+        raise ValueError(f"a model folder needs a model_index.json, {shown(where, 200)} has none")
+    if not where or (not path.is_dir() and not _HUB.fullmatch(where)):
+        raise ValueError(f"a model is {SOURCES}, got {shown(where, 200)}")
+    with _refusal(where):
+        return _from_folder(where, dtype) if path.is_dir() else _from_hub(where, dtype)
+
+
+@contextmanager
+def _refusal(where: str) -> Iterator[None]:
+    """Turn whatever goes wrong while a model is opened into one sentence."""
+    try:
+        with quiet():
+            yield
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{shown(where, 200)} cannot be opened as a model: {reason[:300]}") from error
+
+
+def _from_folder(where: str, dtype: torch.dtype) -> Opened:
+    pipeline = _class_of(where, local_files_only=True).from_pretrained(
+        where, dtype=dtype, use_safetensors=True, local_files_only=True
+    )
+    return Opened(pipeline, Path(where).name, None)
+
+
+def _from_hub(where: str, dtype: torch.dtype) -> Opened:
+    name, _, revision = where.partition("@")
+    chosen = {"revision": revision} if revision else {}
+    cls = _class_of(name, **chosen)
+    # First to the cache, then from there: the name of the cache's folder is the commit, whatever branch was asked for.
+    folder = Path(cls.download(name, use_safetensors=True, **chosen))
+    commit = folder.name if _COMMIT.fullmatch(folder.name) else None
+    return Opened(
+        cls.from_pretrained(folder, dtype=dtype, use_safetensors=True, local_files_only=True),
+        name.split("/")[1],
+        commit,
+    )
+
+
+def _class_of(where: str, **options: Any) -> Any:
+    import diffusers
+
+    name = diffusers.DiffusionPipeline.load_config(where, **options)["_class_name"]
+    if name not in known_pipelines():
+        raise ValueError(f"its pipeline must be one of {', '.join(known_pipelines())}, it is {shown(name)}")
+    return getattr(diffusers, name)
+
+
+def _check_file(path: Path) -> None:
+    if path.suffix in _PICKLES:
+        raise ValueError(
+            f"{shown(str(path), 200)} may be a pickle, which can run code when it is read; "
+            "only .safetensors files are opened"
+        )
+    if not path.is_file():
+        raise ValueError(f"there is no file {shown(str(path), 200)}")
+    if path.suffix != ".safetensors":
+        raise ValueError(f"a model is {SOURCES}, got the single file {shown(str(path), 200)}")
+
+
+def _from_file(path: Path, dtype: torch.dtype) -> Any:
+    import diffusers
+
+    names = tensor_names(path)
+    for mark, pipeline in _MARKS:
+        if any(mark in name for name in names):
+            # The shapes of the parts are in no such file: diffusers looks them up on the hub (or in its cache).
+            return getattr(diffusers, pipeline).from_single_file(str(path), torch_dtype=dtype)
+    raise ValueError("it holds no checkpoint of Stable Diffusion, SDXL, Stable Diffusion 3 or Flux")
+
+
+def tensor_names(path: Path) -> list[str]:
+    """Names of the tensors in a safetensors file, read from its header alone.
+
+    Raises:
+        ValueError: one sentence, for a file that is none.
+    """
+    with path.open("rb") as file:
+        start = file.read(8)
+        size = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+        if not 2 <= size <= MAX_HEADER:
+            raise ValueError("it is no safetensors file: its header has an impossible size")
+        try:
+            header = json.loads(file.read(size))
+        except (ValueError, RecursionError):
+            raise ValueError("it is no safetensors file: its header is no JSON") from None
+    if not isinstance(header, dict):
+        raise ValueError("it is no safetensors file: its header is no JSON object")
+    return [name for name in header if name != "__metadata__"]
+
+
+def lora_file(path: str) -> Path:
+    """A LoRA file that can be read safely.
+
+    Raises:
+        ValueError: one sentence, for anything but a safetensors file with LoRA weights.
+    """
+    file = Path(path)
+    _check_file(file)
+    try:
+        names = tensor_names(file)
+    except ValueError as error:
+        raise ValueError(f"{shown(path, 200)} cannot be opened as a LoRA: {error}") from None
+    if not any("lora" in name.lower() for name in names):
+        raise ValueError(f"{shown(path, 200)} cannot be opened as a LoRA: none of its tensors is one")
+    return file
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars, and no advice on torchvision (which nothing here needs), while a pipeline loads."""
+    import diffusers.utils.logging as diffusers_logging
+    import transformers.utils.logging as transformers_logging
+
+    with ExitStack() as undo:
+        for log in (diffusers_logging, transformers_logging):
+            undo.callback(log.set_verbosity, log.get_verbosity())
+            log.set_verbosity_error()
+            if log.is_progress_bar_enabled():
+                undo.callback(log.enable_progress_bar)
+                log.disable_progress_bar()
+        yield

@@ -1,0 +1,183 @@
+"""Where pipelines come from: what is opened, and what is refused with which sentence."""
+
+import json
+import shutil
+import struct
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from tiny import make_pipeline
+
+import diffexplore as dx
+from diffexplore.model import POCKET
+from diffexplore.sources import lora_file, open_pipeline, tensor_names
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.mark.parametrize("source", ["", "not a folder", 3, StableDiffusionPipeline, "../../etc/passwd", ["a"]])
+def test_sources_that_are_no_model_are_refused(source):
+    with pytest.raises(ValueError, match="a model is None"):
+        dx.load(source)
+
+
+@pytest.mark.parametrize("name", ["model.ckpt", "model.pt", "model.bin"])
+def test_pickles_are_refused_by_name_there_or_not(tmp_path, name):
+    (tmp_path / name).write_bytes(b"\x80\x04.")
+    for where in (name, str(tmp_path / name)):
+        with pytest.raises(ValueError, match=r"may be a pickle, .* only \.safetensors files are opened"):
+            dx.load(where)
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(ValueError, match=r"there is no file 'nowhere/model\.safetensors'"):
+        dx.load("nowhere/model.safetensors")
+
+
+def test_a_folder_without_an_index_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"needs a model_index\.json"):
+        dx.load(tmp_path)
+
+
+def test_a_folder_of_another_pipeline_is_refused(tmp_path):
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "StableVideoDiffusionPipeline"}))
+    with pytest.raises(ValueError, match=r"its pipeline must be one of .* it is 'StableVideoDiffusionPipeline'"):
+        dx.load(tmp_path)
+
+
+def test_a_folder_that_brings_code_runs_none_of_it(tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(POCKET, folder)
+    (folder / "evil.py").write_text("raise SystemExit('code of a model ran')")
+    index = json.loads((folder / "model_index.json").read_text())
+    index["unet"] = ["evil", "UNet2DConditionModel"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match="cannot be opened as a model"):
+        dx.load(folder)
+
+
+def test_pickled_weights_are_never_read(tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(POCKET, folder)
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    from safetensors.torch import load_file
+
+    torch.save(load_file(weights), folder / "unet" / "diffusion_pytorch_model.bin")
+    weights.unlink()
+    with pytest.raises(ValueError, match="cannot be opened as a model"):
+        dx.load(folder)
+
+
+def test_a_local_folder_draws_the_same(tmp_path):
+    shutil.copytree(POCKET, tmp_path / "copy")
+    pocket = dx.load()
+    settings = pocket.resolve(dx.Settings(prompt="a fox", steps=3))
+    theirs = dx.load(tmp_path / "copy").trace(settings).image
+    assert theirs.tobytes() == pocket.trace(settings).image.tobytes()
+
+
+def test_a_folder_in_another_dtype(tmp_path):
+    model = dx.load(POCKET, dtype="bfloat16")
+    assert {p.dtype for p in model.pipeline.unet.parameters()} == {torch.bfloat16}
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub cache, laid out as huggingface_hub does, which holds the pocket model as org/pocket, tag v1."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("diffusers.utils.constants.HF_MODULES_CACHE", str(tmp_path))
+    repository = tmp_path / "models--org--pocket"
+    shutil.copytree(POCKET, repository / "snapshots" / COMMIT)
+    (repository / "refs").mkdir()
+    for ref in ("main", "v1"):
+        (repository / "refs" / ref).write_text(COMMIT)
+
+
+@pytest.mark.parametrize("where", ["org/pocket", "org/pocket@v1", f"org/pocket@{COMMIT}"])
+def test_a_hub_id_is_opened_and_its_commit_recorded(hub, where):
+    model = dx.load(where)
+    assert (model.name, model.revision) == ("pocket", COMMIT)
+    assert model.trace(prompt="a fox", steps=2).info["revision"] == COMMIT
+
+
+def test_a_hub_id_that_cannot_be_reached_says_so():
+    with pytest.raises(ValueError, match=r"'nobody/nothing' cannot be opened as a model: .+"):
+        dx.load("nobody/nothing")
+
+
+# Single files
+
+
+def safetensors(path, names):
+    header = {name: {"dtype": "F32", "shape": [1], "data_offsets": [4 * i, 4 * i + 4]} for i, name in enumerate(names)}
+    raw = json.dumps({**header, "__metadata__": {"format": "pt"}}).encode()
+    path.write_bytes(struct.pack("<Q", len(raw)) + raw + bytes(4 * len(names)))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("mark", "cls"),
+    [
+        ("cond_stage_model.transformer.text_model.embeddings.position_ids", "StableDiffusionPipeline"),
+        ("conditioner.embedders.0.transformer.text_model.embeddings.position_ids", "StableDiffusionXLPipeline"),
+        ("model.diffusion_model.joint_blocks.0.context_block.attn.qkv.weight", "StableDiffusion3Pipeline"),
+        ("double_blocks.0.img_attn.proj.weight", "FluxPipeline"),
+    ],
+)
+def test_a_single_file_is_read_by_the_class_its_tensors_tell(tmp_path, monkeypatch, mark, cls):
+    import diffusers
+
+    asked = []
+
+    def from_single_file(where, **options):
+        asked.append((where, options))
+        return make_pipeline()
+
+    monkeypatch.setattr(getattr(diffusers, cls), "from_single_file", from_single_file)
+    file = safetensors(tmp_path / "mine.safetensors", ["model.diffusion_model.input_blocks.0.0.weight", mark])
+    opened = open_pipeline(str(file), torch.float16)
+    assert asked == [(str(file), {"torch_dtype": torch.float16})]
+    assert (opened.name, opened.revision) == ("mine", None)
+
+
+def test_a_single_file_of_something_else_is_refused(tmp_path):
+    file = safetensors(tmp_path / "other.safetensors", ["encoder.weight"])
+    with pytest.raises(ValueError, match="holds no checkpoint of Stable Diffusion"):
+        dx.load(file)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\x00" * 4, b"\xff" * 64, struct.pack("<Q", 2) + b"[]", struct.pack("<Q", 9) + b"{"]
+)
+def test_a_file_that_is_no_safetensors_is_refused(tmp_path, data):
+    file = tmp_path / "broken.safetensors"
+    file.write_bytes(data)
+    with pytest.raises(ValueError, match="it is no safetensors file"):
+        tensor_names(file)
+    with pytest.raises(ValueError, match="cannot be opened as a model: it is no safetensors file"):
+        dx.load(file)
+
+
+def test_a_lora_must_be_one(tmp_path):
+    with pytest.raises(ValueError, match="cannot be opened as a LoRA: none of its tensors is one"):
+        lora_file(str(safetensors(tmp_path / "x.safetensors", ["encoder.weight"])))
+    assert lora_file(str(safetensors(tmp_path / "y.safetensors", ["unet.to_q.lora_A.weight"]))).name == "y.safetensors"
+
+
+# Places
+
+
+def test_offload_without_a_gpu_is_refused(tiny_pipeline):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    with pytest.raises(ValueError, match=r"offload='model' moves networks to a GPU .* none here"):
+        dx.load(tiny_pipeline, offload="model")
+    with pytest.raises(ValueError, match="offload must be None, 'model' or 'sequential', got 'disk'"):
+        dx.load(tiny_pipeline, offload="disk")
+
+
+@pytest.mark.parametrize("value", [-1, 1.5, "all", True])
+def test_reuse_must_be_a_number_of_bytes(tiny_pipeline, value):
+    with pytest.raises(ValueError, match="reuse must be a number of bytes"):
+        dx.load(tiny_pipeline, reuse=value)
