@@ -17,6 +17,9 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+from diffexplore import samplers
 
 PROMPT = "a fox in the snow at noon"
 
@@ -102,21 +105,53 @@ def rows(rounds: int) -> list[Row]:
             rounds,
         ),
         _recording(rounds),
+        *([_large(rounds)] if _free_gib() > 8 else []),
+        _together(rounds),
     ]
 
 
 def _recording(rounds: int) -> Row:
-    """CPU seconds of a recorded run over those of the same plain call, model loaded, prompt not cached."""
-    import torch
+    """CPU seconds of a recorded run over those of the same plain call, model loaded, nothing remembered."""
     from diffusers import StableDiffusionPipeline
 
-    import diffexplore as dx
     from diffexplore.model import POCKET
 
-    model = dx.load()
-    settings = model.resolve(dx.Settings(prompt=PROMPT, steps=20, guidance=5.0, seed=7))
     plain = StableDiffusionPipeline.from_pretrained(POCKET)
+    return _recorded("recording 20 guided steps (CPU time)", plain, 20, 3 * rounds)
+
+
+def _large(rounds: int) -> Row:
+    """The same with a U-Net of the size of Stable Diffusion 1.5's (860 M random weights), 256 pixels, 4 steps.
+
+    The decoder is small, so that nearly all of the time is the loop that is recorded.
+    """
+    import torch
+    from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+
+    from diffexplore.model import POCKET
+
+    pocket = StableDiffusionPipeline.from_pretrained(POCKET)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        unet = UNet2DConditionModel(
+            sample_size=64, cross_attention_dim=pocket.text_encoder.config.hidden_size, attention_head_dim=8
+        )
+    components = {**pocket.components, "unet": unet.eval()}
+    # The decoder takes 4x4 pixels per latent here, Stable Diffusion's 8x8: 128 pixels are its 256.
+    plain = StableDiffusionPipeline(**components, requires_safety_checker=False)
+    return _recorded("recording 4 steps of SD 1.5's size (CPU time)", plain, 4, min(rounds, 5), side=128)
+
+
+def _recorded(name: str, plain: Any, steps: int, rounds: int, side: int = 64) -> Row:
+    import torch
+
+    from diffexplore import Settings
+    from diffexplore.model import Model
+
     plain.set_progress_bar_config(disable=True)
+    model = Model(plain, reuse=0)
+    settings = model.resolve(Settings(prompt=PROMPT, steps=steps, guidance=5.0, seed=7, width=side, height=side))
+    plain.scheduler = samplers.build(str(settings.sampler), plain.scheduler.config)
 
     def recorded() -> float:
         start = time.process_time()
@@ -125,17 +160,53 @@ def _recording(rounds: int) -> Row:
 
     def unrecorded() -> float:
         start = time.process_time()
-        generator = torch.Generator("cpu").manual_seed(settings.seed)
         plain(
             settings.prompt,
-            negative_prompt=settings.negative_prompt,
-            num_inference_steps=settings.steps,
+            num_inference_steps=steps,
             guidance_scale=settings.guidance,
-            generator=generator,
+            width=side,
+            height=side,
+            generator=torch.Generator("cpu").manual_seed(settings.seed),
         )
         return time.process_time() - start
 
-    return compare("recording 20 guided steps (CPU time)", "s", recorded, unrecorded, 3 * rounds)
+    return compare(name, "s", recorded, unrecorded, rounds)
+
+
+def _together(rounds: int) -> Row:
+    """Wall seconds of four prompts drawn together, everything recorded, over four plain calls one after the other."""
+    import torch
+    from diffusers import StableDiffusionPipeline
+
+    from diffexplore import Settings
+    from diffexplore.model import POCKET, Model
+
+    plain = StableDiffusionPipeline.from_pretrained(POCKET)
+    plain.set_progress_bar_config(disable=True)
+    model = Model(plain, reuse=0)
+    prompts = [f"a {word} in the snow at noon" for word in ("fox", "cat", "rocket", "castle")]
+    asked = [Settings(prompt=prompt, steps=20, guidance=5.0, seed=7) for prompt in prompts]
+
+    def together() -> float:
+        start = time.perf_counter()
+        model.trace_many(asked)
+        return time.perf_counter() - start
+
+    def apart() -> float:
+        start = time.perf_counter()
+        for prompt in prompts:
+            generator = torch.Generator("cpu").manual_seed(7)
+            plain(prompt, num_inference_steps=20, guidance_scale=5.0, generator=generator)
+        return time.perf_counter() - start
+
+    return compare("four prompts together (plain: one by one)", "s", together, apart, rounds)
+
+
+def _free_gib() -> float:
+    """Main memory that is free, in GiB; 0 where that cannot be told."""
+    info = Path("/proc/meminfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    return next((int(line.split()[1]) / 2**20 for line in lines if line.startswith("MemAvailable")), 0.0)
 
 
 def machine() -> dict[str, object]:

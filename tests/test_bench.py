@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from tiny import make_pipeline
 
 from diffexplore import bench
 
@@ -52,3 +53,13 @@ def test_both_sides_of_the_cold_start_run(code):
 
     _, memory = bench._process(code.format(folder=str(POCKET)) if "{folder" in code else code)
     assert memory < 1024  # MiB; what the pocket model promises a small machine
+
+
+def test_a_recorded_and_a_plain_run_are_both_timed():
+    row = bench._recorded("x", make_pipeline(), steps=2, rounds=2, side=32)
+    assert row.low <= row.ratio <= row.high
+    assert row.ours > 0 < row.plain
+
+
+def test_free_memory_is_told_in_gib():
+    assert 0.1 < bench._free_gib() < 10_000
