@@ -1,4 +1,4 @@
-"""The `diffexplore` command: JupyterLab on the first notebook, or a benchmark of this machine."""
+"""The `diffexplore` command: JupyterLab on the first notebook, a check-up, or a benchmark of this machine."""
 
 from __future__ import annotations
 
@@ -51,7 +51,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     bench = commands.add_parser("bench", help="measure this machine and print a table")
     bench.add_argument("--json", metavar="FILE", help="write the figures as JSON too (- for standard output)")
     bench.add_argument("--rounds", type=int, default=5, help="repetitions of every row (default: %(default)s)")
+    commands.add_parser("doctor", help="say what is here, what is missing, and how to get it")
     args, rest = parser.parse_known_args(argv)
+    if args.command == "doctor":
+        if rest:
+            parser.error(f"doctor does not know {' '.join(rest)}")
+        from diffexplore.doctor import run as examine
+
+        return examine()
     if args.command == "bench":
         if rest:
             parser.error(f"bench does not know {' '.join(rest)}")
