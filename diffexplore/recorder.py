@@ -230,8 +230,6 @@ def record(
         RuntimeError: from the pipeline's call: if it draws another number of pictures, or if `recombine` is
             asked for and the halves are not known.
     """
-    if callable(emits):
-        emits, guidance = [emits], [guidance]  # type: ignore[list-item]
     scheduler = pipeline.scheduler
     owner = threading.get_ident()
     kind = _kind(scheduler)

@@ -16,6 +16,7 @@ steps is. Both exist because diffusers checks neither: most wrong combinations r
 """
 
 import importlib.util
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -658,7 +659,13 @@ def build(name: str, base_config: Mapping[str, Any], *, seed: int | Sequence[int
     if entry.cls == "DPMSolverSDEScheduler":
         # Without one, the path would be seeded from torch's global generator.
         config["noise_sampler_seed"] = seed if isinstance(seed, int) else [int(one) for one in seed]
-    return getattr(diffusers, entry.cls).from_config(config)
+    scheduler_class = getattr(diffusers, entry.cls)
+    known = inspect.signature(scheduler_class.__init__).parameters
+    scheduler = scheduler_class(**{key: value for key, value in config.items() if key in known})
+    # What only the pipeline reads (the resolutions of a flow net's shift) goes into the config beside the rest.
+    # from_config would do both, and warn about it.
+    scheduler.register_to_config(**{key: value for key, value in config.items() if key not in known})
+    return scheduler
 
 
 def _flow_facts(entry: Sampler, base_config: Mapping[str, Any]) -> dict[str, Any]:

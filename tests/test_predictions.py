@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffexplore import predictions as p
@@ -85,6 +85,7 @@ def close_pair(scale=0.05):
 
 
 @pytest.mark.parametrize("order", ["uncond first", "cond first"])
+@settings(deadline=None)  # a busy machine proves nothing
 @given(guidance=st.floats(1.5, 30))
 def test_guidance_is_found_in_the_tensors(order, guidance):
     cond, uncond = close_pair()
@@ -170,3 +171,14 @@ def test_a_mix_scaled_as_a_whole_still_tells_its_guidance(sign):
 def test_a_difference_alone_is_no_guided_prediction():
     cond, uncond = close_pair()
     assert p.separate(cond - uncond, [uncond, cond]).cond is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("apart", [0.02, 0.5])
+@settings(deadline=None)  # a busy machine proves nothing
+@given(guidance=st.floats(1.5, 15))
+def test_guidance_is_found_in_half_precision_too(dtype, apart, guidance):
+    cond, uncond = (half.to(dtype) for half in close_pair(apart))
+    split = p.separate(p.guide(cond, uncond, guidance), [uncond, cond])
+    assert split.guidance == pytest.approx(guidance, rel=2e-2)
+    assert torch.equal(split.cond, cond)

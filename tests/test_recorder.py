@@ -35,7 +35,7 @@ SHAPE = (1, 4, 6, 5)
 TOLD = {
     # Most samplers tell the network a fractional timestep. These tell a whole one, the nearest ...
     **dict.fromkeys(("DPM++ 2M Karras", "DPM++ 2M SDE Karras", "DPM++ 3M SDE Karras", "DPM++ 2S Karras"), 0.5),
-    "UniPC Karras": 0.5,
+    **dict.fromkeys(("UniPC Karras", "DPM2 Karras", "DPM2 a Karras"), 0.5),
     # ... or the one below.
     **dict.fromkeys(("DPM++ 2M SDE Exponential", "DPM++ 3M SDE Exponential", "DPM++ 2M Beta"), 1.0),
     **dict.fromkeys(("DPM++ 2M flow", "UniPC flow"), 1.0),

@@ -126,6 +126,14 @@ def test_nothing_of_another_sampler_leaks_in(name):
     assert dict(build(name, {**base_of(name), **FOREIGN}).config) == dict(build(name, base_of(name)).config)
 
 
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_building_warns_of_nothing(name, caplog):
+    """diffusers logs a warning for what a class does not know, such as the resolutions that only pipelines read."""
+    config = build(name, {**base_of(name), **DYNAMIC} if SAMPLERS[name].net == "flow" else base_of(name)).config
+    assert caplog.text == ""
+    assert SAMPLERS[name].net != "flow" or config.max_image_seq_len == 4096
+
+
 # Spacing
 
 VARIANTS = [name for name in SAMPLERS if name.split()[-1] in ("Karras", "Exponential", "Beta", "Trailing")]

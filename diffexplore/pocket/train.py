@@ -6,6 +6,7 @@
     python -m diffexplore.pocket.train unet                      # captions and noise -> latents
     python -m diffexplore.pocket.train decoder                   # optional: sharpen the decoder, latents unchanged
     python -m diffexplore.pocket.train export --out FOLDER       # a standard StableDiffusionPipeline folder, fp16
+    python -m diffexplore.pocket.train psnr --art FOLDER         # how well the exported VAE keeps unseen pictures
 
 To go on from exported weights where the checkpoints are gone, adopt them before ``encode``::
 
@@ -665,6 +666,23 @@ def export(work: Path, recipe: Recipe, out: Path) -> None:
     (out / "words.json").write_text(json.dumps(scenes.vocabulary(), indent=0) + "\n")
 
 
+def psnr(folder: Path, art: str, recipe: Recipe, count: int = 256) -> float:
+    """Peak signal-to-noise ratio in dB (mean over pictures) of the exported VAE on clean pictures it never saw."""
+    import torch
+    from diffusers import AutoencoderKL
+
+    vae: Any = AutoencoderKL.from_pretrained(folder / "vae")
+    cutouts, drawn = scenes.Art(art), []
+    for index in range(count):
+        rng = np.random.default_rng([recipe.seed, recipe.pictures + index])
+        drawn.append(scenes.draw(scenes.sample_scene(rng, clean=True), cutouts, rng))
+    true = _batch(np.stack(drawn), np.arange(count))
+    with torch.inference_mode():
+        made = vae.decode(vae.encode(true).latent_dist.mode()).sample.clamp(-1, 1)
+    error = ((made - true) / 2).square().mean((1, 2, 3))
+    return float((-10 * error.log10()).mean())
+
+
 def adopt(work: Path, recipe: Recipe, folder: Path) -> None:
     """Take exported weights as checkpoints of finished stages, so that a longer budget goes on from them."""
     import torch
@@ -689,17 +707,17 @@ def adopt(work: Path, recipe: Recipe, folder: Path) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Run one stage."""
     parser = argparse.ArgumentParser(prog="python -m diffexplore.pocket.train", description=__doc__.splitlines()[0])
-    parser.add_argument("stage", choices=["prepare", "vae", "encode", "unet", "decoder", "export", "adopt"])
+    parser.add_argument("stage", choices=["prepare", "vae", "encode", "unet", "decoder", "export", "adopt", "psnr"])
     parser.add_argument("--work", type=Path, default=Path("runs"), help="folder of pictures and checkpoints")
-    parser.add_argument("--art", help="unpacked npm package @lobehub/fluent-emoji-3d (for prepare)")
+    parser.add_argument("--art", help="unpacked npm package @lobehub/fluent-emoji-3d (for prepare and psnr)")
     weights = Path(__file__).with_name("weights")
     parser.add_argument("--out", type=Path, default=weights, help="the folder export writes and adopt reads")
     parser.add_argument("--minutes", type=float, help="stop (and let the rate fall) after this long")
     parser.add_argument("--bf16", action="store_true", help="compute in bfloat16 (AVX512-BF16, AMX)")
     parser.add_argument("--processes", type=int, default=2, help="processes that train together, one thread each")
     args = parser.parse_args(argv)
-    if args.stage == "prepare" and not args.art:
-        parser.error("prepare needs --art FOLDER: npm pack @lobehub/fluent-emoji-3d, then unpack it")
+    if args.stage in ("prepare", "psnr") and not args.art:
+        parser.error(f"{args.stage} needs --art FOLDER: npm pack @lobehub/fluent-emoji-3d, then unpack it")
     if args.stage == "prepare":
         prepare(args.work, args.art, RECIPE)
     elif args.stage == "encode":
@@ -708,6 +726,8 @@ def main(argv: list[str] | None = None) -> None:
         export(args.work, RECIPE, args.out)
     elif args.stage == "adopt":
         adopt(args.work, RECIPE, args.out)
+    elif args.stage == "psnr":
+        print(f"{psnr(args.out, args.art, RECIPE):.2f} dB")
     else:
         budget = Budget(args.minutes, args.bf16)
         if args.processes == 1:
