@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from diffexplore.model import Model
 from diffexplore.widgets.explorer import Explorer
@@ -81,6 +82,26 @@ def test_stop_keeps_what_was_made(explorer: Explorer) -> None:
     assert film(explorer).status == "cancelled"
 
 
+def test_stop_answers_within_a_fifth_of_a_second_on_the_pocket_model() -> None:
+    from diffexplore.model import load
+
+    explorer = Explorer(load(), prompt="a red fox", steps=400, guidance=5.0)
+    took = []
+    try:
+        for _ in range(5):
+            explorer._go.click()
+            assert wait(lambda: explorer._job is not None and len(explorer._job.trace) >= 2, 60)
+            begun = time.monotonic()
+            explorer._stop.click()
+            assert wait(lambda: explorer.status == "cancelled")
+            took.append(time.monotonic() - begun)
+            assert wait(lambda: explorer._feed is not None and explorer._feed.complete.is_set())
+    finally:
+        explorer.close()
+    print(f"stopped after {', '.join(f'{1000 * one:.0f}' for one in took)} ms")
+    assert sorted(took)[2] < 0.2
+
+
 def test_an_interrupted_cell_stops_the_run_and_keeps_what_was_made(explorer: Explorer) -> None:
     explorer.steps = 500
 
@@ -133,6 +154,48 @@ def test_a_failing_model_is_said_in_place_and_what_was_shown_stays(explorer: Exp
 
 
 # --- settings ---
+
+
+def test_when_memory_runs_out_it_says_what_to_do(explorer: Explorer) -> None:
+    def fail(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB. GPU 0 has ...\nand more")
+
+    handle = explorer.model.pipeline.unet.register_forward_pre_hook(fail)
+    try:
+        with pytest.raises(torch.OutOfMemoryError):
+            explorer.run()
+    finally:
+        handle.remove()
+    assert explorer.viewer._error == (
+        "The run failed: Memory ran out (CUDA out of memory). "
+        "Make the picture smaller, close other notebooks, or restart the kernel."
+    )
+
+
+def test_words_that_the_model_does_not_know_reach_the_viewer(
+    explorer: Explorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(explorer.model, "unknown_words", lambda prompt: ["fox"] if "fox" in prompt else [])
+    explorer.run()
+    assert film(explorer).tokens == [("a", ""), ("red", ""), ("fox", "unknown")]
+
+
+def test_a_range_widens_for_what_code_asks_and_goes_back(explorer: Explorer) -> None:
+    steps = explorer._controls["steps"]
+    explorer.steps = 900
+    assert (steps.min, steps.max, steps.value) == (1, 900, 900)
+    move(explorer, "steps", 700)
+    assert steps.max == 900, "a slider that is in somebody's hand keeps its range"
+    explorer.steps = 20
+    assert (steps.min, steps.max, steps.value) == (1, 50, 20)
+    guidance = explorer._controls["guidance"]
+    explorer.guidance = 0.5
+    assert (guidance.min, guidance.max, guidance.value) == (0.5, 15, 0.5)
+    explorer.guidance = 40
+    assert (guidance.min, guidance.max, guidance.value) == (1, 40, 40)
+    explorer.guidance = 5
+    assert (guidance.min, guidance.max, guidance.value) == (1, 15, 5)
+    assert (explorer.steps, explorer.guidance) == (20, 5), "moving a bound moves no setting"
 
 
 def test_outside_live_mode_a_change_waits_for_run(explorer: Explorer) -> None:
@@ -190,10 +253,25 @@ def test_a_run_that_is_about_to_start_can_be_stopped(explorer: Explorer) -> None
     assert explorer.status == "done"
 
 
-def test_after_two_hundred_changes_the_last_one_is_what_is_shown(explorer: Explorer) -> None:
+def test_of_five_hundred_changes_in_ten_seconds_the_last_one_is_what_is_shown(
+    explorer: Explorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At most one run is in flight and one waits."""
+    jobs: list[Any] = []
+    most = 0
+    submit = explorer.model.submit
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        nonlocal most
+        jobs.append(submit(*arguments, **options))
+        most = max(most, sum(not job.done() for job in jobs))
+        return jobs[-1]
+
+    monkeypatch.setattr(explorer.model, "submit", counted)
     explorer.live = True
     dice = random.Random(0)
-    for _ in range(200):
+    begun = time.monotonic()
+    for k in range(500):
         name, value = dice.choice(
             [
                 ("steps", dice.randint(1, 12)),
@@ -202,8 +280,10 @@ def test_after_two_hundred_changes_the_last_one_is_what_is_shown(explorer: Explo
             ]
         )
         move(explorer, name, value)
-        time.sleep(dice.random() * 0.01)
+        time.sleep(max(0.0, begun + k / 50 - time.monotonic()))
     assert wait(lambda: explorer.status == "done" and explorer._feed is not None and explorer._feed.complete.is_set())
+    assert most <= 2
+    assert len(jobs) > 10
     about = film(explorer).about
     assert (about["steps"], about["guidance"], about["seed"]) == (explorer.steps, explorer.guidance, str(explorer.seed))
     assert explorer.trace is not None

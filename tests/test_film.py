@@ -15,10 +15,11 @@ import pytest
 import torch
 from PIL import Image
 
+from diffexplore.curves import spectrum
 from diffexplore.settings import Settings
 from diffexplore.trace import Step, Trace
 from diffexplore.views import VIEWS, frame
-from diffexplore.widgets.film import SIDE, Film, Frame, encode, films_of, pack, to_html, unpack
+from diffexplore.widgets.film import BANDS, SIDE, TOKENS, Film, Frame, encode, films_of, pack, to_html, unpack
 
 
 def pixels(shot: Frame | str | None) -> np.ndarray:
@@ -114,8 +115,50 @@ def test_numbers_that_json_cannot_hold_are_left_out() -> None:
         output=torch.zeros(4, 2, 3),
     )
     film = Film(status="done")
-    film.grow(step)
-    assert film.steps == [(999.0, None, None)]
+    film.grow(Trace(Settings(), [step]))
+    assert film.steps == [(999.0, None, None, None, (None,))]
+
+
+# --- numbers and words ---
+
+
+def test_a_step_carries_what_the_curves_say(film: Film, tiny_trace: Trace) -> None:
+    for i, (timestep, sigma, seconds, change, power) in enumerate(film.steps):
+        step = tiny_trace[i]
+        assert (timestep, sigma, seconds) == pytest.approx((step.timestep, step.sigma, step.seconds), rel=1e-5)
+        assert change == (pytest.approx(tiny_trace.curve("change")[i], rel=1e-5) if i else None)
+        # Latents of 8 x 12 have 4 rings beyond the mean, so each is a band of its own.
+        np.testing.assert_allclose(power, np.log10(spectrum(tiny_trace, i)[1:]), atol=0.006)
+
+
+def test_a_long_spectrum_is_gathered_in_bands_of_about_equal_ratio() -> None:
+    x = torch.randn(2, 4, 128, 128, generator=torch.Generator().manual_seed(0))
+    step = Step(index=0, timestep=1.0, seconds=1.0, a=1.0, b=0.0, kind="sample", latents=x[0], output=x[1])
+    film = Film()
+    film.grow(Trace(Settings(), [step]))
+    power = film.steps[0][4]
+    assert 10 <= len(power) <= BANDS
+    # White noise of variance 1 has power 1; the last bands are means of 3,000 numbers and more, this is five spreads.
+    assert np.abs(power[-3:]).max() < 0.04
+
+
+def test_tokens_are_named_as_read_cut_or_unknown(tiny_trace: Trace) -> None:
+    prompt = "A Zyx-fox, zyx and a zyxx"
+    info = {
+        "tokens": {"prompt": ["A", "Zy", "x", "-", "fox", ",", "zyx", "and"], "cut": ["a", "zyxx"]},
+        "unknown": ["zyx-fox", "zyx"],
+    }
+    film = Film.begin(Trace(tiny_trace.settings.replace(prompt=prompt), info=info))
+    matter = dict(film.tokens)
+    assert [text for text, _ in film.tokens] == info["tokens"]["prompt"] + info["tokens"]["cut"]
+    assert {text for text in matter if matter[text] == "unknown"} == {"Zy", "x", "-", "fox", "zyx"}
+    assert {text for text in matter if matter[text] == "cut"} == {"a", "zyxx"}
+
+
+def test_a_prompt_of_ten_thousand_tokens_does_not_become_as_many_chips(tiny_trace: Trace) -> None:
+    info = {"tokens": {"prompt": ["fox"] * 14, "cut": ["fox"] * 9986}}
+    film = Film.begin(Trace(tiny_trace.settings.replace(prompt="fox " * 10_000), info=info))
+    assert film.tokens == [("fox", "")] * 14 + [("fox", "cut")] * (TOKENS - 14) + [(f"{10_000 - TOKENS} more", "more")]
 
 
 # --- packing ---
@@ -208,6 +251,23 @@ def test_fifty_steps_of_the_pocket_models_size_fit_in_one_and_a_half_megabytes_e
         real // 2 + rng.integers(0, 4, real.shape, dtype=np.uint8)
     )  # smooth, with the grain of a decoder
     assert to_html(trace, tmp_path / "real.html").stat().st_size < 1.5e6
+
+
+def test_fifty_real_steps_of_the_pocket_model_fit_in_one_and_a_half_megabytes(tmp_path: Path) -> None:
+    from diffexplore.model import load
+
+    trace = load().trace(prompt="a red fox in the snow at night", steps=50, seed=7)
+    size = to_html(trace, tmp_path / "run.html").stat().st_size
+    trace.save(tmp_path / "run.safetensors")
+    saved = to_html(tmp_path / "run.safetensors", tmp_path / "saved.html").stat().st_size
+    print(f"{size:,} bytes decoded, {saved:,} bytes from the saved run")
+    assert max(size, saved) < 1.5e6
+
+
+def test_a_mark_in_the_text_of_the_page_is_not_filled(tiny_trace: Trace, tmp_path: Path) -> None:
+    trace = Trace(tiny_trace.settings.replace(prompt="@script@ @data@"), list(tiny_trace), image=tiny_trace.image)
+    written = to_html(trace, tmp_path / "run.html").read_text("utf-8")
+    assert "<title>@script@ @data@ - diffexplore</title>" in written
 
 
 def test_an_unknown_view_is_refused_before_anything_is_written(tiny_trace: Trace, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ one)."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import threading
@@ -391,7 +392,19 @@ def test_both_sides_use_the_same_words() -> None:
     for name in ("PIECE", "STATE", "HELLO", "ACK", "AGAIN", "LOOK"):
         assert f'const {name} = "{getattr(room, name)}";' in script
     for kind in VIEWS:
-        assert f"\n  {kind}: {{ word:" in script
+        assert f"\n\t{kind}: {{ word:" in script
+
+
+def test_the_module_agrees_with_its_types() -> None:
+    tests = Path(__file__).parent
+    modules = Path(os.environ.get("NODE_MODULES", tests.parent / "build" / "node_modules"))
+    tsc, node = modules / "typescript" / "bin" / "tsc", shutil.which("node")
+    if node is None or not tsc.exists():
+        pytest.skip(f"there is no TypeScript in {modules}: npm install --prefix build typescript")
+    found = subprocess.run(
+        [node, tsc, "--project", tests / "js" / "tsconfig.json"], capture_output=True, text=True, timeout=300
+    )
+    assert found.returncode == 0, found.stdout[-4000:]
 
 
 def test_the_pure_functions_of_the_module() -> None:

@@ -173,9 +173,7 @@ def sd3() -> Any:
 def _wide_t5() -> torch.nn.Module:
     from transformers import T5Config, T5EncoderModel
 
-    return T5EncoderModel(
-        T5Config(vocab_size=98, d_model=2 * WIDTH, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
-    ).eval()
+    return T5EncoderModel(T5Config(vocab_size=98, d_model=2 * WIDTH, d_kv=8, d_ff=32, num_layers=1, num_heads=2)).eval()
 
 
 def flux() -> Any:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Explorer"]
 
 _NAMES: Final = ("prompt", "negative_prompt", "steps", "guidance", "seed", "sampler")
+_RANGES: Final = {"steps": (1, 50), "guidance": (1.0, 15.0)}  # what the sliders offer; other values widen them
 _HINT_AFTER: Final = 1.5  # seconds a cell waits before it is said how to stop it
 _HEAD_START: Final = 0.2  # seconds a run has before a changed setting may replace it
 
@@ -236,7 +237,9 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
             self._forget_due()
             try:
                 self._starting = True
-                job = self.model.submit(self.settings, on_step=lambda _: self.viewer.wake())
+                settings = self.settings
+                job = self.model.submit(settings, on_step=lambda _: self.viewer.wake())
+                job.trace.info.setdefault("unknown", self.model.unknown_words(settings.prompt))
             except ValueError as error:
                 self._starting = False
                 self._settle()
@@ -314,9 +317,17 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
             "negative_prompt": ipywidgets.Text(
                 description="negative", placeholder="what to keep out", style=label, layout=layout()
             ),
-            "steps": ipywidgets.IntSlider(description="steps", min=1, max=50, style=label, layout=layout()),
+            "steps": ipywidgets.IntSlider(
+                description="steps", min=_RANGES["steps"][0], max=_RANGES["steps"][1], style=label, layout=layout()
+            ),
             "guidance": ipywidgets.FloatSlider(
-                description="guidance", min=1, max=15, step=0.5, readout_format=".1f", style=label, layout=layout()
+                description="guidance",
+                min=_RANGES["guidance"][0],
+                max=_RANGES["guidance"][1],
+                step=0.5,
+                readout_format=".1f",
+                style=label,
+                layout=layout(),
             ),
             "sampler": ipywidgets.Dropdown(
                 description="sampler", options=self.model.samplers, style=label, layout=layout()
@@ -369,11 +380,16 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
         control, value = self._controls[name], getattr(self, name)
         if name == "seed":
             value = str(value)
-        elif name in ("steps", "guidance"):
-            control.max = max(control.max, value)
-            control.min = min(control.min, value)
-        if control.value != value:
+        if control.value == value:  # a control that is in somebody's hand keeps its range
+            return
+        if name in _RANGES:
+            # The range widens for a value beyond it and goes back for one within. In this order no bound crosses
+            # another, nor the value that is there.
+            low, high = _RANGES[name]
+            control.min, control.max = min(control.min, low, value), max(control.max, high, value)
             control.value = value
+            control.min, control.max = min(low, value), max(high, value)
+        control.value = value
 
     def _from_control(self, name: str, value: Any) -> None:
         """Let a trait follow its control. What is refused is said in place, and stays in the control to be put
@@ -408,8 +424,11 @@ def _pocket() -> Model:
 
 
 def _sentence(error: BaseException) -> str:
-    """An error as one sentence for a reader."""
+    """An error as one sentence for a reader, with the next thing to do where that is known."""
     text = str(error).strip() or type(error).__name__
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's own, named for CUDA too
+        first = text.partition("\n")[0].split(". ")[0].rstrip(".")
+        return f"Memory ran out ({first}). Make the picture smaller, close other notebooks, or restart the kernel."
     if not isinstance(error, ValueError):
         text = f"{type(error).__name__}: {text}"
     return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")

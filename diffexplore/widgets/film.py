@@ -9,12 +9,18 @@ The document, with every length in bytes and every index counted from 0::
     {"format": 1, "run": 3, "bytes": 81234, "captions": {"x0": "The model's estimate ...", ...},
      "films": [{"label": "", "status": "done", "expected": 20, "seconds": 0.93, "size": [64, 64],
                 "about": {"prompt": "a red fox", "seed": "7", ...},
-                "steps": [[timestep, sigma, seconds], ...],
+                "tokens": [["a", ""], ["red", ""], ["zyx", "unknown"], ...],
+                "steps": [[timestep, sigma, seconds, change, [power, ...]], ...],
                 "frames": {"x0": [[offset, length, "webp"], ...], ...},
                 "final": [offset, length, "webp"]}]}
 
 A seed is text, since a browser rounds integers above 2**53. A number that is not finite is null, so is a frame that is
 not there (yet); a string in place of a triple says why there is no picture.
+
+Of a step: ``change`` is how far the estimate moved since the step before (`curves.curve`), null at the first. ``power``
+is log10 of the estimate's power spectrum (`curves.spectrum`) in up to `BANDS` bands of equal ratio, coarse to fine, the
+mean left out. A token is "" where the model reads it, "cut" where it never sees it, "unknown" where it belongs to a
+word of which it saw no example, and "more" says how many others there are.
 
 Pictures up to 128 x 128 are kept losslessly (a 64 x 64 picture is about 6 KB, a frame of 16 x 16 latents 0.9 KB);
 larger ones as JPEG of quality 88, scaled down to `SIDE`. The finished picture keeps its size.
@@ -27,9 +33,11 @@ import hashlib
 import io
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import pairwise
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -37,21 +45,28 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 from PIL import Image
 
+from diffexplore.curves import spectrum
 from diffexplore.views import CAPTIONS, VIEWS, frame, why_blank
 
 if TYPE_CHECKING:
-    from diffexplore.trace import Step, Trace
+    from diffexplore.trace import Trace
 
-__all__ = ["SIDE", "Film", "Frame", "Source", "encode", "films_of", "pack", "to_html", "unpack"]
+__all__ = ["SIDE", "Film", "Frame", "Numbers", "Source", "encode", "films_of", "pack", "page", "to_html", "unpack"]
 
 FORMAT: Final = 1
 SIDE: Final = 384
 """Longest side of a frame in pixels; the finished picture may be larger."""
+BANDS: Final = 12
+"""Most bands of a spectrum."""
+TOKENS: Final = 160
+"""Most tokens of a prompt that a film carries; twice what CLIP reads."""
 
 DECODED: Final = frozenset({"x0", "change"})
 """The views whose exact form takes a pass of the picture decoder. All others are exact at once."""
 
 Status = Literal["running", "done", "cancelled", "failed"]
+Numbers = tuple[float | None, float | None, float | None, float | None, tuple[float | None, ...]]
+"""Of one evaluation: timestep, sigma, seconds, change, and the spectrum of the estimate."""
 type_of: Final = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
 
 _LOSSLESS_PIXELS: Final = 128 * 128
@@ -100,8 +115,10 @@ class Film:
         How the run stands, how many evaluations it will take, how long it took.
     size
         (width, height) of the finished picture in pixels.
+    tokens
+        The prompt as the model reads it, token by token, each with "" or what is the matter with it.
     steps
-        (timestep, sigma, seconds) for every evaluation so far.
+        `Numbers` for every evaluation so far.
     frames
         (kind, evaluation) -> `Frame`, or a sentence where there is nothing to see.
     final
@@ -114,7 +131,8 @@ class Film:
     expected: int = 0
     seconds: float = 0.0
     size: tuple[int, int] = (1, 1)
-    steps: list[tuple[float | None, float | None, float | None]] = field(default_factory=list)
+    tokens: list[tuple[str, str]] = field(default_factory=list)
+    steps: list[Numbers] = field(default_factory=list)
     frames: dict[tuple[str, int], Frame | str] = field(default_factory=dict)
     final: Frame | None = None
 
@@ -143,17 +161,30 @@ class Film:
         size = (settings.width or 1, settings.height or 1)
         if trace.image is not None:
             size = trace.image.size
-        return cls(label=label, about=about, expected=trace.expected, size=size)
+        return cls(label=label, about=about, expected=trace.expected, size=size, tokens=_tokens(trace))
 
-    def grow(self, step: Step) -> None:
+    def grow(self, trace: Trace) -> None:
         """Take in the numbers of the next evaluation. Its pictures come by `shoot`."""
-        self.steps.append((_finite(step.timestep), _finite(step.sigma), _finite(step.seconds)))
+        i = len(self.steps)
+        step = trace[i]
+        change = None
+        if i:
+            moved = (step.x0 - trace[i - 1].x0).numpy().astype(np.float64)
+            change = _finite(math.sqrt(float(np.mean(np.square(moved)))))
+        numbers = (
+            _finite(step.timestep),
+            _finite(step.sigma),
+            _finite(step.seconds),
+            change,
+            _bands(spectrum(trace, i)),
+        )
+        self.steps.append(numbers)
         self.expected = max(self.expected, len(self.steps))
 
     def end(self, trace: Trace, status: Status | None = None) -> None:
         """The run is over: take what is known only now."""
-        for i in range(len(self.steps), len(trace)):
-            self.grow(trace[i])
+        for _ in range(len(self.steps), len(trace)):
+            self.grow(trace)
         self.status = status or ("cancelled" if trace.cancelled else "done")
         self.expected = max(trace.expected, len(self.steps))
         self.seconds = _finite(trace.seconds) or 0.0
@@ -203,6 +234,7 @@ def pack(films: Sequence[Film], run: int = 0) -> tuple[dict[str, Any], bytes]:
             "seconds": film.seconds,
             "size": list(film.size),
             "about": dict(film.about),
+            "tokens": [list(token) for token in film.tokens],
             "steps": [list(step) for step in film.steps],
             "frames": {kind: [put(film.frames.get((kind, i))) for i in range(len(film.steps))] for kind in VIEWS},
             "final": put(film.final),
@@ -240,7 +272,8 @@ def unpack(document: Mapping[str, Any], data: bytes) -> list[Film]:
         film = Film(
             one["label"], dict(one["about"]), one["status"], one["expected"], one["seconds"], tuple(one["size"])
         )
-        film.steps = [tuple(step) for step in one["steps"]]
+        film.tokens = [(text, matter) for text, matter in one["tokens"]]
+        film.steps = [(*numbers, tuple(power)) for *numbers, power in one["steps"]]
         for kind, row in one["frames"].items():
             film.frames |= {(kind, i): shot for i, place in enumerate(row) if (shot := take(place)) is not None}
         final = take(one["final"])
@@ -301,22 +334,23 @@ widget.render({ model: host, el: document.getElementById("dx"), signal });
 }
 """
 
+# The places marked @...@ are filled here, and by the Export button in viewer.js. The hashes are of script and style.
 _PAGE: Final = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src blob: data:; style-src '{style_hash}'; \
-script-src '{script_hash}'; base-uri 'none'; form-action 'none'">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src blob: data:; style-src '@style_hash@'; \
+script-src '@script_hash@'; base-uri 'none'; form-action 'none'">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="generator" content="diffexplore">
-<title>{title}</title>
-<style>{style}</style>
+<title>@title@</title>
+<style>@style@</style>
 </head>
 <body>
 <main id="dx"></main>
 <noscript>This page needs JavaScript to show its pictures. It loads nothing from elsewhere.</noscript>
-<script type="application/json" id="dx-data">{data}</script>
-<script type="module">{script}</script>
+<script type="application/json" id="dx-data">@data@</script>
+<script type="module">@script@</script>
 </body>
 </html>
 """
@@ -351,21 +385,35 @@ def to_html(source: Any, path: str | PathLike[str], *, view: str = "x0") -> Path
     films = films_of(source)
     document, frames = pack(films)
     traits = {"_film": document, "view": view, "step": -1, "_notes": [], "_error": ""}
-    data = {"traits": traits, "frames": base64.b64encode(frames).decode()}
-    script = _source("viewer.js") + _PAGE_HOST
-    style = _source("viewer.css") + _PAGE_STYLE
     prompt = next((str(film.about["prompt"]) for film in films if film.about.get("prompt")), "")
-    page = _PAGE.format(
+    filled = _fill(
+        page(),
         title=_text(f"{prompt:.80} - diffexplore" if prompt else "diffexplore"),
-        style=style,
-        style_hash=_hash(style),
-        script=script,
-        script_hash=_hash(script),
-        data=_json(data),
+        style=_source("viewer.css"),
+        script=_source("viewer.js"),
+        data=_json({"traits": traits, "frames": base64.b64encode(frames).decode()}),
     )
     path = Path(path)
-    path.write_text(page, encoding="utf-8", newline="\n")  # the hashes are of "\n" line ends
+    path.write_text(filled, encoding="utf-8", newline="\n")  # the hashes are of "\n" line ends
     return path
+
+
+@cache
+def page() -> str:
+    """The exported page with @title@, @style@ (viewer.css), @data@ and @script@ (viewer.js) still to be filled in."""
+    style, script = _source("viewer.css") + _PAGE_STYLE, _source("viewer.js") + _PAGE_HOST
+    return _fill(
+        _PAGE,
+        style=f"@style@{_PAGE_STYLE}",
+        style_hash=_hash(style),
+        script=f"@script@{_PAGE_HOST}",
+        script_hash=_hash(script),
+    )
+
+
+def _fill(text: str, **values: str) -> str:
+    """Fill marked places, in one pass: a mark within a value, such as a prompt, is left alone."""
+    return re.sub("@(" + "|".join(values) + ")@", lambda found: values[found[1]], text)
 
 
 @cache
@@ -386,6 +434,34 @@ def _json(value: Any) -> str:
 
 def _text(value: str) -> str:
     return value.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+# --- numbers and words of a run ---
+
+
+def _tokens(trace: Trace) -> list[tuple[str, str]]:
+    """The prompt token by token, and what is the matter with each."""
+    found = trace.info.get("tokens") or {}
+    prompt, unknown = trace.settings.prompt, {str(word) for word in trace.info.get("unknown") or ()}
+    strange = [word.span() for word in re.finditer(r"[^\W_]+(?:['-][^\W_]+)*", prompt) if word[0].lower() in unknown]
+    read, cut = list(found.get("prompt", ())), list(found.get("cut", ()))
+    tokens: list[tuple[str, str]] = []
+    at = 0
+    for k, text in enumerate([*read, *cut][:TOKENS]):
+        start = prompt.find(text, at)  # tokens come in order; a tokenizer may have changed what it read
+        start, at = (start, start + len(text)) if start >= 0 else (at, at)
+        known = not any(begin < at and start < end for begin, end in strange)
+        tokens.append((text, "cut" if k >= len(read) else "" if known else "unknown"))
+    rest = len(read) + len(cut) - len(tokens)
+    return [*tokens, (f"{rest} more", "more")] if rest else tokens
+
+
+def _bands(power: np.ndarray) -> tuple[float | None, ...]:
+    """log10 of a power spectrum in bands of about equal ratio, coarse to fine; the mean is left out."""
+    edges = np.unique(np.round(np.geomspace(1, len(power), BANDS + 1)).astype(int))
+    with np.errstate(all="ignore"):
+        logs = [float(np.log10(np.mean(power[low:high]))) for low, high in pairwise(edges)]
+    return tuple(round(one, 2) if math.isfinite(one) else None for one in logs)
 
 
 def _finite(value: float | None) -> float | None:

@@ -1,16 +1,6 @@
-// The viewer's half of the wire that viewer.py describes, and everything a person sees of it. One module with no imports, used as it is
-// by anywidget and by exported pages. From top to bottom: the wire's words, pure functions (tested by `node --test`), the session (one
-// per widget: films, playhead, messages), the view (one per place the widget is shown: DOM and drawing).
-
-/**
- * @typedef {{bytes: Uint8Array, format: string, exact: boolean, bitmap: ImageBitmap | null, asked: boolean}} Shot
- * @typedef {Shot | string | null} Slot  a picture, why there is none, or not there yet
- * @typedef {{label: string, status: string, expected: number, seconds: number, size: [number, number],
- *   about: Record<string, string | number>, steps: (number | null)[][], frames: Record<string, Slot[]>, final: Shot | null,
- *   previous: Ghost | null}} Film
- * @typedef {{count: number, frames: Record<string, Slot[]>, final: Shot | null}} Ghost  what earlier runs left on show
- * @typedef {{get(name: string): any, send(content: any): void, on(name: string, f: Function): void, off(name: string, f: Function): void}} Model
- */
+// The browser's half of the wire in viewer.py, and all that a person sees of it: pure functions (tested by `node --test`), the session
+// (one per widget: films, playhead, messages), the view (one per place where it is shown). One module without imports, for anywidget and
+// for exported pages; its types are in types.d.ts.
 
 // === the wire's words: keep in step with viewer.py ===
 const PIECE = "piece";
@@ -26,752 +16,1054 @@ const CELL = 18; // narrowest picture of a strip that shows every step, in CSS p
 const WIDER = 30; // and of one that must leave some out
 const PIXELS_KEPT = 32e6; // decoded pictures kept ready, in pixels (4 bytes each)
 
-/** Menu words and symbols; what a view shows in one sentence comes with the film. A view not listed here shows under its own name. */
-const WORDS = /** @type {Record<string, {word: string, symbol: string, cells: boolean}>} */ ({
-  x0: { word: "Estimate", symbol: "x\u2080", cells: false },
-  latents: { word: "Latents", symbol: "x\u209c", cells: true },
-  noise: { word: "Noise", symbol: "\u03b5", cells: true },
-  guidance: { word: "Guidance", symbol: "\u0394", cells: true },
-  change: { word: "Change", symbol: "\u0394x\u2080", cells: false },
-});
+/** Menu words and symbols; what a view shows in one sentence comes with the film. */
+const WORDS = {
+	x0: { word: "Estimate", symbol: "x\u2080", cells: false },
+	latents: { word: "Latents", symbol: "x\u209c", cells: true },
+	noise: { word: "Noise", symbol: "\u03b5", cells: true },
+	guidance: { word: "Guidance", symbol: "\u0394", cells: true },
+	change: { word: "Change", symbol: "\u0394x\u2080", cells: false },
+};
+
+/** What the scrubber's track can show: which number of a step, and whether by its logarithm. */
+const TRACKS = {
+	sigma: { word: "noise level \u03c3", at: 1, log: true },
+	change: { word: "change of x\u2080", at: 3, log: false },
+};
+const SPEEDS = [0.25, 0.5, 1, 2, 4];
+const MATTERS = {
+	cut: "not read: the prompt is longer than what this model reads",
+	unknown: "part of a word that this model never saw in training",
+};
+const KEYS = [
+	"on the scrubber: \u2190 \u2192 Home End, Space to play",
+	"anywhere: , and . a step back and on, [ ] slower and faster, + \u2212 0 zoom, Shift with arrows moves what is zoomed",
+];
 
 // === pure functions ===
 
-/** The bytes of a message buffer. Hosts hand over a DataView, a Uint8Array or an ArrayBuffer, the first two perhaps inside a larger one. */
-export function bytesOf(/** @type {DataView | Uint8Array | ArrayBuffer} */ buffer) {
-  return ArrayBuffer.isView(buffer) ? new Uint8Array(buffer.buffer, buffer.byteOffset, buffer.byteLength) : new Uint8Array(buffer);
+/** The bytes of a buffer: hosts hand over a DataView, a Uint8Array, perhaps inside a larger one, or an ArrayBuffer. */
+export function bytesOf(buffer) {
+	return ArrayBuffer.isView(buffer) ? new Uint8Array(buffer.buffer, buffer.byteOffset, buffer.byteLength) : new Uint8Array(buffer);
 }
 
-/** How many places a film takes on the timeline: all it will have while it runs, then those it has. */
+/** The places a film takes: while it runs all it will have, then those it has. */
 export const lengthOf = (/** @type {Film} */ film) => (film.status === "running" ? Math.max(film.expected, film.steps.length) : film.steps.length);
 
-/** The evaluation of a film of `count` that stands under place `at` of a timeline of `places`: first under first, last under last. */
-export function stepAt(/** @type {number} */ at, /** @type {number} */ places, /** @type {number} */ count) {
-  return places < 2 ? 0 : Math.round((at * (count - 1)) / (places - 1));
+/** The evaluation, of `count`, under place `at` of `places`: first under first, last under last. */
+export function stepAt(at, places, count) {
+	return places < 2 ? 0 : Math.round((at * (count - 1)) / (places - 1));
 }
 
-/** The places shown by a strip of this width: all where they fit, else for each of fewer, wider cells the one under its middle. */
-export function placesShown(/** @type {number} */ places, /** @type {number} */ width) {
-  const count = places * CELL <= width ? places : Math.max(1, Math.min(places, Math.floor(width / WIDER)));
-  return Array.from({ length: count }, (_, k) => Math.floor(((k + 0.5) * places) / count));
+/** The places that a strip of this width shows: all where they fit, else those under the middles of fewer, wider cells. */
+export function placesShown(places, width) {
+	const count = places * CELL <= width ? places : Math.max(1, Math.min(places, Math.floor(width / WIDER)));
+	return Array.from({ length: count }, (_, k) => Math.floor(((k + 0.5) * places) / count));
 }
 
-/** The numbers below `count` that are not in `seen`: pieces that were sent and never came. */
-export function missing(/** @type {Set<number>} */ seen, /** @type {number} */ count) {
-  return Array.from({ length: count }, (_, k) => k).filter((k) => !seen.has(k));
+/** The numbers below `count` not in `seen`: pieces that were sent and never came. */
+export function missing(seen, count) {
+	return Array.from({ length: count }, (_, k) => k).filter((k) => !seen.has(k));
 }
 
 /** A number for a reader: three figures, no exponent where it can be avoided. */
-export function figures(/** @type {number | null | undefined} */ x) {
-  if (x == null) return "\u2013";
-  if (x === 0) return "0";
-  const size = Math.abs(x);
-  if (size >= 100) return String(Math.round(x));
-  return size < 0.0005 ? x.toExponential(0) : String(Number(x.toPrecision(size < 1 ? 2 : 3)));
+export function figures(x) {
+	if (x == null) return "\u2013";
+	if (x === 0) return "0";
+	const size = Math.abs(x);
+	if (size === Infinity) return "\u221e";
+	if (size >= 1e6) return x.toExponential(0);
+	if (size >= 100) return String(Math.round(x));
+	return size < 0.0005 ? x.toExponential(0) : String(Number(x.toPrecision(size < 1 ? 2 : 3)));
 }
 
 /** A duration for a reader. */
-export function duration(/** @type {number | null | undefined} */ seconds) {
-  if (seconds == null) return "\u2013";
-  if (seconds < 0.9995) return `${figures(seconds * 1000)} ms`;
-  if (seconds < 100) return `${seconds.toPrecision(3)} s`;
-  return `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
+export function duration(seconds) {
+	if (seconds == null) return "\u2013";
+	if (seconds < 0.9995) return `${figures(seconds * 1000)} ms`;
+	if (seconds < 100) return `${seconds.toPrecision(3)} s`;
+	return `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
 }
 
 /** The part of the latents' variance that is noise, for noise level sigma = b / a: b^2 / (a^2 + b^2). */
-export const noiseShare = (/** @type {number | null} */ sigma) => (sigma == null ? 1 : (sigma * sigma) / (1 + sigma * sigma));
+export const noiseShare = (sigma) => (sigma == null ? 1 : (sigma * sigma) / (1 + sigma * sigma));
+
+const percent = (sigma) => `${Math.round(100 * noiseShare(sigma))} %`;
+
+/** The signal-to-noise ratio at noise level sigma: a^2 / b^2. */
+export const snr = (sigma) => (sigma == null ? null : 1 / (sigma * sigma));
+
+/** Numbers as heights from 0 to 1 on one scale: from their least to their greatest logarithm, or from 0. */
+export function heights(/** @type {(number | null | undefined)[][]} */ rows, log) {
+	const levels = rows.map((row) => row.map((x) => (x == null || (log && x <= 0) ? null : log ? Math.log10(x) : x)));
+	const known = /** @type {number[]} */ (levels.flat().filter((x) => x != null));
+	const top = Math.max(...known);
+	const bottom = log ? Math.min(...known) : 0;
+	return levels.map((row) => row.map((x) => (x == null ? null : top > bottom ? (x - bottom) / (top - bottom) : 0)));
+}
+
+/** The area under heights as a CSS clip path, the places from edge to edge. */
+export function areaOf(row, places) {
+	const points = row.flatMap((y, i) => (y == null ? [] : [[places < 2 ? 50 : +((100 * i) / (places - 1)).toFixed(2), +(96 - 96 * y).toFixed(1)]]));
+	if (!points.length) return "inset(100%)";
+	const floor = [[points[points.length - 1][0], 100], [points[0][0], 100]];
+	return `polygon(${[...points, ...floor].map(([x, y]) => `${x}% ${y}%`).join()})`;
+}
+
+/** How playback goes: a run takes about four seconds at speed 1, whatever its length; a very long one leaves steps out. */
+export function pace(places, speed) {
+	const each = Math.min(250, 4000 / places) / speed;
+	const stride = Math.max(1, Math.ceil(33 / each));
+	return { stride, delay: each * stride };
+}
+
+/** Zoom by a factor, keeping what is under the point (x, y of the picture shown, 0 to 1) where it is. */
+export function zoomed(/** @type {Zoom} */ zoom, factor, x = 0.5, y = 0.5) {
+	const scale = Math.max(1, Math.min(16, zoom.scale * factor));
+	return panned({ scale, left: zoom.left + x / zoom.scale - x / scale, top: zoom.top + y / zoom.scale - y / scale }, 0, 0);
+}
+
+/** Move a zoomed picture by shares of what is shown; its edges stay outside. */
+export function panned(/** @type {Zoom} */ { scale, left, top }, x, y) {
+	const within = (at) => Math.max(0, Math.min(1 - 1 / scale, at));
+	return { scale, left: within(left - x / scale), top: within(top - y / scale) };
+}
+
+/** The page of its own: the marks of `template` (film.py, `page`) filled, in one pass. */
+export function pageOf(template, { title, style, script }, data) {
+	const fill = {
+		title: title.replace(/[<>&]/g, (c) => `&#${c.charCodeAt(0)};`),
+		style,
+		script,
+		data: JSON.stringify(data).replace(/[<>&\u2028\u2029]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`),
+	};
+	return template.replace(/@(title|style|script|data)@/g, (_, name) => fill[name]);
+}
+
+/** Bytes as base64. */
+export function base64(bytes) {
+	let text = "";
+	for (let i = 0; i < bytes.length; i += 0x8000) text += String.fromCharCode(...bytes.subarray(i, i + 0x8000));
+	return btoa(text);
+}
 
 /** What a screen reader says of the scrubber. */
-export function spoken(/** @type {number} */ at, /** @type {number} */ places, /** @type {(number | null)[] | undefined} */ step) {
-  const place = `step ${at + 1} of ${places}`;
-  return step ? `${place}, timestep ${figures(step[0])}, sigma ${figures(step[1])}` : place;
+export function spoken(at, places, /** @type {Numbers | undefined} */ step) {
+	const place = `step ${at + 1} of ${places}`;
+	return step ? `${place}, timestep ${figures(step[0])}, sigma ${figures(step[1])}` : place;
 }
 
 /** How a run stands, in a few words. */
 export function standing(/** @type {Film} */ film) {
-  const n = film.steps.length;
-  // Some samplers ask the model twice per step (Heun) or once more at the start (PLMS); then the places are not the steps asked for.
-  const word = film.expected === film.about.steps ? "step" : "evaluation";
-  const one = `${n} ${word}${n === 1 ? "" : "s"}`;
-  if (film.status === "running") return n ? `running: ${n} of ${film.expected} ${word}s` : "starting";
-  const took = film.seconds ? ` in ${duration(film.seconds)}, ${duration(film.seconds / Math.max(1, n))} each` : "";
-  if (film.status === "cancelled") return `stopped after ${one}`;
-  return film.status === "failed" ? `failed after ${one}` : one + took;
+	const n = film.steps.length;
+	// Some samplers ask the model twice per step (Heun) or once more at the start (PLMS); then the places are not the steps asked for.
+	const word = film.expected === film.about.steps ? "step" : "evaluation";
+	const one = `${n} ${word}${n === 1 ? "" : "s"}`;
+	if (film.status === "running") return n ? `running: ${n} of ${film.expected} ${word}s` : "starting";
+	const took = film.seconds ? ` in ${duration(film.seconds)}, ${duration(film.seconds / Math.max(1, n))} each` : "";
+	if (film.status === "cancelled") return `stopped after ${one}`;
+	return film.status === "failed" ? `failed after ${one}` : one + took;
 }
 
 /** The films of a packed document and its bytes (film.py, `pack`); null where the two do not belong together. */
-export function unpack(/** @type {any} */ document, /** @type {Uint8Array} */ data) {
-  if (!document || document.format !== 1 || document.bytes !== data.byteLength) return null;
-  const slot = (/** @type {any} */ one) =>
-    Array.isArray(one) ? shot(data.subarray(one[0], one[0] + one[1]), one[2], true) : one;
-  return document.films.map((/** @type {any} */ film) => ({
-    ...film,
-    frames: Object.fromEntries(Object.entries(film.frames).map(([kind, row]) => [kind, /** @type {any[]} */ (row).map(slot)])),
-    final: slot(film.final),
-    previous: null,
-  }));
+export function unpack(document, data) {
+	if (!document || document.format !== 1 || document.bytes !== data.byteLength) return null;
+	const slot = (one) => (Array.isArray(one) ? shot(data.subarray(one[0], one[0] + one[1]), one[2], true) : one);
+	return document.films.map((film) => ({
+		...film,
+		frames: Object.fromEntries(Object.entries(film.frames).map(([kind, row]) => [kind, row.map(slot)])),
+		final: slot(film.final),
+		previous: null,
+	}));
 }
 
-/** @returns {Shot} */
-function shot(/** @type {Uint8Array} */ bytes, /** @type {string} */ format, /** @type {boolean} */ exact) {
-  return { bytes, format, exact, bitmap: null, asked: false };
-}
+const shot = (bytes, format, exact) => ({ bytes, format, exact, bitmap: null, asked: false });
 
-/** What a film leaves on show when another run begins: its own pictures and, where it has none, those it covered itself. */
+/** What a film leaves on show when a run begins: its pictures, where it has none those it covered itself. */
 function ghostOf(/** @type {Film} */ film) {
-  const { previous, frames } = film;
-  const count = Math.max(1, lengthOf(film));
-  /** @type {Record<string, Slot[]>} */ const rows = {};
-  for (const kind of Object.keys({ ...previous?.frames, ...frames }))
-    rows[kind] = Array.from({ length: count }, (_, i) => frames[kind]?.[i] ?? previous?.frames[kind]?.[stepAt(i, count, previous.count)] ?? null);
-  return { count, frames: rows, final: film.final ?? previous?.final ?? null };
+	const { previous, frames } = film;
+	const count = Math.max(1, lengthOf(film));
+	/** @type {Record<string, Slot[]>} */ const rows = {};
+	for (const kind of Object.keys({ ...previous?.frames, ...frames }))
+		rows[kind] = Array.from({ length: count }, (_, i) => frames[kind]?.[i] ?? previous?.frames[kind]?.[stepAt(i, count, previous.count)] ?? null);
+	return { count, frames: rows, final: film.final ?? previous?.final ?? null };
 }
 
 // === the session: one per widget, whatever number of views ===
 
 export class Session {
-  constructor(/** @type {Model} */ model) {
-    this.model = model;
-    /** @type {Film[]} */ this.films = [];
-    /** @type {Record<string, string>} */ this.captions = {};
-    this.run = -1;
-    this.kind = model.get("view") || "x0";
-    this.at = 0;
-    this.opened = NaN; // the trait `step` as last followed
-    this.follow = true; // the playhead rests on the newest step
-    this.playing = false;
-    this.complete = false; // the films came out of the traits: nothing is missing
-    this.silent = false; // asked, and the kernel gave no answer
-    /** @type {Set<number>} */ this.seen = new Set(); // pieces of this run
-    /** @type {Map<string, number>} */ this.asked = new Map(); // run and piece -> when it was asked for
-    /** @type {Set<() => void>} */ this.views = new Set();
-    /** @type {Shot[]} */ this.ready = []; // decoded pictures, least recently shown first
-    this.pixels = 0;
-    this.heard = 0; // when the kernel was last heard
-    this.timer = 0;
-    this.watch = 0;
+	constructor(/** @type {Model} */ model) {
+		this.model = model;
+		/** @type {Film[]} */ this.films = [];
+		/** @type {Record<string, string>} */ this.captions = {};
+		this.run = -1;
+		this.kind = model.get("view") || "x0";
+		this.at = 0;
+		this.opened = NaN; // the trait `step` as last followed
+		this.follow = true; // the playhead rests on the newest step
+		this.playing = false;
+		this.speed = 1;
+		this.loop = false;
+		this.track = "sigma";
+		/** @type {Zoom} */ this.zoom = { scale: 1, left: 0, top: 0 };
+		/** @type {Record<string, boolean>} */ this.cells = {}; // views that someone wants with plain squares, or without
+		this.severed = false; // the host said that the line to the kernel changed; whether it is cut, the page knows
+		this.complete = false; // the films came out of the traits: nothing is missing
+		this.silent = false; // asked, and the kernel gave no answer
+		/** @type {Set<number>} */ this.seen = new Set(); // pieces of this run
+		/** @type {Map<string, number>} */ this.asked = new Map(); // run and piece -> when it was asked for
+		/** @type {Set<() => void>} */ this.views = new Set();
+		/** @type {Shot[]} */ this.ready = []; // decoded pictures, least recently shown first
+		this.pixels = 0;
+		this.heard = 0; // when the kernel was last heard
+		this.timer = 0;
+		this.watch = 0;
 
-    /** @type {[string, Function][]} */ this.wires = [
-      ["msg:custom", (/** @type {any} */ content, /** @type {any[]} */ buffers) => this.hear(content, buffers || [])],
-      ["change:_film", () => this.adopt()],
-      ["change:_frames", () => this.adopt()], // hosts may set the two one after the other
-      ["change:view", () => this.look(model.get("view"))],
-      ["change:step", () => this.placed()],
-      ["change:_notes", () => this.changed()],
-      ["change:_error", () => this.changed()],
-    ];
-    for (const [name, wire] of this.wires) model.on(name, wire);
-    this.adopt();
-    this.placed();
-    this.hello();
-  }
+		/** @type {[string, (...args: any[]) => void][]} */ this.wires = [
+			["msg:custom", (content, buffers) => this.hear(content, buffers || [])],
+			["change:_film", () => this.adopt()],
+			["change:_frames", () => this.adopt()], // hosts may set the two one after the other
+			["change:view", () => this.look(model.get("view"))],
+			["change:step", () => this.placed()],
+			["comm_live_update", () => this.set({ severed: true })], // ipywidgets' own, when a kernel restarts or dies
+			["change:_notes", () => this.changed()],
+			["change:_error", () => this.changed()],
+		];
+		for (const [name, wire] of this.wires) model.on(name, wire);
+		this.adopt();
+		this.placed();
+		this.hello();
+	}
 
-  hello() {
-    this.model.send({ kind: HELLO, run: this.run, complete: this.complete });
-  }
+	hello() {
+		this.model.send({ kind: HELLO, run: this.run, complete: this.complete });
+	}
 
-  close() {
-    for (const [name, wire] of this.wires) this.model.off(name, wire);
-    clearTimeout(this.timer);
-    clearInterval(this.watch);
-    for (const one of this.ready) one.bitmap?.close();
-    this.views.clear();
-  }
+	close() {
+		for (const [name, wire] of this.wires) this.model.off(name, wire);
+		clearTimeout(this.timer);
+		clearInterval(this.watch);
+		for (const one of this.ready) one.bitmap?.close();
+		this.views.clear();
+	}
 
-  changed() {
-    for (const redraw of this.views) redraw();
-  }
+	changed() {
+		for (const redraw of this.views) redraw();
+	}
 
-  // --- what is shown ---
+	// --- what is shown ---
 
-  get places() {
-    return Math.max(0, ...this.films.map(lengthOf));
-  }
+	get places() {
+		return Math.max(0, ...this.films.map(lengthOf));
+	}
 
-  get running() {
-    return this.films.some((film) => film.status === "running");
-  }
+	get running() {
+		return this.films.some((film) => film.status === "running");
+	}
 
-  /** The last place that every film has reached. */
-  get reached() {
-    const places = this.places;
-    const ends = this.films.map((film) => (lengthOf(film) < 2 ? places - 1 : Math.floor(((film.steps.length - 1) * (places - 1)) / (lengthOf(film) - 1))));
-    return Math.max(0, Math.min(...ends, places - 1));
-  }
+	/** The last place that every film has reached. */
+	get reached() {
+		const { places } = this;
+		const ends = this.films.map((film) => (lengthOf(film) < 2 ? places - 1 : Math.floor(((film.steps.length - 1) * (places - 1)) / (lengthOf(film) - 1))));
+		return Math.max(0, Math.min(...ends, places - 1));
+	}
 
-  /** The place on show: where the person rests, or as near as the run has come. */
-  get shown() {
-    return this.follow ? this.reached : Math.max(0, Math.min(this.at, this.reached));
-  }
+	/** The place on show: where the person rests, or as near as the run has come. */
+	get shown() {
+		return this.follow ? this.reached : Math.max(0, Math.min(this.at, this.reached));
+	}
 
-  /** The evaluation of a film on show. */
-  stepOf(/** @type {Film} */ film, place = this.shown) {
-    return Math.min(stepAt(place, this.places, lengthOf(film)), film.steps.length - 1);
-  }
+	/** The evaluation of a film on show. */
+	stepOf(/** @type {Film} */ film, place = this.shown) {
+		return Math.min(stepAt(place, this.places, lengthOf(film)), film.steps.length - 1);
+	}
 
-  go(/** @type {number} */ place) {
-    this.at = Math.max(0, Math.min(place, this.places - 1));
-    this.follow = this.at >= this.places - 1;
-    this.changed();
-  }
+	go(place) {
+		this.at = Math.max(0, Math.min(place, this.places - 1));
+		this.follow = this.at >= this.places - 1;
+		this.changed();
+	}
 
-  look(/** @type {string} */ kind) {
-    if (!kind || kind === this.kind) return;
-    this.kind = kind;
-    if (this.films.length && !this.complete) this.model.send({ kind: LOOK, view: kind }); // once complete, a film needs nothing from the kernel
-    this.changed();
-  }
+	look(kind) {
+		if (!kind || kind === this.kind) return;
+		this.kind = kind;
+		if (this.films.length && !this.complete) this.model.send({ kind: LOOK, view: kind });
+		this.changed();
+	}
 
-  placed() {
-    const step = this.model.get("step");
-    if (step === this.opened) return; // some hosts announce what has not changed
-    this.opened = step;
-    if (Number.isInteger(step)) this.go(step < 0 ? this.places + step : step);
-  }
+	placed() {
+		const step = this.model.get("step");
+		if (step === this.opened) return; // some hosts announce what has not changed
+		this.opened = step;
+		if (Number.isInteger(step)) this.go(step < 0 ? this.places + step : step);
+	}
 
-  play(/** @type {boolean} */ on) {
-    clearTimeout(this.timer);
-    this.playing = on && this.places > 1;
-    if (this.playing && this.shown >= this.places - 1) this.go(0);
-    const delay = Math.max(40, Math.min(250, 4000 / this.places)); // a run takes about four seconds, whatever its length
-    const tick = () => {
-      if (this.shown >= this.places - 1 && !this.running) return this.play(false);
-      this.go(this.shown + 1);
-      this.timer = window.setTimeout(tick, delay);
-    };
-    if (this.playing) this.timer = window.setTimeout(tick, delay);
-    this.changed();
-  }
+	play(on) {
+		clearTimeout(this.timer);
+		this.playing = on && this.places > 1;
+		if (this.playing && this.shown >= this.places - 1) this.go(0);
+		const tick = () => {
+			const end = this.shown >= this.places - 1 && !this.running;
+			if (end && !this.loop) return this.play(false);
+			const { stride, delay } = pace(this.places, this.speed);
+			this.go(end ? 0 : Math.min(this.shown + stride, this.places - 1));
+			this.timer = setTimeout(tick, this.shown >= this.places - 1 ? Math.max(delay, 500) : delay); // rest on the last
+		};
+		if (this.playing) this.timer = setTimeout(tick, pace(this.places, this.speed).delay);
+		this.changed();
+	}
 
-  // --- what comes over the wire ---
+	/** Change a way of looking; the kernel hears of none. */
+	set(/** @type {object} */ change) {
+		Object.assign(this, change);
+		this.changed();
+	}
 
-  /** Take the complete films out of the traits. */
-  adopt() {
-    const document = this.model.get("_film");
-    const frames = this.model.get("_frames");
-    if (!document || !frames || document.run < this.run) return;
-    const films = unpack(document, bytesOf(frames));
-    if (!films?.length) return;
-    this.heard = performance.now();
-    this.start(document.run, films);
-    for (const film of this.films) film.previous = null;
-    this.captions = document.captions;
-    this.complete = true;
-    this.watched(false);
-    this.changed();
-  }
+	faster(by) {
+		this.set({ speed: SPEEDS[Math.max(0, Math.min(SPEEDS.indexOf(this.speed) + by, SPEEDS.length - 1))] });
+	}
 
-  /** Begin another run. What was shown stays until the new films cover it. */
-  start(/** @type {number} */ run, /** @type {Film[]} */ films) {
-    films.forEach((film, k) => (film.previous = this.films[k] ? ghostOf(this.films[k]) : null));
-    if (!this.films.length) this.follow = true;
-    if (run !== this.run) {
-      this.seen = new Set();
-      this.asked.clear();
-    }
-    this.run = run;
-    this.films = films;
-    this.complete = false;
-  }
+	/** Whether a view is drawn as plain squares. */
+	squares(kind) {
+		return this.cells[kind] ?? wordOf(kind).cells;
+	}
 
-  hear(/** @type {any} */ content, /** @type {any[]} */ buffers) {
-    this.heard = performance.now();
-    this.silent = false;
-    if (content?.kind === PIECE) this.take(content, buffers);
-    if (content?.kind === STATE && (content.run > this.run || (content.run === this.run && !this.complete)))
-      this.ask(content.run, missing(content.run > this.run ? new Set() : this.seen, content.pieces));
-    this.changed();
-  }
+	/** Save the films as a page of their own, made here: the kernel may be gone. */
+	save() {
+		const { model } = this;
+		const names = this.films.map((film) => String(film.about.prompt ?? "")).filter(Boolean);
+		const title = names.length ? `${names[0].slice(0, 80)} - diffexplore` : "diffexplore";
+		const traits = { _film: model.get("_film"), view: this.kind, step: this.shown, _notes: [], _error: "" };
+		const data = { traits, frames: base64(bytesOf(model.get("_frames"))) };
+		const page = pageOf(model.get("_page"), { title, style: model.get("_css"), script: model.get("_esm") }, data);
+		const name = title.replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-|-$/g, "");
+		const link = h("a", { href: URL.createObjectURL(new Blob([page], { type: "text/html" })), download: `${name}.html` });
+		link.click();
+		setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+	}
 
-  take(/** @type {any} */ content, /** @type {any[]} */ buffers) {
-    const { run, piece } = content;
-    this.model.send({ kind: ACK, run, piece, view: this.kind });
-    if (run < this.run || (run === this.run && this.complete)) return; // late
-    if (run > this.run || !this.films.length) {
-      const blank = { steps: [], frames: {}, final: null, previous: null };
-      this.start(run, content.films.map((/** @type {any} */ film) => ({ ...film, ...blank, steps: [], frames: {} })));
-    }
-    this.captions = content.captions ?? this.captions;
-    this.seen.add(piece);
-    content.films.forEach((/** @type {any} */ news, /** @type {number} */ k) => {
-      const film = this.films[k];
-      // A piece may come late, after newer ones: a status only moves forward, and steps only come to be more.
-      if (film.status === "running") Object.assign(film, { ...news, steps: film.steps });
-      news.steps.forEach((/** @type {any} */ step, /** @type {number} */ j) => (film.steps[news.first + j] ??= step));
-    });
-    content.shots.forEach((/** @type {any[]} */ [k, kind, i, format, exact], /** @type {number} */ j) => {
-      const film = this.films[k];
-      const fresh = shot(bytesOf(buffers[j]).slice(), format, exact); // a copy: the host may reuse its buffer
-      if (kind === "final") film.final = fresh;
-      else this.put(film, kind, i, fresh);
-    });
-    for (const [k, kind, i, why] of content.blanks) this.put(this.films[k], kind, i, why);
-    this.ask(run, missing(this.seen, piece));
-    this.watched(true);
-  }
+	// --- what comes over the wire ---
 
-  put(/** @type {Film} */ film, /** @type {string} */ kind, /** @type {number} */ i, /** @type {Slot} */ slot) {
-    const row = (film.frames[kind] ??= []);
-    const old = row[i];
-    if (old && typeof old === "object" && slot && typeof slot === "object" && old.exact && !slot.exact) return;
-    row[i] = slot;
-  }
+	/** Take the complete films out of the traits. */
+	adopt() {
+		const document = this.model.get("_film");
+		const frames = this.model.get("_frames");
+		if (!document || !frames || document.run < this.run) return;
+		const films = unpack(document, bytesOf(frames));
+		if (!films?.length) return;
+		this.heard = performance.now();
+		this.start(document.run, films);
+		for (const film of this.films) film.previous = null;
+		this.captions = document.captions;
+		this.complete = true;
+		this.watched(false);
+		this.changed();
+	}
 
-  ask(/** @type {number} */ run, /** @type {number[]} */ pieces) {
-    const now = performance.now();
-    const due = pieces.filter((piece) => now - (this.asked.get(`${run}/${piece}`) ?? -1e9) > 500);
-    for (const piece of due) this.asked.set(`${run}/${piece}`, now);
-    if (due.length) this.model.send({ kind: AGAIN, run, pieces: due });
-  }
+	/** Begin another run. What was shown stays until the new films cover it. */
+	start(run, /** @type {Film[]} */ films) {
+		films.forEach((film, k) => (film.previous = this.films[k] ? ghostOf(this.films[k]) : null));
+		if (!this.films.length) this.follow = true;
+		if (run !== this.run) {
+			this.seen = new Set();
+			this.asked.clear();
+		}
+		this.run = run;
+		this.films = films;
+		this.complete = false;
+	}
 
-  /** Until a run is complete, notice when the kernel falls silent: ask, and say so when no answer comes. */
-  watched(/** @type {boolean} */ on) {
-    clearInterval(this.watch);
-    if (!on) return;
-    let asked = 0;
-    this.watch = window.setInterval(() => {
-      const quiet = performance.now() - this.heard;
-      if (quiet < SILENCE) asked = 0;
-      else if (!asked) {
-        asked = performance.now();
-        this.hello();
-      } else if (performance.now() - asked > PATIENCE && !this.silent) {
-        this.silent = true;
-        this.changed();
-      }
-    }, 500);
-  }
+	hear(content, buffers) {
+		this.heard = performance.now();
+		this.silent = false;
+		if (content?.kind === PIECE) this.take(content, buffers);
+		if (content?.kind === STATE && (content.run > this.run || (content.run === this.run && !this.complete)))
+			this.ask(content.run, missing(content.run > this.run ? new Set() : this.seen, content.pieces));
+		this.changed();
+	}
 
-  // --- pictures ---
+	take(content, buffers) {
+		const { run, piece } = content;
+		this.model.send({ kind: ACK, run, piece, view: this.kind });
+		if (run < this.run || (run === this.run && this.complete)) return; // late
+		if (run > this.run || !this.films.length) {
+			const blank = { steps: [], frames: {}, final: null, previous: null };
+			this.start(run, content.films.map((film) => ({ ...film, ...blank, steps: [], frames: {} })));
+		}
+		this.captions = content.captions ?? this.captions;
+		this.seen.add(piece);
+		content.films.forEach((news, k) => {
+			const film = this.films[k];
+			// A piece may come late, after newer ones: a status only moves forward, and steps only come to be more.
+			if (film.status === "running") Object.assign(film, { ...news, steps: film.steps });
+			news.steps.forEach((step, j) => (film.steps[news.first + j] ??= step));
+		});
+		content.shots.forEach(([k, kind, i, format, exact], j) => {
+			const film = this.films[k];
+			const fresh = shot(bytesOf(buffers[j]).slice(), format, exact); // a copy: the host may reuse its buffer
+			if (kind === "final") film.final = fresh;
+			else this.put(film, kind, i, fresh);
+		});
+		for (const [k, kind, i, why] of content.blanks) this.put(this.films[k], kind, i, why);
+		this.ask(run, missing(this.seen, piece));
+		this.watched(true);
+	}
 
-  /** A picture ready to draw, or null: then it is being decoded, and the views are told when it is there. */
-  bitmap(/** @type {Slot | undefined} */ slot) {
-    if (!slot || typeof slot === "string") return null;
-    if (slot.bitmap) {
-      if (this.pixels > PIXELS_KEPT / 2) {
-        this.ready.splice(this.ready.indexOf(slot), 1);
-        this.ready.push(slot);
-      }
-      return slot.bitmap;
-    }
-    if (!slot.asked) {
-      slot.asked = true;
-      createImageBitmap(new Blob([/** @type {any} */ (slot.bytes)], { type: `image/${slot.format}` })).then(
-        (bitmap) => {
-          slot.bitmap = bitmap;
-          this.ready.push(slot);
-          this.pixels += bitmap.width * bitmap.height;
-          while (this.pixels > PIXELS_KEPT && this.ready.length > 64) this.forget(/** @type {Shot} */ (this.ready.shift()));
-          this.changed();
-        },
-        () => {}, // a frame that cannot be read stays an empty place
-      );
-    }
-    return null;
-  }
+	put(/** @type {Film} */ film, kind, i, /** @type {Slot} */ slot) {
+		const row = (film.frames[kind] ??= []);
+		const old = row[i];
+		if (old && typeof old === "object" && slot && typeof slot === "object" && old.exact && !slot.exact) return;
+		row[i] = slot;
+	}
 
-  forget(/** @type {Shot} */ slot) {
-    if (!slot.bitmap) return;
-    this.pixels -= slot.bitmap.width * slot.bitmap.height;
-    slot.bitmap.close();
-    slot.bitmap = null;
-    slot.asked = false;
-  }
+	ask(run, pieces) {
+		const now = performance.now();
+		const due = pieces.filter((piece) => now - (this.asked.get(`${run}/${piece}`) ?? -1e9) > 500);
+		for (const piece of due) this.asked.set(`${run}/${piece}`, now);
+		if (due.length) this.model.send({ kind: AGAIN, run, pieces: due });
+	}
+
+	/** Until a run is complete: where the kernel falls silent, ask, and where no answer comes, say so. */
+	watched(on) {
+		clearInterval(this.watch);
+		if (!on) return;
+		let asked = 0;
+		this.watch = setInterval(() => {
+			const quiet = performance.now() - this.heard;
+			if (quiet < SILENCE) asked = 0;
+			else if (!asked) {
+				asked = performance.now();
+				this.hello();
+			} else if (performance.now() - asked > PATIENCE && !this.silent) {
+				this.silent = true;
+				this.changed();
+			}
+		}, 500);
+	}
+
+	// --- pictures ---
+
+	/** A picture ready to draw, or null: then it is being decoded, and the views are told. */
+	bitmap(/** @type {Slot | undefined} */ slot) {
+		if (!slot || typeof slot === "string") return null;
+		if (slot.bitmap) {
+			if (this.pixels > PIXELS_KEPT / 2) {
+				this.ready.splice(this.ready.indexOf(slot), 1);
+				this.ready.push(slot);
+			}
+			return slot.bitmap;
+		}
+		if (!slot.asked) {
+			slot.asked = true;
+			createImageBitmap(new Blob([/** @type {any} */ (slot.bytes)], { type: `image/${slot.format}` })).then(
+				(bitmap) => {
+					slot.bitmap = bitmap;
+					this.ready.push(slot);
+					this.pixels += bitmap.width * bitmap.height;
+					while (this.pixels > PIXELS_KEPT && this.ready.length > 64) this.forget(/** @type {Shot} */ (this.ready.shift()));
+					this.changed();
+				},
+				() => {}, // a frame that cannot be read stays an empty place
+			);
+		}
+		return null;
+	}
+
+	forget(/** @type {Shot} */ slot) {
+		if (!slot.bitmap) return;
+		this.pixels -= slot.bitmap.width * slot.bitmap.height;
+		slot.bitmap.close();
+		slot.bitmap = null;
+		slot.asked = false;
+	}
 }
 
 // === the view: one per place the widget is shown ===
 
-/** An element with attributes and children. Text is only ever a text node. */
-function h(/** @type {string} */ tag, /** @type {Record<string, string>} */ attributes = {}, /** @type {(Node | string)[]} */ ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children);
-  return node;
+/**
+ * An element with attributes and children. Text is only ever a text node.
+ * @template {keyof HTMLElementTagNameMap} K
+ * @param {K} tag
+ * @param {Record<string, string>} attributes
+ * @param {(Node | string)[]} children
+ */
+function h(tag, attributes = {}, ...children) {
+	const node = document.createElement(tag);
+	for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+	node.append(...children);
+	return node;
 }
 
-/** Set text only where it differs: a live region repeats what is set, and layout is not free. */
-function say(/** @type {Element} */ node, /** @type {string} */ text) {
-  if (node.textContent !== text) node.textContent = text;
+const box = (name, ...children) => h("div", { class: name }, ...children);
+
+/** Set text only where it differs: a live region repeats what is set, layout costs. */
+function say(/** @type {Element} */ node, text) {
+	if (node.textContent !== text) node.textContent = text;
 }
 
-const wordOf = (/** @type {string} */ kind) => WORDS[kind] ?? { word: kind, symbol: "", cells: false };
+const wordOf = (kind) => WORDS[kind] ?? { word: kind, symbol: "", cells: false };
 
-let serial = 0; // names radio groups and labels apart where several viewers share a page
+const SILENT = "The kernel does not answer: it is busy, or it was restarted. If it was, run the cell again.";
+const GONE = "The kernel was restarted or has ended. What is here can still be looked at and exported. To go on, run the cell again.";
+
+let serial = 0; // keeps the radio groups and labels of several viewers apart
 
 export class View {
-  constructor(/** @type {Session} */ session, /** @type {HTMLElement} */ el, /** @type {AbortSignal} */ signal) {
-    this.session = session;
-    this.id = `dx${++serial}-${Math.random().toString(36).slice(2, 8)}`;
-    this.frame = 0;
-    this.drawn = ""; // what the strips show: sizes and places
-    /** @type {(ImageBitmap | null)[]} */ this.pictures = []; // and pictures
-    this.noted = "";
-    /** @type {{figure: HTMLElement, canvas: HTMLCanvasElement, why: HTMLElement, label: HTMLElement, strip: HTMLCanvasElement}[]} */
-    this.panels = [];
-    const { id } = this;
-    const on = (/** @type {EventTarget} */ node, /** @type {string} */ name, /** @type {(event: any) => void} */ f) =>
-      node.addEventListener(name, f, { signal });
+	constructor(/** @type {Session} */ session, /** @type {HTMLElement} */ el, /** @type {AbortSignal} */ signal) {
+		this.session = session;
+		this.id = `dx${++serial}-${Math.random().toString(36).slice(2, 8)}`;
+		this.frame = 0;
+		this.drawn = ""; // what the strips show: sizes and places
+		/** @type {any[]} */ this.pictures = []; // and pictures
+		this.listed = new Map();
+		this.tabled = ""; // what the table shows
+		this.charted = ""; // and the track
+		this.spoke = 0; // when the live region last said something
+		this.later = 0;
+		/** @type {Panel[]} */ this.panels = [];
+		const { id } = this;
+		const on = (node, name, f) => node.addEventListener(name, f, { signal });
 
-    // What to look at.
-    this.choices = h("fieldset", { class: "dx-views" }, h("legend", { class: "dx-hidden" }, "view"));
-    this.radios = new Map();
-    for (const kind of Object.keys(WORDS)) {
-      const { word, symbol } = wordOf(kind);
-      const radio = /** @type {HTMLInputElement} */ (h("input", { type: "radio", name: `${id}-view`, value: kind }));
-      const label = h("label", {}, radio, h("span", {}, word), h("i", { "aria-hidden": "true" }, symbol));
-      on(radio, "change", () => radio.checked && session.look(kind));
-      this.radios.set(kind, { radio, label });
-      this.choices.append(label);
-    }
+		// What to look at.
+		this.choices = h("fieldset", { class: "dx-views" }, h("legend", { class: "dx-hidden" }, "view"));
+		this.radios = new Map();
+		for (const kind of Object.keys(WORDS)) {
+			const { word, symbol } = wordOf(kind);
+			const radio = h("input", { type: "radio", name: `${id}-view`, value: kind });
+			const label = h("label", {}, radio, h("span", {}, word), h("i", { "aria-hidden": "true" }, symbol));
+			on(radio, "change", () => radio.checked && session.look(kind));
+			this.radios.set(kind, { radio, label });
+			this.choices.append(label);
+		}
+		const tool = (word, title, act, more = {}) => {
+			const button = h("button", { type: "button", class: "dx-tool", title, ...more }, word);
+			on(button, "click", act);
+			return button;
+		};
+		const select = (name, options, act) => {
+			const menu = h("select", { class: "dx-tool", "aria-label": name, title: name }, ...options.map(([value, word]) => h("option", { value }, word)));
+			on(menu, "change", () => act(menu.value));
+			return menu;
+		};
+		this.less = tool("\u2212", "zoom out", () => this.magnify(0.5), { "aria-label": "zoom out" });
+		this.scale = h("span", { class: "dx-scale" });
+		this.more = tool("+", "zoom in", () => this.magnify(2), { "aria-label": "zoom in" });
+		this.squares = tool("Pixels", "plain squares, or smooth", () => session.set({ cells: { ...session.cells, [session.kind]: !session.squares(session.kind) } }));
+		this.export = tool("Export", "save as one page that needs no kernel and no network", () => session.save());
+		const tools = box("dx-tools", h("span", { class: "dx-zoom" }, this.less, this.scale, this.more), this.squares, this.export);
 
-    // The pictures, and the finished one beside them.
-    this.stage = h("div", { class: "dx-stage" });
-    this.result = /** @type {HTMLCanvasElement} */ (h("canvas", { role: "img", "aria-label": "the finished picture" }));
-    this.resultWord = h("figcaption", {}, "result");
-    this.resultBox = h("figure", { class: "dx-result" }, h("div", { class: "dx-screen" }, this.result), this.resultWord);
-    const fact = (/** @type {string} */ name, /** @type {string} */ title) => {
-      const value = h("dd");
-      return { value, row: h("div", { title }, h("dt", {}, name), value) };
-    };
-    this.facts = {
-      timestep: fact("timestep", "what the network is told about how noisy its input is"),
-      sigma: fact("sigma", "noise level: noise over picture in x\u209c"),
-      time: fact("time", "how long this step took"),
-      share: fact("noise", "part of the latents' variance that is noise: \u03c3\u00b2 / (1 + \u03c3\u00b2)"),
-    };
-    this.bar = h("div", { class: "dx-bar", "aria-hidden": "true" }, h("div"));
-    this.facts.share.row.append(this.bar);
-    this.count = h("p", { class: "dx-count" });
-    this.side = h(
-      "div",
-      { class: "dx-side" },
-      this.resultBox,
-      h("div", { class: "dx-facts" }, this.count, h("dl", {}, ...Object.values(this.facts).map(({ row }) => row))),
-    );
-    this.caption = h("p", { class: "dx-caption" });
+		// The pictures, and the finished one beside them.
+		this.stage = box("dx-stage");
+		this.result = h("canvas", { role: "img", "aria-label": "the finished picture" });
+		this.resultWord = h("figcaption", {}, "result");
+		this.resultBox = h("figure", { class: "dx-result" }, box("dx-screen", this.result), this.resultWord);
+		const fact = (name, title) => {
+			const value = h("dd");
+			return { value, row: h("div", { title }, h("dt", {}, name), value) };
+		};
+		this.facts = {
+			timestep: fact("timestep", "what the network is told about how noisy its input is"),
+			sigma: fact("sigma", "noise level: noise over picture in x\u209c"),
+			snr: fact("SNR", "signal-to-noise ratio of x\u209c: 1 / \u03c3\u00b2"),
+			time: fact("time", "how long this step took"),
+			share: fact("noise", "part of the latents' variance that is noise: \u03c3\u00b2 / (1 + \u03c3\u00b2)"),
+		};
+		this.bar = h("div");
+		this.facts.share.row.append(h("div", { class: "dx-bar", "aria-hidden": "true" }, this.bar));
+		this.count = h("p", { class: "dx-count" });
+		this.factsBox = box("dx-facts", this.count, h("dl", {}, ...Object.values(this.facts).map(({ row }) => row)));
+		this.side = box("dx-side", this.resultBox, this.factsBox);
+		this.caption = h("p", { class: "dx-caption" });
 
-    // The timeline.
-    this.button = h("button", { type: "button", class: "dx-play" });
-    on(this.button, "click", () => session.play(!session.playing));
-    this.strips = h("div", { class: "dx-strips", "aria-hidden": "true" });
-    this.mark = h("div", { class: "dx-mark" });
-    this.strips.append(this.mark);
-    this.range = /** @type {HTMLInputElement} */ (h("input", { type: "range", id: `${id}-step`, min: "1", max: "1", step: "1", value: "1" }));
-    on(this.range, "input", () => {
-      session.play(false);
-      session.go(this.range.valueAsNumber - 1);
-    });
-    on(this.strips, "pointerdown", (/** @type {PointerEvent} */ event) => {
-      if (event.button !== 0 || !session.places) return;
-      this.strips.setPointerCapture(event.pointerId);
-      session.play(false);
-      this.pick(event);
-      this.range.focus({ preventScroll: true });
-      event.preventDefault();
-    });
-    on(this.strips, "pointermove", (/** @type {PointerEvent} */ event) => {
-      if (this.strips.hasPointerCapture(event.pointerId)) this.pick(event);
-    });
-    this.timeline = h(
-      "div",
-      { class: "dx-timeline" },
-      this.button,
-      h("div", { class: "dx-track" }, this.strips, h("label", { class: "dx-hidden", for: `${id}-step` }, "step"), this.range),
-    );
+		// The timeline.
+		this.button = h("button", { type: "button", class: "dx-play" });
+		on(this.button, "click", () => session.play(!session.playing));
+		this.strips = h("div", { class: "dx-strips", "aria-hidden": "true" });
+		this.mark = box("dx-mark");
+		this.strips.append(this.mark);
+		this.range = h("input", { type: "range", id: `${id}-step`, min: "1", max: "1", step: "1", value: "1" });
+		on(this.range, "input", () => {
+			session.play(false);
+			session.go(this.range.valueAsNumber - 1);
+		});
+		on(this.strips, "pointerdown", (event) => {
+			if (event.button !== 0 || !session.places) return;
+			this.strips.setPointerCapture(event.pointerId);
+			session.play(false);
+			session.go(this.placeUnder(event));
+			this.range.focus({ preventScroll: true });
+			event.preventDefault();
+		});
+		on(this.strips, "pointermove", (event) => {
+			if (this.strips.hasPointerCapture(event.pointerId)) session.go(this.placeUnder(event));
+		});
+		this.chart = h("div", { class: "dx-chart", "aria-hidden": "true" });
+		this.tip = h("div", { class: "dx-tip", "aria-hidden": "true", hidden: "" });
+		const scrub = box("dx-scrub", this.chart, h("label", { class: "dx-hidden", for: `${id}-step` }, "step"), this.range);
+		this.track = box("dx-track", this.strips, scrub, this.tip);
+		on(this.track, "pointermove", (event) => this.hover(event));
+		on(this.track, "pointerleave", () => (this.tip.hidden = true));
+		this.timeline = box("dx-timeline", this.button, this.track);
+		this.curve = select("the track shows", Object.entries(TRACKS).map(([name, { word }]) => [name, word]), (track) => session.set({ track }));
+		this.speed = select("speed", SPEEDS.map((speed) => [String(speed), `${speed}\u00d7`]), (speed) => session.set({ speed: Number(speed) }));
+		this.loop = tool("Loop", "begin again at the end", () => session.set({ loop: !session.loop }));
+		const tune = box("dx-tune", this.curve, this.speed, this.loop);
 
-    // How things stand.
-    this.status = h("p", { class: "dx-status", role: "status" });
-    this.about = h("p", { class: "dx-about" });
-    this.notes = h("ul", { class: "dx-notes" });
-    this.error = h("p", { class: "dx-error", role: "alert" });
-    this.empty = h("p", { class: "dx-empty" }, "No run yet.");
-    this.body = h("div", { class: "dx-body" }, this.choices, h("div", { class: "dx-main" }, this.stage, this.side), this.caption, this.timeline);
-    this.root = h("div", { class: "dx-viewer" }, this.error, this.empty, this.body, h("div", { class: "dx-foot" }, this.status, this.about), this.notes);
-    el.append(this.root);
+		// Zoom: double click, drag. A wheel belongs to the notebook.
+		on(this.stage, "dblclick", (event) => this.magnify(session.zoom.scale < 8 ? 2 : 0, event));
+		on(this.stage, "pointerdown", (event) => {
+			if (event.button === 0 && session.zoom.scale > 1) this.stage.setPointerCapture(event.pointerId);
+		});
+		on(this.stage, "pointermove", (event) => {
+			if (!this.stage.hasPointerCapture(event.pointerId)) return;
+			const { clientWidth, clientHeight } = this.panels[0].canvas;
+			session.set({ zoom: panned(session.zoom, event.movementX / clientWidth, event.movementY / clientHeight) });
+		});
 
-    on(this.root, "keydown", (event) => this.key(event));
-    // Around an Explorer's controls too: in JupyterLab a plain `x` on a focused slider deletes the cell. The controls are not ours to
-    // build, their common box is found once the view is in the page.
-    const seen = new IntersectionObserver(() => {
-      const box = this.root.closest(".dx-explorer");
-      if (box) on(box, "keydown", quiet);
-      if (this.root.isConnected) seen.disconnect();
-    });
-    seen.observe(this.root);
-    signal.addEventListener("abort", () => seen.disconnect());
+		// How things stand. What is said aloud is said at most once a second; what is seen is always the newest.
+		this.status = h("p", { class: "dx-status" });
+		this.live = h("p", { class: "dx-hidden", role: "status" });
+		this.words = h("ul", { class: "dx-words", "aria-label": "the prompt, as the model reads it" });
+		this.about = h("p", { class: "dx-about" });
+		this.notes = h("ul", { class: "dx-notes" });
+		this.error = h("p", { class: "dx-error", role: "alert" });
+		this.empty = h("p", { class: "dx-empty" }, "No run yet.");
+		this.table = h("div", { class: "dx-scroll", tabindex: "0", role: "region", "aria-label": "numbers of every step" });
+		this.numbers = h("details", {}, h("summary", {}, "Numbers"), this.table);
+		on(this.numbers, "toggle", () => session.changed());
+		const keys = h("details", {}, h("summary", {}, "Keys"), ...KEYS.map((line) => h("p", {}, line)));
+		this.body = box("dx-body", box("dx-head", this.choices, tools), box("dx-main", this.stage, this.side), this.caption, this.timeline, tune);
+		this.extra = box("dx-more", this.numbers, keys);
+		this.root = box("dx-viewer", this.error, this.empty, this.body, this.words, box("dx-foot", this.status, this.about), this.live, this.notes, this.extra);
+		el.append(this.root);
 
-    // When to draw.
-    const redraw = () => {
-      this.frame ||= requestAnimationFrame(() => {
-        this.frame = 0;
-        try {
-          this.draw();
-        } catch (error) {
-          this.fail(error);
-        }
-      });
-    };
-    const observer = new ResizeObserver(redraw);
-    observer.observe(this.root);
-    const scale = window.matchMedia(`(resolution: ${window.devicePixelRatio}dppx)`);
-    scale.addEventListener("change", redraw, { signal });
-    signal.addEventListener("abort", () => {
-      session.views.delete(redraw);
-      observer.disconnect();
-      cancelAnimationFrame(this.frame);
-      this.root.remove();
-    });
-    session.views.add(redraw);
-    redraw();
-  }
+		on(this.root, "keydown", (event) => this.key(event));
+		// Around an Explorer's controls too, where a plain `x` would delete the cell; their box is found once this is in the page.
+		const seen = new IntersectionObserver(() => {
+			const box = this.root.closest(".dx-explorer");
+			if (box) on(box, "keydown", quiet);
+			if (this.root.isConnected) seen.disconnect();
+		});
+		seen.observe(this.root);
+		signal.addEventListener("abort", () => seen.disconnect());
 
-  key(/** @type {KeyboardEvent} */ event) {
-    quiet(event);
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const { session } = this;
-    const { target } = event;
-    const jump = /** @type {Record<string, number>} */ ({ ",": -1, ".": 1 })[event.key];
-    if (jump) {
-      session.play(false);
-      session.go(session.shown + jump);
-    } else if (event.key === " " && target === this.range) session.play(!session.playing);
-    else return;
-    event.preventDefault();
-  }
+		// When to draw.
+		const redraw = () => {
+			this.frame ||= requestAnimationFrame(() => {
+				this.frame = 0;
+				try {
+					this.draw();
+				} catch (error) {
+					this.fail(error);
+				}
+			});
+		};
+		const observer = new ResizeObserver(redraw);
+		observer.observe(this.root);
+		const scale = window.matchMedia(`(resolution: ${window.devicePixelRatio}dppx)`);
+		scale.addEventListener("change", redraw, { signal });
+		signal.addEventListener("abort", () => {
+			session.views.delete(redraw);
+			observer.disconnect();
+			cancelAnimationFrame(this.frame);
+			clearTimeout(this.later);
+			this.root.remove();
+		});
+		session.views.add(redraw);
+		redraw();
+	}
 
-  /** Go to the place under the pointer. */
-  pick(/** @type {PointerEvent} */ event) {
-    const box = this.strips.getBoundingClientRect();
-    this.session.go(Math.floor(((event.clientX - box.left) / box.width) * this.session.places));
-  }
+	key(event) {
+		quiet(event);
+		if (event.ctrlKey || event.metaKey || event.altKey) return;
+		const { session } = this;
+		const { key, target } = event;
+		const arrow = { ArrowLeft: [1, 0], ArrowRight: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[key];
+		if (key === "," || key === ".") {
+			session.play(false);
+			session.go(session.shown + (key === "," ? -1 : 1));
+		} else if (key === " " && target === this.range) session.play(!session.playing);
+		else if (key === "[" || key === "]") session.faster(key === "[" ? -1 : 1);
+		else if (key === "+" || key === "=") this.magnify(2);
+		else if (key === "-") this.magnify(0.5);
+		else if (key === "0") this.magnify(0);
+		else if (event.shiftKey && arrow && session.zoom.scale > 1) session.set({ zoom: panned(session.zoom, arrow[0] / 8, arrow[1] / 8) });
+		else return;
+		event.preventDefault();
+	}
 
-  /** Say what went wrong where the pictures should be; an empty cell would say nothing. */
-  fail(/** @type {unknown} */ error) {
-    console.error(error);
-    this.error.hidden = false;
-    say(this.error, `The viewer could not draw this: ${error}`);
-  }
+	/** Zoom about the middle or about a pointer; by 0: all of the picture again. */
+	magnify(factor, /** @type {any} */ event = null) {
+		const box = event?.target.closest(".dx-screen")?.getBoundingClientRect();
+		const at = box ? [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height] : [];
+		this.session.set({ zoom: zoomed(this.session.zoom, factor, ...at) });
+	}
 
-  // --- drawing ---
+	placeUnder(event) {
+		const { left, width } = this.strips.getBoundingClientRect();
+		const { places } = this.session;
+		return Math.max(0, Math.min(Math.floor(((event.clientX - left) / width) * places), places - 1));
+	}
 
-  draw() {
-    const { session } = this;
-    const { films, places, shown, kind } = session;
-    const error = session.model.get("_error") || "";
-    say(this.error, error);
-    this.error.hidden = !error;
-    this.note(session.model.get("_notes") || []);
-    this.root.dataset.status = films[0]?.status ?? "empty";
-    this.empty.hidden = films.length > 0;
-    this.body.hidden = !films.length;
-    this.root.classList.toggle("dx-many", films.length > 1);
-    if (!films.length) {
-      say(this.status, "");
-      say(this.about, "");
-      return;
-    }
+	/** Say what stands under the pointer. */
+	hover(event) {
+		const { session } = this;
+		const film = session.films[0];
+		const place = this.placeUnder(event);
+		const step = film?.steps[stepAt(place, session.places, lengthOf(film))];
+		this.tip.hidden = !step || event.pointerType === "touch";
+		if (!step) return;
+		const [timestep, sigma, seconds] = step;
+		say(this.tip, [`step ${place + 1}`, `timestep ${figures(timestep)}`, `\u03c3 ${figures(sigma)}`, `SNR ${figures(snr(sigma))}`, duration(seconds)].join(" \u00b7 "));
+		const half = this.tip.offsetWidth / 2;
+		const width = this.track.clientWidth;
+		this.tip.style.left = `${Math.max(half, Math.min((width * (place + 0.5)) / session.places, width - half))}px`;
+	}
 
-    for (const [name, { radio, label }] of this.radios) {
-      radio.checked = name === kind;
-      const caption = session.captions[name] ?? "";
-      if (label.title !== caption) label.title = caption;
-      label.classList.toggle("dx-none", films.every((film) => film.frames[name]?.length && film.frames[name].every((slot) => typeof slot === "string")));
-    }
-    this.furnish(films.length);
-    films.forEach((film, k) => this.drawFilm(film, k));
-    this.drawResult(films[0]);
-    this.drawStrips();
+	/** Say what went wrong where the pictures should be; an empty cell would say nothing. */
+	fail(error) {
+		console.error(error);
+		this.error.hidden = false;
+		say(this.error, `The viewer could not draw this: ${error}`);
+	}
 
-    const film = films[0];
-    const step = film.steps[session.stepOf(film)];
-    say(this.count, "");
-    this.count.append("step ", h("b", {}, String(shown + 1)), ` of ${places}`);
-    say(this.facts.timestep.value, figures(step?.[0]));
-    say(this.facts.sigma.value, figures(step?.[1]));
-    say(this.facts.time.value, duration(step?.[2]));
-    const share = noiseShare(step?.[1] ?? null);
-    say(this.facts.share.value, `${Math.round(100 * share)} %`);
-    /** @type {HTMLElement} */ (this.bar.firstChild).style.width = `${100 * share}%`;
-    say(this.caption, session.captions[kind] ?? "");
+	// --- drawing ---
 
-    this.range.max = String(places);
-    this.range.valueAsNumber = shown + 1;
-    this.range.setAttribute("aria-valuetext", spoken(shown, places, step));
-    const cells = placesShown(places, this.strips.clientWidth).length;
-    this.mark.style.left = `${(100 * Math.floor((shown * cells) / places)) / cells}%`;
-    this.mark.style.width = `${100 / cells}%`;
-    this.timeline.style.setProperty("--dx-cell", `${100 / places}%`);
-    this.range.style.setProperty("--dx-done", `${places < 2 ? 100 : (100 * shown) / (places - 1)}%`);
-    const word = session.playing ? "pause" : "play";
-    this.button.setAttribute("aria-label", word);
-    this.button.title = word;
-    this.button.dataset.icon = word;
+	draw() {
+		const { session } = this;
+		const { films, places, shown, kind } = session;
+		const gone = session.severed && this.root.closest(".jupyter-widgets-disconnected");
+		const error = gone ? GONE : session.model.get("_error") || "";
+		say(this.error, error);
+		this.error.hidden = !error;
+		this.list(this.notes, session.model.get("_notes") || [], (note) => h("li", {}, note));
+		this.root.dataset.status = films[0]?.status ?? "empty";
+		this.empty.hidden = films.length > 0;
+		this.body.hidden = !films.length;
+		this.root.classList.toggle("dx-many", films.length > 1);
+		if (!films.length) {
+			for (const node of [this.status, this.live, this.about]) say(node, "");
+			this.words.hidden = this.extra.hidden = true;
+			return;
+		}
 
-    const silence = "The kernel does not answer: it is busy, or it was restarted. If it was, run the cell again.";
-    say(this.status, session.silent ? silence : films.map((one) => (one.label ? `${one.label}: ` : "") + standing(one)).join(" \u00b7 "));
-    say(this.about, films.length > 1 ? "" : about(film));
-  }
+		for (const [name, { radio, label }] of this.radios) {
+			radio.checked = name === kind;
+			const caption = session.captions[name] ?? "";
+			if (label.title !== caption) label.title = caption;
+			label.classList.toggle("dx-none", films.every((film) => film.frames[name]?.length && film.frames[name].every((slot) => typeof slot === "string")));
+		}
+		this.furnish(films.length);
+		films.forEach((film, k) => this.drawFilm(film, k));
+		this.drawResult(films[0]);
+		this.drawStrips();
+		const cells = placesShown(places, this.strips.clientWidth).length;
+		// From here on nothing asks for sizes: each answer would cost a layout.
+		this.drawTrack();
+		this.drawTools();
+		const film = films[0];
+		const step = film.steps[session.stepOf(film)];
+		say(this.count, "");
+		this.count.append("step ", h("b", {}, String(shown + 1)), ` of ${places}`);
+		say(this.facts.timestep.value, figures(step?.[0]));
+		say(this.facts.sigma.value, figures(step?.[1]));
+		say(this.facts.snr.value, figures(snr(step?.[1])));
+		say(this.facts.time.value, duration(step?.[2]));
+		say(this.facts.share.value, percent(step?.[1]));
+		this.bar.style.width = percent(step?.[1]).replace(" ", "");
+		say(this.caption, session.captions[kind] ?? "");
 
-  /** One panel and one strip for every film. */
-  furnish(/** @type {number} */ count) {
-    while (this.panels.length > count) {
-      const panel = this.panels.pop();
-      panel?.figure.remove();
-      panel?.strip.remove();
-    }
-    while (this.panels.length < count) {
-      const canvas = /** @type {HTMLCanvasElement} */ (h("canvas", { role: "img" }));
-      const why = h("p", { class: "dx-why" });
-      const label = h("figcaption");
-      const figure = h("figure", { class: "dx-film" }, h("div", { class: "dx-screen" }, canvas, why), label);
-      const strip = /** @type {HTMLCanvasElement} */ (h("canvas", { class: "dx-strip" }));
-      this.stage.append(figure);
-      this.strips.insertBefore(strip, this.mark);
-      this.panels.push({ figure, canvas, why, label, strip });
-    }
-  }
+		this.range.max = String(places);
+		this.range.valueAsNumber = shown + 1;
+		this.range.setAttribute("aria-valuetext", spoken(shown, places, step));
+		films.forEach((one, k) => this.drawSpectrum(one, k));
+		this.mark.style.left = `${(100 * Math.floor((shown * cells) / places)) / cells}%`;
+		this.mark.style.width = `${100 / cells}%`;
+		this.timeline.style.setProperty("--dx-cell", `${100 / places}%`);
+		this.timeline.style.setProperty("--dx-done", `${places < 2 ? 100 : (100 * shown) / (places - 1)}%`);
+		const word = session.playing ? "pause" : "play";
+		this.button.setAttribute("aria-label", word);
+		this.button.title = word;
+		this.button.dataset.icon = word;
 
-  drawFilm(/** @type {Film} */ film, /** @type {number} */ k) {
-    const { session } = this;
-    const { kind } = session;
-    const { canvas, why, label, figure } = this.panels[k];
-    const i = session.stepOf(film);
-    const slot = film.frames[kind]?.[i];
-    const bitmap = session.bitmap(slot);
-    figure.style.setProperty("--dx-shape", String(film.size[0] / film.size[1]));
-    say(why, typeof slot === "string" ? slot : "");
-    why.hidden = typeof slot !== "string";
-    // Not there yet: what the canvas shows stays, paler where it belongs to another run.
-    figure.classList.toggle("dx-stale", !bitmap && typeof slot !== "string" && film.previous !== null);
-    if (bitmap) paint(canvas, bitmap, wordOf(kind).cells);
-    else if (typeof slot === "string") paint(canvas, null, true);
-    canvas.setAttribute("aria-label", `${wordOf(kind).word} at step ${i + 1} of ${lengthOf(film)}${film.label ? `, ${film.label}` : ""}`);
-    const alike = session.films.every((one) => lengthOf(one) === lengthOf(film));
-    say(label, alike ? film.label : `${film.label}: step ${i + 1} of ${lengthOf(film)}`);
-    label.hidden = !film.label;
-    // The neighbours are decoded ahead, so that scrubbing and playing find them ready.
-    for (const next of [i + 1, i - 1, i + 2]) session.bitmap(film.frames[kind]?.[next]);
-  }
+		const stands = films.map((one) => (one.label ? `${one.label}: ` : "") + standing(gone && one.status === "running" ? { ...one, status: "cancelled" } : one));
+		const text = session.silent && !gone ? SILENT : stands.join(" \u00b7 ");
+		say(this.status, text);
+		this.announce(text);
+		const read = films.every((one) => JSON.stringify(one.tokens) === JSON.stringify(film.tokens)) ? film.tokens ?? [] : [];
+		this.drawWords(read);
+		say(this.about, films.length > 1 ? "" : about(film, !read.length));
+		this.extra.hidden = false;
+		if (this.numbers.open) this.drawTable();
+	}
 
-  drawResult(/** @type {Film} */ film) {
-    const old = film.final ? null : film.previous?.final;
-    const bitmap = this.session.bitmap(film.final ?? old);
-    this.resultBox.style.setProperty("--dx-shape", String(film.size[0] / film.size[1]));
-    this.resultBox.classList.toggle("dx-stale", Boolean(old));
-    if (bitmap) paint(this.result, bitmap, false);
-    else if (!film.final && !old) paint(this.result, null, false);
-    say(this.resultWord, film.final ? "result" : old ? "result before" : film.status === "running" ? "result to come" : "no result");
-  }
+	/** Tell a screen reader how things stand, at most once a second, the last word always. */
+	announce(text) {
+		clearTimeout(this.later);
+		if (this.live.textContent === text) return;
+		const now = performance.now();
+		const wait = this.spoke + 1000 - now;
+		if (wait > 0) this.later = setTimeout(() => this.announce(text), wait);
+		else {
+			this.spoke = now;
+			say(this.live, text);
+		}
+	}
 
-  drawStrips() {
-    const { session } = this;
-    const { films, places, kind } = session;
-    const width = this.strips.clientWidth;
-    const ratio = window.devicePixelRatio || 1;
-    const shown = placesShown(places, width);
-    const cell = width / shown.length;
-    const shape = films[0].size[0] / films[0].size[1];
-    const height = Math.round(Math.min(cell / shape, 60));
-    // Scrubbing moves the mark and nothing else: the strips are drawn when a picture in them is new.
-    const slots = films.map((film) =>
-      shown.map((place) => {
-        const i = stepAt(place, places, lengthOf(film));
-        const now = film.frames[kind]?.[i];
-        const old = now ? null : film.previous?.frames[kind]?.[stepAt(place, places, film.previous.count)];
-        return { bitmap: session.bitmap(now ?? old), old: !now };
-      }),
-    );
-    const key = JSON.stringify([kind, width, ratio, height, session.run, slots.map((row) => row.map(({ bitmap, old }) => [bitmap?.width, old]))]);
-    const pictures = slots.flat().map(({ bitmap }) => bitmap);
-    if (key === this.drawn && pictures.every((bitmap, j) => bitmap === this.pictures[j])) return;
-    this.drawn = key;
-    this.pictures = pictures;
-    slots.forEach((row, k) => {
-      const { strip } = this.panels[k];
-      strip.width = Math.round(width * ratio);
-      strip.height = Math.round(height * ratio);
-      strip.style.height = `${height}px`;
-      const context = /** @type {CanvasRenderingContext2D} */ (strip.getContext("2d"));
-      context.imageSmoothingQuality = "high";
-      row.forEach(({ bitmap, old }, j) => {
-        const left = Math.round((j * strip.width) / row.length);
-        const right = Math.round(((j + 1) * strip.width) / row.length);
-        const wide = Math.min(right - left, Math.round(strip.height * shape)) - Math.ceil(ratio);
-        const x = Math.round((left + right - wide) / 2);
-        if (!bitmap) {
-          context.globalAlpha = 0.08;
-          context.fillStyle = "#808080";
-          context.fillRect(x, 0, wide, strip.height);
-        } else {
-          context.globalAlpha = old ? 0.25 : 1;
-          context.imageSmoothingEnabled = !wordOf(kind).cells || bitmap.width > wide;
-          context.drawImage(bitmap, x, 0, wide, strip.height);
-        }
-      });
-    });
-  }
+	drawTools() {
+		const { session } = this;
+		const { scale } = session.zoom;
+		say(this.scale, `${figures(scale)}\u00d7`);
+		this.less.disabled = scale <= 1;
+		this.more.disabled = scale >= 16;
+		this.stage.classList.toggle("dx-zoomed", scale > 1);
+		this.squares.setAttribute("aria-pressed", String(session.squares(session.kind)));
+		this.loop.setAttribute("aria-pressed", String(session.loop));
+		this.speed.value = String(session.speed);
+		this.curve.value = session.track;
+		this.export.hidden = !session.model.get("_page") || !session.model.get("_esm");
+		this.export.disabled = !session.complete;
+	}
 
-  note(/** @type {string[]} */ notes) {
-    this.notes.hidden = !notes.length;
-    if (notes.join("\n") === this.noted) return;
-    this.noted = notes.join("\n");
-    this.notes.replaceChildren(...notes.map((note) => h("li", {}, note)));
-  }
+	/** The track: the noise level, or how the estimate moves, over the steps. */
+	drawTrack() {
+		const { films, places, track, run } = this.session;
+		const key = [run, track, places, ...films.map((film) => film.steps.length)].join();
+		if (key === this.charted) return;
+		this.charted = key;
+		const { at, log } = TRACKS[track];
+		const rows = heights(films.map((film) => film.steps.map((step) => /** @type {any} */ (step?.[at]))), log);
+		this.chart.replaceChildren(
+			...rows.map((row, k) => {
+				const area = h("i");
+				area.style.clipPath = areaOf(row, lengthOf(films[k]));
+				return area;
+			}),
+		);
+	}
+
+	/** How much there is in the estimate at each scale, and a mark for how much there is in the last. */
+	drawSpectrum(/** @type {Film} */ film, k) {
+		const { spectrum, bars } = this.panels[k];
+		const power = film.steps[this.session.stepOf(film)]?.[4] ?? [];
+		spectrum.hidden = !power.length;
+		const place = this.session.films.length > 1 ? this.panels[k].figure : this.factsBox;
+		if (spectrum.parentNode !== place) place.append(spectrum);
+		const last = film.status === "running" ? undefined : film.steps[film.steps.length - 1]?.[4];
+		while (bars.children.length > power.length) bars.lastChild?.remove();
+		while (bars.children.length < power.length) bars.append(h("div", {}, h("i"), h("b")));
+		// One fixed scale, white noise lies at 3/8: bars can be compared between steps and runs.
+		const height = (x) => `${Math.max(0, Math.min(100, 25 * ((x ?? -2) + 1.5)))}%`;
+		power.forEach((x, band) => {
+			const [bar, mark] = /** @type {any} */ (bars.children[band].children);
+			bar.style.height = height(x);
+			mark.style.bottom = height(last?.[band]);
+			mark.hidden = !last;
+		});
+		bars.setAttribute("aria-label", `power of the estimate, coarse to fine, as powers of ten: ${power.map((x) => figures(x)).join(", ")}`);
+	}
+
+	/** The prompt token by token: what was cut, and what the model does not know. */
+	drawWords(tokens) {
+		this.list(this.words, tokens, ([text, matter]) => {
+			const why = MATTERS[matter];
+			return h("li", why ? { class: `dx-${matter}`, title: why } : {}, text, ...(why ? [h("span", { class: "dx-hidden" }, ` (${why})`)] : []));
+		});
+	}
+
+	/** Fill a list, anew only where something changed. */
+	list(list, items, item) {
+		list.hidden = !items.length;
+		const key = JSON.stringify(items);
+		if (this.listed.get(list) === key) return;
+		this.listed.set(list, key);
+		list.replaceChildren(...items.map(item));
+	}
+
+	/** Every number of every step, for those who want them and for those who cannot see the pictures. */
+	drawTable() {
+		const { session } = this;
+		const { films, run } = session;
+		const key = JSON.stringify([run, films.map((film) => [film.label, film.steps.length])]);
+		if (key !== this.tabled) {
+			this.tabled = key;
+			const row = (tag, first, ...rest) => h("tr", {}, h("th", { scope: tag === "td" ? "row" : "col" }, first), ...rest.map((text) => h(tag, tag === "th" ? { scope: "col" } : {}, text)));
+			const numbers = (/** @type {Numbers} */ [timestep, sigma, seconds, change], i) =>
+				row("td", String(i + 1), figures(timestep), figures(sigma), figures(snr(sigma)), percent(sigma), figures(change), duration(seconds));
+			this.table.replaceChildren(
+				...films.map((film) =>
+					h(
+						"table",
+						{},
+						h("caption", {}, (film.label ? `${film.label}: ` : "") + about(film, true)),
+						h("thead", {}, row("th", "step", "timestep", "\u03c3", "SNR", "noise", "change of x\u2080", "time")),
+						h("tbody", {}, ...film.steps.map(numbers)),
+					),
+				),
+			);
+		}
+		for (const row of this.table.querySelectorAll("[aria-current]")) row.removeAttribute("aria-current");
+		films.forEach((film, k) => this.table.querySelectorAll("tbody")[k].rows[session.stepOf(film)]?.setAttribute("aria-current", "step"));
+	}
+
+	/** One panel and one strip for every film. */
+	furnish(count) {
+		while (this.panels.length > count) {
+			const panel = this.panels.pop();
+			panel?.figure.remove();
+			panel?.strip.remove();
+			panel?.spectrum.remove();
+		}
+		while (this.panels.length < count) {
+			const canvas = h("canvas", { role: "img" });
+			const why = h("p", { class: "dx-why" });
+			const label = h("figcaption");
+			const figure = h("figure", { class: "dx-film" }, box("dx-screen", canvas, why), label);
+			const strip = h("canvas", { class: "dx-strip" });
+			const bars = h("div", { class: "dx-bars", role: "img" });
+			const title = "power spectrum of the estimate on a logarithmic scale; the marks show that of the last step";
+			const spectrum = h("div", { class: "dx-spectrum", title }, bars, h("p", {}, h("span", {}, "coarse"), h("span", {}, "detail"), h("span", {}, "fine")));
+			this.stage.append(figure);
+			this.strips.insertBefore(strip, this.mark);
+			this.panels.push({ figure, canvas, why, label, strip, spectrum, bars });
+		}
+	}
+
+	drawFilm(/** @type {Film} */ film, k) {
+		const { session } = this;
+		const { kind } = session;
+		const { canvas, why, label, figure } = this.panels[k];
+		const i = session.stepOf(film);
+		const slot = film.frames[kind]?.[i];
+		const bitmap = session.bitmap(slot);
+		figure.style.setProperty("--dx-shape", String(film.size[0] / film.size[1]));
+		say(why, typeof slot === "string" ? slot : "");
+		why.hidden = typeof slot !== "string";
+		// Not there yet: what the canvas shows stays, paler where it belongs to another run.
+		figure.classList.toggle("dx-stale", !bitmap && typeof slot !== "string" && film.previous !== null);
+		if (bitmap) paint(canvas, bitmap, session.squares(kind), session.zoom);
+		else if (typeof slot === "string") paint(canvas, null, true);
+		canvas.setAttribute("aria-label", `${wordOf(kind).word} at step ${i + 1} of ${lengthOf(film)}${film.label ? `, ${film.label}` : ""}`);
+		const alike = session.films.every((one) => lengthOf(one) === lengthOf(film));
+		say(label, alike ? film.label : `${film.label}: step ${i + 1} of ${lengthOf(film)}`);
+		label.hidden = !film.label;
+		// The neighbours are decoded ahead, so that scrubbing and playing find them ready.
+		for (const next of [i + 1, i - 1, i + 2]) session.bitmap(film.frames[kind]?.[next]);
+	}
+
+	drawResult(/** @type {Film} */ film) {
+		const old = film.final ? null : film.previous?.final;
+		const bitmap = this.session.bitmap(film.final ?? old);
+		this.resultBox.style.setProperty("--dx-shape", String(film.size[0] / film.size[1]));
+		this.resultBox.classList.toggle("dx-stale", Boolean(old));
+		if (bitmap) paint(this.result, bitmap, this.session.cells.x0 ?? false, this.session.zoom);
+		else if (!film.final && !old) paint(this.result, null, false);
+		say(this.resultWord, film.final ? "result" : old ? "result before" : film.status === "running" ? "result to come" : "no result");
+	}
+
+	drawStrips() {
+		const { session } = this;
+		const { films, places, kind } = session;
+		const width = this.strips.clientWidth;
+		const ratio = window.devicePixelRatio || 1;
+		const shown = placesShown(places, width);
+		const cell = width / shown.length;
+		const shape = films[0].size[0] / films[0].size[1];
+		const height = Math.round(Math.min(cell / shape, 60));
+		// Scrubbing moves the mark and nothing else: the strips are drawn when a picture in them is new.
+		const slots = films.map((film) =>
+			shown.map((place) => {
+				const i = stepAt(place, places, lengthOf(film));
+				const now = film.frames[kind]?.[i];
+				const old = now ? null : film.previous?.frames[kind]?.[stepAt(place, places, film.previous.count)];
+				return { bitmap: session.bitmap(now ?? old), old: !now };
+			}),
+		);
+		const key = JSON.stringify([kind, width, ratio, height, session.run, slots.map((row) => row.map(({ bitmap, old }) => [bitmap?.width, old]))]);
+		const pictures = slots.flat().map(({ bitmap }) => bitmap);
+		if (key === this.drawn && pictures.every((bitmap, j) => bitmap === this.pictures[j])) return;
+		this.drawn = key;
+		this.pictures = pictures;
+		slots.forEach((row, k) => {
+			const { strip } = this.panels[k];
+			strip.width = Math.round(width * ratio);
+			strip.height = Math.round(height * ratio);
+			strip.style.height = `${height}px`;
+			const context = /** @type {any} */ (strip.getContext("2d"));
+			context.imageSmoothingQuality = "high";
+			row.forEach(({ bitmap, old }, j) => {
+				const left = Math.round((j * strip.width) / row.length);
+				const right = Math.round(((j + 1) * strip.width) / row.length);
+				const wide = Math.min(right - left, Math.round(strip.height * shape)) - Math.ceil(ratio);
+				const x = Math.round((left + right - wide) / 2);
+				if (!bitmap) {
+					context.globalAlpha = 0.08;
+					context.fillStyle = "#808080";
+					context.fillRect(x, 0, wide, strip.height);
+				} else {
+					context.globalAlpha = old ? 0.25 : 1;
+					context.imageSmoothingEnabled = !wordOf(kind).cells || bitmap.width > wide;
+					context.drawImage(bitmap, x, 0, wide, strip.height);
+				}
+			});
+		});
+	}
 }
 
-/** Keep plain keys from the notebook, whose commands they are; leave combinations such as Ctrl-S alone. */
-function quiet(/** @type {KeyboardEvent} */ event) {
-  if (!(event.ctrlKey || event.metaKey || event.altKey)) event.stopPropagation();
+/** Keep plain keys, which are its commands, from the notebook; combinations such as Ctrl-S pass. */
+function quiet(event) {
+	if (!(event.ctrlKey || event.metaKey || event.altKey)) event.stopPropagation();
 }
 
 /** The settings of a film on one line. */
-function about(/** @type {Film} */ film) {
-  const { prompt, "negative prompt": negative, sampler, model, ...numbers } = film.about;
-  const parts = [prompt ? `\u201c${prompt}\u201d` : "no prompt"];
-  if (negative) parts.push(`without \u201c${negative}\u201d`);
-  for (const [name, value] of Object.entries(numbers)) parts.push(name === "steps" ? `${value} steps` : `${name} ${value}`);
-  return parts.concat(sampler ? [String(sampler)] : [], model ? [String(model)] : []).join(" \u00b7 ");
+function about(/** @type {Film} */ film, whole) {
+	const { prompt, "negative prompt": negative, sampler, model, ...numbers } = film.about;
+	const parts = whole ? [prompt ? `\u201c${prompt}\u201d` : "no prompt"] : [];
+	if (negative) parts.push(`without \u201c${negative}\u201d`);
+	for (const [name, value] of Object.entries(numbers)) parts.push(name === "steps" ? `${value} steps` : `${name} ${value}`);
+	return parts.concat(sampler ? [String(sampler)] : [], model ? [String(model)] : []).join(" \u00b7 ");
 }
 
-/** Draw a picture over the whole canvas at the screen's own resolution; null clears it. */
-function paint(/** @type {HTMLCanvasElement} */ canvas, /** @type {ImageBitmap | null} */ bitmap, /** @type {boolean} */ cells) {
-  const ratio = window.devicePixelRatio || 1;
-  const width = Math.max(1, Math.round(canvas.clientWidth * ratio));
-  const height = Math.max(1, Math.round(canvas.clientHeight * ratio));
-  if (canvas.width !== width || canvas.height !== height) {
-    canvas.width = width;
-    canvas.height = height;
-  }
-  const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
-  if (!bitmap) return context.clearRect(0, 0, width, height);
-  context.imageSmoothingEnabled = !cells || bitmap.width > width;
-  context.imageSmoothingQuality = "high";
-  context.drawImage(bitmap, 0, 0, width, height);
+/** Draw the part of a picture that is on show over the whole canvas, at the screen's own resolution; null clears it. */
+function paint(/** @type {HTMLCanvasElement} */ canvas, /** @type {ImageBitmap | null} */ bitmap, cells, zoom = { scale: 1, left: 0, top: 0 }) {
+	const ratio = window.devicePixelRatio || 1;
+	const width = Math.max(1, Math.round(canvas.clientWidth * ratio));
+	const height = Math.max(1, Math.round(canvas.clientHeight * ratio));
+	if (canvas.width !== width || canvas.height !== height) {
+		canvas.width = width;
+		canvas.height = height;
+	}
+	const context = /** @type {any} */ (canvas.getContext("2d"));
+	if (!bitmap) return context.clearRect(0, 0, width, height);
+	const { scale, left, top } = zoom;
+	context.imageSmoothingEnabled = !cells || bitmap.width > width * scale;
+	context.imageSmoothingQuality = "high";
+	context.drawImage(bitmap, left * bitmap.width, top * bitmap.height, bitmap.width / scale, bitmap.height / scale, 0, 0, width, height);
 }
 
 // === anywidget ===
 
 const viewer = () => {
-  /** @type {Session | null} */
-  let session = null;
-  return {
-    initialize(/** @type {{model: Model, signal?: AbortSignal}} */ { model }) {
-      session = new Session(model);
-      return () => session?.close();
-    },
-    render(/** @type {{model: Model, el: HTMLElement, signal?: AbortSignal}} */ { model, el }) {
-      const life = new AbortController();
-      try {
-        session ??= new Session(model);
-        new View(session, el, life.signal);
-      } catch (error) {
-        // Without this a fault leaves an empty cell, and only the console knows.
-        el.replaceChildren(h("div", { class: "dx-viewer" }, h("p", { class: "dx-error", role: "alert" }, `The viewer could not start: ${error}`)));
-        console.error(error);
-      }
-      return () => life.abort();
-    },
-  };
+	/** @type {Session | null} */
+	let session = null;
+	return {
+		initialize(/** @type {{model: Model, signal?: AbortSignal}} */ { model }) {
+			session = new Session(model);
+			return () => session?.close();
+		},
+		render(/** @type {{model: Model, el: HTMLElement, signal?: AbortSignal}} */ { model, el }) {
+			const life = new AbortController();
+			try {
+				session ??= new Session(model);
+				new View(session, el, life.signal);
+			} catch (error) {
+				// Without this a fault leaves an empty cell, and only the console knows.
+				el.replaceChildren(box("dx-viewer", h("p", { class: "dx-error", role: "alert" }, `The viewer could not start: ${error}`)));
+				console.error(error);
+			}
+			return () => life.abort();
+		},
+	};
 };
 
 export default viewer;

@@ -10,13 +10,16 @@
     them back, its playhead is its own. So scrubbing, playing and switching views send nothing.
 ``_notes``, ``_error``
     Sentences to show beside the pictures, as text.
+``_page``
+    The page that the Export button fills with the film, see `film.page`. Always the same.
 
 **Custom messages** carry a run while it goes. From the kernel:
 
 ``{"kind": "piece", "run": r, "piece": n, "films": [...], "shots": [...], "blanks": [...], "captions": {...}}`` + one
 buffer per shot
     Piece n of run r, counted from 0. ``films``: for each film its ``label``, ``about``, ``size``, ``status``,
-    ``expected`` and ``seconds``, and ``steps``, [timestep, sigma, seconds] of the evaluations from ``first`` on.
+    ``expected``, ``seconds`` and ``tokens``, and ``steps``, the numbers of the evaluations from ``first`` on, all as in
+    a packed film.
     ``shots``: [film, kind, evaluation, format, exact], where kind may be "final"; ``blanks``: [film, kind, evaluation,
     sentence]. Each piece is complete in itself, so one lost costs only what it held.
 ``{"kind": "state", "run": r, "pieces": n}``
@@ -33,6 +36,8 @@ From the browser:
     These never came.
 ``{"kind": "look", "view": kind}``
     Another view is looked at. Sent only while a run goes.
+
+That a kernel was restarted or died is no message: ipywidgets marks its views as disconnected, and the viewer says so.
 
 **Flow.** At most `WINDOW` pieces are on their way, at most `RATE` a second; what is encoded meanwhile goes into the
 next piece. A piece not acknowledged within `LOST` seconds no longer counts: nobody may be there (an executed notebook),
@@ -65,7 +70,7 @@ import anywidget
 import traitlets
 
 from diffexplore.views import CAPTIONS, VIEWS
-from diffexplore.widgets.film import Film, Frame, Status, films_of, pack, to_html, unpack
+from diffexplore.widgets.film import Film, Frame, Status, films_of, pack, page, to_html, unpack
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -143,8 +148,8 @@ class Feed:
         """Bring the films up to what the traces hold now."""
         for k, (trace, film) in enumerate(zip(self.traces, self.films, strict=True)):
             end = self.ends.get(k)  # before the steps: a run that is over then has no more of them
-            for i in range(len(film.steps), len(trace)):
-                film.grow(trace[i])
+            for _ in range(len(film.steps), len(trace)):
+                film.grow(trace)
             if film.status == "running":
                 film.expected = max(trace.expected, len(film.steps))
             if end is not None and film.status == "running":
@@ -240,6 +245,7 @@ class Feed:
             {
                 "label": film.label,
                 "about": film.about,
+                "tokens": film.tokens,
                 "size": list(film.size),
                 "status": film.status,
                 "expected": film.expected,
@@ -276,6 +282,7 @@ class Viewer(anywidget.AnyWidget):  # type: ignore[misc]
     _frames = traitlets.Bytes().tag(sync=True, echo_update=False)
     _notes = traitlets.List(traitlets.Unicode()).tag(sync=True)
     _error = traitlets.Unicode().tag(sync=True)
+    _page = traitlets.Unicode().tag(sync=True)
 
     _closed = True  # until there is something to close: Python closes also what was refused while being made
 
@@ -292,7 +299,7 @@ class Viewer(anywidget.AnyWidget):  # type: ignore[misc]
         self._claimed = False  # a caller is going to drive: the thread makes way
         self._driving = threading.Lock()  # whoever holds it encodes and sends
         self._thread: threading.Thread | None = None
-        super().__init__(**traits)
+        super().__init__(**{"_page": page()} | traits)
         self.on_msg(self._on_message)
 
     def __repr__(self) -> str:

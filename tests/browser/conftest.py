@@ -33,6 +33,8 @@ CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 HERE = Path(__file__).parent
 WIDGETS = Path(inspect.getfile(Viewer)).parent
 HOST_URL = "http://host.invalid/"  # served by the test itself, through `route`
+# Where `npm install --prefix build axe-core typescript` puts them; `build` is nobody's but this machine's.
+NODE_MODULES = Path(os.environ.get("NODE_MODULES", HERE.parents[1] / "build" / "node_modules"))
 LOCAL = {"127.0.0.1", "localhost", "host.invalid"}
 
 
@@ -77,6 +79,27 @@ def tab(chromium: Any) -> Iterator[Tab]:
     context.close()
     assert tab.away == []
     assert tab.errors == []
+
+
+@pytest.fixture(scope="session")
+def axe() -> Callable[[Any], list[str]]:
+    """Finds what axe-core calls serious or critical in every viewer of a page."""
+    file = NODE_MODULES / "axe-core" / "axe.min.js"
+    if not file.exists():
+        pytest.skip(f"there is no axe-core in {NODE_MODULES}: npm install --prefix build axe-core")
+    source = file.read_text("utf-8")
+
+    def violations(page: Any) -> list[str]:
+        page.evaluate(source)
+        found: list[str] = page.evaluate(
+            """async () => (await axe.run('.dx-viewer')).violations
+                .filter(({ impact }) => impact === 'serious' || impact === 'critical')
+                .flatMap(({ id, nodes }) => nodes.map(({ html, failureSummary }) =>
+                    `${id}: ${html.slice(0, 120)} ${failureSummary}`))"""
+        )
+        return found
+
+    return violations
 
 
 # --- the viewer without Jupyter
@@ -125,8 +148,8 @@ class Host:
 
     def push(self) -> None:
         """Send the viewer's traits, as a kernel does when they are set."""
-        names = ("_film", "view", "step", "_notes", "_error")
-        traits = {name: getattr(self.viewer, name) for name in names}
+        names = ("_film", "view", "step", "_notes", "_error", "_page", "_esm", "_css")
+        traits = self.viewer.get_state(names)
         self.page.evaluate("([traits, frames]) => set_traits(traits, frames)", [traits, _text(self.viewer._frames)])
 
     def add_view(self) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import random
 import re
 import shutil
 import time
@@ -131,6 +132,86 @@ def test_a_notebook_is_run_moved_scrubbed_and_stopped(lab: Any, tab: Any) -> Non
     explorer.get_by_label("live").check()
     slider(explorer, "guidance").press("ArrowRight")
     expect(explorer.locator(".dx-about")).to_contain_text(" 6 steps \u00b7 guidance 5.5", timeout=60_000)
+
+
+def test_a_reload_in_the_middle_of_a_run_and_a_kernel_that_restarts(lab: Any, tab: Any) -> None:
+    slow = "import time\nmodel.pipeline.unet.register_forward_pre_hook(lambda *_: time.sleep(0.05))"
+    write(lab.folder / "reload.ipynb", [SMALL[0], slow, "explorer = dx.Explorer(model, steps=900)\nexplorer"])
+    page = tab.page
+    lab.open(page, "reload.ipynb")
+    lab.run_all(page)
+    viewer = page.locator(".dx-viewer").first
+    status = viewer.locator(".dx-status")
+
+    def steps() -> int:
+        expect(status).to_have_text(re.compile(r"^running: \d+ of 900 "), timeout=60_000)
+        found = re.search(r"\d+", status.inner_text())
+        assert found is not None
+        return int(found[0])
+
+    page.locator(".dx-explorer").get_by_role("button", name="Run").click()
+    before = steps()
+    page.evaluate("window.jupyterapp.shell.currentWidget.context.save()")
+    lab.open(page, "reload.ipynb")
+    after = steps()
+    assert after > before
+    expect(status).not_to_have_text(f"running: {after} of 900 steps", timeout=10_000)
+    viewer.get_by_label("step", exact=True).fill("2")
+    expect(viewer.locator(".dx-count")).to_contain_text("step 2 of ")
+
+    # A kernel that goes is noticed within three seconds, and what is there can still be looked at.
+    page.evaluate("window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
+    expect(viewer.get_by_role("alert")).to_contain_text("The kernel was restarted or has ended", timeout=3000)
+    expect(status).to_have_text(re.compile(r"^stopped after \d+ steps"))
+    viewer.get_by_label("step", exact=True).fill("3")
+    expect(viewer.locator(".dx-count")).to_contain_text("step 3 of ")
+
+
+def test_five_hundred_moves_of_a_slider_leave_the_kernel_answering(lab: Any, tab: Any) -> None:
+    """In live mode: at most one run in flight and one waiting, and what is shown in the end is what was asked last."""
+    count = """jobs, most, submit = [], 0, model.submit
+def counted(*arguments, **options):
+    global most
+    jobs.append(submit(*arguments, **options))
+    most = max(most, sum(not job.done() for job in jobs))
+    return jobs[-1]
+model.submit = counted"""
+    write(lab.folder / "storm.ipynb", [SMALL[0], count, "explorer = dx.Explorer(model, steps=12, live=True)\nexplorer"])
+    page = tab.page
+    lab.open(page, "storm.ipynb")
+    lab.run_all(page)
+    explorer = page.locator(".dx-explorer").first
+    handle = slider(explorer, "guidance")
+    handle.focus()
+    dice = random.Random(0)
+    begun = time.monotonic()
+    for k in range(500):
+        page.keyboard.press(dice.choice(("ArrowLeft", "ArrowRight")))
+        page.wait_for_timeout(max(0.0, 1000 * (begun + k / 50 - time.monotonic())))
+        if k % 100 == 50:
+            assert lab.run(page, "print(6 * 7)") == "42"
+    print(f"500 moves in {time.monotonic() - begun:.1f} s")
+    readout = explorer.locator(".widget-slider .widget-readout").nth(1).inner_text()
+    expect(explorer.locator(".dx-about")).to_contain_text(f" guidance {float(readout):g} ", timeout=60_000)
+    expect(explorer.locator(".dx-status")).to_have_text(re.compile(r"^12 steps in "), timeout=60_000)
+    told = lab.run(page, "print(explorer.guidance, explorer.settings == explorer.trace.settings, most, len(jobs) > 10)")
+    assert told.split()[1] == "True", "what was shown last is what was asked last"
+    assert float(told.split()[0]) == float(readout)
+    assert int(told.split()[2]) <= 2
+    assert told.split()[3] == "True"
+
+
+def test_axe_finds_no_serious_fault_in_either_theme_of_jupyterlab(lab: Any, tab: Any, axe: Any) -> None:
+    write(lab.folder / "themes.ipynb", SMALL)
+    page = tab.page
+    lab.open(page, "themes.ipynb")
+    lab.run_all(page)
+    expect(page.locator(".dx-status")).to_have_text(re.compile(r"^12 steps in "), timeout=60_000)
+    page.get_by_text("Numbers").click()
+    for theme, light in (("JupyterLab Dark", "false"), ("JupyterLab Light", "true")):
+        page.evaluate("theme => window.jupyterapp.commands.execute('apputils:change-theme', { theme })", theme)
+        expect(page.locator("body")).to_have_attribute("data-jp-theme-light", light)
+        assert axe(page) == []
 
 
 def test_the_first_notebook_is_run_moved_scrubbed_and_stopped(lab: Any, tab: Any) -> None:

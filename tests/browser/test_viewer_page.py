@@ -3,7 +3,9 @@ real Python viewer on the other end of the wire and the test in the middle of it
 
 from __future__ import annotations
 
+import base64
 import io
+import itertools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from diffexplore.trace import Trace
+from diffexplore import read_recipe
+from diffexplore.settings import Settings
+from diffexplore.trace import Step, Trace
 from diffexplore.widgets.film import Film, pack, to_html
 from diffexplore.widgets.viewer import Feed, Replay, Viewer
 
@@ -40,9 +45,40 @@ def turn(host: Any, condition: Callable[[], bool], seconds: float = 10) -> None:
         host.page.wait_for_timeout(10)
 
 
+def status(host: Any, text: str) -> Any:
+    """The line that says how things stand, while it says this."""
+    return host.root.locator(".dx-status").filter(has_text=text)
+
+
 def finish(host: Any, feed: Feed) -> None:
     host.viewer.end(feed, "done")
     turn(host, feed.complete.is_set)
+
+
+def large_trace(seed: int, steps: int = 12) -> Trace:
+    """A run whose pictures are 256 x 256."""
+    generator = torch.Generator().manual_seed(seed)
+    picture = Image.effect_noise((256, 256), 60).convert("RGB")
+
+    def step(i: int) -> Step:
+        x, output = torch.randn(2, 4, 32, 32, generator=generator)
+        b = (steps - i) / (steps + 1)
+        return Step(
+            index=i,
+            timestep=990.0 - i,
+            seconds=0.1,
+            a=1 - b,
+            b=b,
+            kind="epsilon",
+            latents=x,
+            output=output,
+            cond=output + 0.1 * x,
+            uncond=output - 0.1 * x,
+            guidance=0.5,
+        )
+
+    settings = Settings(prompt="noise", steps=steps, seed=seed, sampler="DDIM", width=256, height=256)
+    return Trace(settings, [step(i) for i in range(steps)], image=picture, decode=lambda _: np.asarray(picture))
 
 
 @pytest.fixture
@@ -67,8 +103,10 @@ def test_the_shown_step_is_the_frame_of_that_step(host: Open, tiny_trace: Trace)
     np.testing.assert_array_equal(shown, np.asarray(tiny_trace.view("latents", 3)))  # plain squares, not blurred
 
 
-def test_scrubbing_switching_and_playing_send_nothing_and_are_quick(host: Open, tiny_trace: Trace) -> None:
-    page = host(Replay(dict.fromkeys(("one", "two", "three", "four"), tiny_trace)))
+def test_scrubbing_switching_and_playing_send_nothing_and_are_quick(host: Open) -> None:
+    """The bound of 16 ms, one frame of a screen, is for four films of 256 x 256."""
+    page = host(Replay({f"seed {seed}": large_trace(seed) for seed in range(4)}))
+    assert page.root.locator(".dx-film").count() == 4
     page.settle()
     before = len(page.heard)
     took = page.page.evaluate(
@@ -96,7 +134,7 @@ def test_scrubbing_switching_and_playing_send_nothing_and_are_quick(host: Open, 
             for (const radio of radios) { radio.click(); await settle(); } // decoded once
             for (let k = 0; k < 300; k++)
                 await act(() => {
-                    range.value = 1 + (k * 7) % 4;
+                    range.value = 1 + (k * 7) % 12;
                     range.dispatchEvent(new Event('input', { bubbles: true }));
                 });
             for (let k = 0; k < 20; k++) await act(() => radios[k % radios.length].click());
@@ -106,7 +144,7 @@ def test_scrubbing_switching_and_playing_send_nothing_and_are_quick(host: Open, 
     page.root.get_by_role("button", name="play").click()
     page.root.get_by_role("button", name="pause").wait_for()
     page.root.get_by_role("button", name="play").wait_for()  # it stops by itself at the end
-    assert page.step.input_value() == "4"
+    assert page.step.input_value() == "12"
     assert page.heard[before:] == []
     assert page.page.evaluate("window.written") == []
     print(f"median {took:.2f} ms a move")
@@ -120,13 +158,12 @@ def test_the_status_says_where_you_are(host: Open, tiny_trace: Trace) -> None:
     step = tiny_trace[1]
     text = page.root.inner_text()
     assert "step 2 of 4" in " ".join(text.split())
+    assert page.root.locator("dl div", has_text="SNR").locator("dd").inner_text() == f"{1 / step.sigma**2:.2g}"
     assert str(round(step.timestep)) in text
     assert page.step.get_attribute("aria-valuetext").startswith(f"step 2 of 4, timestep {step.timestep:.0f}, sigma ")
     assert "4 steps in" in text
-    assert (
-        "\u201ca red fox\u201d \u00b7 without \u201cblurry\u201d \u00b7 4 steps \u00b7 guidance 5 "
-        "\u00b7 seed 3 \u00b7 DDIM" in text
-    )
+    assert "without \u201cblurry\u201d \u00b7 4 steps \u00b7 guidance 5 \u00b7 seed 3 \u00b7 DDIM" in text
+    assert page.root.locator(".dx-words li").all_inner_texts() == ["a", "red", "fox"]
 
 
 def test_where_there_is_nothing_to_see_it_says_why(host: Open, tiny_trace: Trace) -> None:
@@ -174,6 +211,175 @@ def test_python_may_say_what_to_look_at(host: Open, tiny_trace: Trace) -> None:
     assert page.step.input_value() == "2"
 
 
+# --- the timeline: its track, its pace, what stands under the pointer ---
+
+
+def test_the_track_is_a_chart_of_the_noise_level_or_of_the_change(host: Open, tiny_trace: Trace) -> None:
+    page = host(Replay(tiny_trace))
+    page.settle()
+
+    def heights() -> list[float]:
+        """How high the area is over each step, from 0 to 1."""
+        page.settle()
+        path = page.root.locator(".dx-chart i").evaluate("area => area.style.clipPath")
+        points = [point.split() for point in path.removeprefix("polygon(").removesuffix(")").split(", ")]
+        return [1 - float(y.rstrip("%")) / 96 for _, y in points[:-2]]
+
+    sigma = np.log10(tiny_trace.curve("sigma"))
+    expected = (sigma - sigma.min()) / (sigma.max() - sigma.min())
+    np.testing.assert_allclose(heights(), expected, atol=0.01)
+    page.root.get_by_label("the track shows").select_option("change of x\u2080")
+    change = tiny_trace.curve("change")[1:]  # the first step has none
+    np.testing.assert_allclose(heights(), change / change.max(), atol=0.01)
+
+
+def test_playback_has_a_speed_and_may_begin_again(host: Open, tiny_trace: Trace) -> None:
+    page = host(Replay(tiny_trace))
+    page.root.get_by_label("speed").select_option("4\u00d7")
+    page.root.get_by_role("button", name="Loop").click()
+    page.page.evaluate(
+        """() => {
+            window.places = [];
+            const range = document.querySelector('input[type=range]');
+            const options = { attributeFilter: ['aria-valuetext'] };
+            new MutationObserver(() => places.push(range.value)).observe(range, options);
+        }"""
+    )
+    page.root.get_by_role("button", name="play").click()
+    page.page.wait_for_function("() => /[1-3]4+[1-3]/.test(places.join(''))")
+    page.root.get_by_role("button", name="Loop").click()
+    page.root.get_by_role("button", name="play").wait_for()
+    assert page.step.input_value() == "4"
+    assert page.root.get_by_role("button", name="Loop").get_attribute("aria-pressed") == "false"
+
+
+def test_the_pointer_reads_the_numbers_under_it(host: Open, tiny_trace: Trace) -> None:
+    page = host(Replay(tiny_trace))
+    page.step.fill("4")
+    page.settle()
+    box = page.root.locator(".dx-strips").bounding_box()
+    page.page.mouse.move(box["x"] + 0.3 * box["width"], box["y"] + 5)
+    step = tiny_trace[1]
+    tip = page.root.locator(".dx-tip")
+    assert tip.inner_text().startswith(f"step 2 \u00b7 timestep {step.timestep:.0f} \u00b7 \u03c3 ")
+    assert f"SNR {1 / step.sigma**2:.2g} \u00b7 " in tip.inner_text()
+    assert page.step.input_value() == "4", "looking moves nothing"
+    page.page.mouse.move(1, 1)
+    assert tip.is_hidden()
+
+
+# --- looking closer ---
+
+
+def test_zoom_shows_a_part_pixel_for_pixel(host: Open, tiny_trace: Trace) -> None:
+    page = host(Replay(tiny_trace))
+    page.page.add_style_tag(content=".dx-viewer .dx-screen canvas { width: 48px !important; }")
+    pixels = page.root.get_by_role("button", name="Pixels")
+    assert pixels.get_attribute("aria-pressed") == "false"
+    pixels.click()
+    page.root.get_by_role("button", name="zoom in").click()
+    whole = np.asarray(tiny_trace.view("x0", 3))
+
+    def shown() -> np.ndarray:
+        return np.asarray(Image.open(io.BytesIO(page.pixels())).convert("RGB"))
+
+    def part(top: int, left: int) -> np.ndarray:
+        return whole[top : top + 16, left : left + 24].repeat(2, 0).repeat(2, 1)
+
+    np.testing.assert_array_equal(shown(), part(8, 12))  # the middle
+    page.step.focus()
+    for _ in range(9):
+        page.page.keyboard.press("Shift+ArrowRight")
+    np.testing.assert_array_equal(shown(), part(8, 24))  # no further than the edge
+    assert page.step.input_value() == "4", "the scrubber does not move with the picture"
+    page.page.keyboard.press("0")
+    np.testing.assert_array_equal(shown(), whole)
+    canvas = page.root.locator(".dx-film canvas")
+    corner = canvas.bounding_box()
+    canvas.dispatch_event("dblclick", {"clientX": corner["x"], "clientY": corner["y"], "bubbles": True})
+    np.testing.assert_array_equal(shown(), part(0, 0))  # what is under the pointer stays there
+
+
+def test_the_spectrum_shows_the_estimate_from_coarse_to_fine(host: Open, tiny_trace: Trace) -> None:
+    page = host(Replay(tiny_trace))
+    film = Film.of(tiny_trace)
+    heights = []
+    for place in (1, 4):
+        page.step.fill(str(place))
+        page.settle()
+        bars = page.root.locator(".dx-bars i").evaluate_all("bars => bars.map(bar => parseFloat(bar.style.height))")
+        power = film.steps[place - 1][4]
+        np.testing.assert_allclose(bars, [np.clip(25 * (one + 1.5), 0, 100) for one in power], atol=0.01)
+        heights.append(bars)
+    assert heights[0] != heights[1]
+    marks = page.root.locator(".dx-bars b").evaluate_all("marks => marks.map(mark => parseFloat(mark.style.bottom))")
+    assert marks == heights[1]
+
+
+# --- words and numbers ---
+
+
+def test_tokens_say_what_was_cut_and_what_is_not_known(host: Open, tiny_model: Any) -> None:
+    prompt = "a red Zyx in the snow at night a blue cat in the desert at night"
+    trace = tiny_model.trace(prompt=prompt, steps=2)
+    trace.info["unknown"] = ["zyx"]
+    page = host(Replay(trace))
+    tokens, cut = trace.info["tokens"]["prompt"], trace.info["tokens"]["cut"]
+    assert cut
+    words = page.root.locator(".dx-words li")
+    assert [word.partition(" (")[0] for word in words.all_text_contents()] == tokens + cut
+    assert "".join(page.root.locator(".dx-unknown").all_text_contents()).startswith("Z (part of a word that this model")
+    spelt = [word.partition(" (")[0] for word in page.root.locator(".dx-unknown").all_text_contents()]
+    assert "".join(spelt) == "Zyx"
+    assert [word.partition(" (")[0] for word in page.root.locator(".dx-cut").all_text_contents()] == cut
+
+
+def test_a_table_holds_every_number_for_those_who_see_no_picture(host: Open, tiny_trace: Trace) -> None:
+    page = host(Replay(tiny_trace))
+    page.step.fill("2")
+    assert page.root.get_by_role("table").count() == 0
+    page.root.get_by_text("Numbers").click()
+    rows = page.root.get_by_role("table").locator("tbody tr")
+    assert rows.count() == 4
+    page.settle()
+    assert page.root.locator("[aria-current]").all()
+    assert rows.nth(1).get_attribute("aria-current") == "step"
+    cells = rows.nth(1).locator("th, td").all_inner_texts()
+    step = tiny_trace[1]
+    assert cells[:2] == ["2", f"{step.timestep:.0f}"]
+    assert float(cells[2]) == pytest.approx(step.sigma, rel=0.01)
+    assert float(cells[3]) == pytest.approx(1 / step.sigma**2, rel=0.06)
+    assert float(cells[5]) == pytest.approx(tiny_trace.curve("change")[1], rel=0.06)
+    page.step.press("ArrowRight")
+    page.settle()
+    assert rows.nth(2).get_attribute("aria-current") == "step"
+    assert page.root.locator("[aria-current]").count() == 1
+
+
+def test_a_screen_reader_hears_of_a_run_at_most_once_a_second_and_the_end_of_it(
+    host: Open, driven: None, tiny_trace: Trace
+) -> None:
+    page = host(Viewer())
+    page.page.evaluate(
+        """() => {
+            window.said = [];
+            const live = document.querySelector('[role=status]');
+            const note = () => said.push([performance.now(), live.textContent]);
+            new MutationObserver(note).observe(live, { childList: true });
+        }"""
+    )
+    trace = growing(tiny_trace)
+    feed = page.viewer.feed([trace])
+    for upto in (1, 2, 3, 4):
+        grow(trace, tiny_trace, upto)
+        turn(page, lambda upto=upto: status(page, f"running: {upto} of 4 steps").is_visible())
+    finish(page, feed)
+    page.page.wait_for_function("() => said.length && said[said.length - 1][1].startsWith('4 steps')")
+    said = page.page.evaluate("said")
+    assert len(said) >= 2
+    assert all(after - before > 990 for (before, _), (after, _) in itertools.pairwise(said))
+
+
 # --- keys ---
 
 
@@ -198,6 +404,11 @@ def test_the_scrubber_hears_its_keys_and_the_notebook_hears_none_of_them(host: O
     page.root.get_by_role("button", name="pause").wait_for()
     keys.press("Space")
     page.root.get_by_role("button", name="play").wait_for()
+    speed, scale = page.root.get_by_label("speed"), page.root.locator(".dx-scale")
+    for key, rate, size in (("]", "2", "1\u00d7"), ("[", "1", "1\u00d7"), ("+", "1", "2\u00d7"), ("-", "1", "1\u00d7")):
+        keys.press(key)
+        page.settle()
+        assert (speed.input_value(), scale.inner_text()) == (rate, size), key
     for key in ("x", "b", "d", "Shift+Enter", "Escape"):
         keys.press(key)
     assert page.page.evaluate("window.keys") == []
@@ -220,13 +431,13 @@ def test_it_fills_while_the_run_goes(host: Open, driven: None, tiny_trace: Trace
     seen = set()
     for upto in (1, 2, 3, 4):
         grow(trace, tiny_trace, upto)
-        turn(page, lambda upto=upto: page.root.get_by_text(f"running: {upto} of 4 steps").is_visible())
+        turn(page, lambda upto=upto: status(page, f"running: {upto} of 4 steps").is_visible())
         assert page.step.input_value() == str(upto), "the playhead follows the run"
         assert page.step.get_attribute("max") == "4"
         seen.add(page.pixels())
     assert len(seen) == 4
     finish(page, feed)
-    page.root.get_by_text("4 steps").first.wait_for()
+    status(page, "4 steps").wait_for()
     assert page.pixels() not in seen, "the last estimate is now decoded"
     assert len([content for content in page.heard if content["kind"] == "ack"]) == len(
         [c for c in page.sent if c["kind"] == "piece"]
@@ -303,15 +514,15 @@ def test_the_newest_run_wins_and_what_was_shown_stays_until_it_has_something(
     page.viewer._turn()
     assert page.pixels() == shown
     grow(first, tiny_trace, 2)
-    turn(page, lambda: page.root.get_by_text("running: 2 of 4 steps").is_visible())
+    turn(page, lambda: status(page, "running: 2 of 4 steps").is_visible())
     late = next(content for content in page.sent if content["kind"] == "piece")
     new = page.viewer.feed([second])
     grow(second, tiny_trace, 1)
-    turn(page, lambda: page.root.get_by_text("running: 1 of 4 steps").is_visible())
+    turn(page, lambda: status(page, "running: 1 of 4 steps").is_visible())
     assert page.root.get_by_text("result before").is_visible()
     page.page.evaluate("content => deliver(content, content.shots.map(() => ''))", late)
     page.settle()
-    assert page.root.get_by_text("running: 1 of 4 steps").is_visible()
+    assert status(page, "running: 1 of 4 steps").is_visible()
     page.viewer.end(old, "cancelled")
     grow(second, tiny_trace)
     finish(page, new)
@@ -323,12 +534,30 @@ def test_a_kernel_that_falls_silent_is_noticed(host: Open, driven: None, tiny_tr
     trace = growing(tiny_trace)
     page.viewer.feed([trace])
     grow(trace, tiny_trace, 2)
-    turn(page, lambda: page.root.get_by_text("running: 2 of 4 steps").is_visible())
-    page.root.get_by_text("The kernel does not answer").wait_for(timeout=15_000)
+    turn(page, lambda: status(page, "running: 2 of 4 steps").is_visible())
+    status(page, "The kernel does not answer").wait_for(timeout=15_000)
     assert page.heard[-1]["kind"] == "hello"
     page.viewer._on_message(page.viewer, page.heard[-1], [])
     page.viewer._turn()
-    page.root.get_by_text("The kernel does not answer").wait_for(state="hidden")
+    status(page, "The kernel does not answer").wait_for(state="hidden")
+
+
+def test_a_kernel_that_is_restarted_is_noticed_whether_or_not_a_run_goes(host: Open, tiny_trace: Trace) -> None:
+    page = host(Replay(tiny_trace))
+    gone = page.root.get_by_text("The kernel was restarted or has ended")
+    page.page.evaluate("emit('comm_live_update')")  # as ipywidgets announces a line that is there, too
+    page.settle()
+    assert gone.is_hidden()
+    disconnect = "on => document.querySelector('#views > div').classList.toggle('jupyter-widgets-disconnected', on)"
+    page.page.evaluate(disconnect, True)
+    page.page.evaluate("emit('comm_live_update')")
+    gone.wait_for()
+    page.step.fill("2")
+    page.settle()
+    assert "step 2 of 4" in " ".join(page.root.inner_text().split()), "what is here can still be looked at"
+    page.page.evaluate(disconnect, False)
+    page.page.evaluate("emit('comm_live_update')")
+    gone.wait_for(state="hidden")
 
 
 # --- what must not happen
@@ -339,14 +568,41 @@ EVIL = "<img src=x onerror='window.pwned=1'><script>window.pwned=1</script>\u202
 
 def test_text_is_text_wherever_it_comes_from(host: Open, tiny_trace: Trace) -> None:
     settings = tiny_trace.settings.replace(prompt=EVIL, negative_prompt=EVIL)
-    trace = Trace(settings, list(tiny_trace), image=tiny_trace.image, matrix=tiny_trace.matrix, info={"model": EVIL})
-    page = host(Replay({EVIL: trace, "b": trace}))
+    info = {"model": EVIL, "tokens": {"prompt": [EVIL], "cut": [EVIL]}, "unknown": ["img"]}
+    trace = Trace(settings, list(tiny_trace), image=tiny_trace.image, matrix=tiny_trace.matrix, info=info)
+    film = Film.of(trace, EVIL)
+    film.about["sampler"] = EVIL  # Settings would refuse it
+    page = host(Replay([film, Film.of(trace, "b")]))
     page.viewer.tell(notes=[EVIL, "x" * 200_000], error=EVIL)
+    page.root.get_by_text("Numbers").click()
     page.settle()
+    said = page.root.locator("caption").first.inner_text()
+    assert said.count(EVIL) == 5, "label, both prompts, sampler and model are there to be read"
     assert page.root.locator("img, script").count() == 0
     assert page.page.evaluate("window.pwned") is None
     assert page.root.get_by_role("alert").inner_text() == EVIL
     assert page.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_text_is_text_also_out_of_a_picture_and_a_files_name(host: Open, tiny_model: Any, tmp_path: Path) -> None:
+    """Script in the recipe of a PNG, and in the name of a saved run: neither is ours."""
+    trace = tiny_model.trace(prompt=EVIL, steps=2)
+    trace.save_image(tmp_path / "evil.png")
+    again = tiny_model.trace(read_recipe(tmp_path / "evil.png"))
+    assert again.settings.prompt == EVIL
+    file = tmp_path / "<img src=x onerror=window.pwned=1>.safetensors"
+    again.save(file)
+    page = host(Replay({file.name: file, "b": again}))
+    page.settle()
+    assert page.root.locator("figcaption").first.inner_text() == file.name
+    assert page.root.locator("img").count() == 0
+    with pytest.raises(FileNotFoundError) as error:
+        Replay(tmp_path / "<img src=x onerror=window.pwned=1>.missing")
+    page.viewer.tell(error=str(error.value))
+    page.push()
+    page.settle()
+    assert "<img src=x" in page.root.get_by_role("alert").inner_text()
+    assert page.page.evaluate("window.pwned") is None
 
 
 def test_a_fault_shows_itself_in_place_of_an_empty_cell(host: Open, tab: Any, tiny_trace: Trace) -> None:
@@ -399,6 +655,43 @@ def test_the_thumb_stands_under_the_marked_picture(host: Open, tiny_trace: Trace
         assert abs(mark["x"] + mark["width"] / 2 - thumb) < 1.5
 
 
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_no_serious_fault(
+    host: Open, axe: Callable[[Any], list[str]], tiny_trace: Trace, driven: None, theme: str
+) -> None:
+    trace = Trace(tiny_trace.settings, list(tiny_trace), image=tiny_trace.image, matrix=tiny_trace.matrix)
+    trace.info = {"tokens": {"prompt": ["a", "red", "fox"], "cut": ["late"]}, "unknown": ["red"]}
+    page = host(Viewer())
+    page.page.evaluate("theme => document.body.setAttribute('data-jp-theme-light', theme === 'light')", theme)
+    assert axe(page.page) == []  # with nothing to show
+    page.viewer.feed([live := growing(tiny_trace)])
+    grow(live, tiny_trace, 2)
+    turn(page, lambda: status(page, "running: 2 of 4 steps").is_visible())
+    assert axe(page.page) == []
+    page.viewer.show({"one": trace})
+    page.viewer.tell(notes=["A note."], error="A fault.")
+    page.push()
+    for summary in page.root.locator("summary").all():
+        summary.click()
+    page.root.get_by_role("radio", name="Change").check()
+    page.step.fill("1")
+    page.settle()
+    assert axe(page.page) == []
+    page.viewer.show({"one": trace, "two": trace, "three": tiny_trace})
+    page.settle()
+    assert axe(page.page) == []
+
+
+def test_nothing_moves_by_itself_for_those_who_ask_for_that(host: Open, tab: Any, tiny_trace: Trace) -> None:
+    durations = (
+        "() => [...document.querySelectorAll('.dx-viewer *')].map(node => getComputedStyle(node).transitionDuration)"
+    )
+    page = host(Replay(tiny_trace))
+    assert set(page.page.evaluate(durations)) != {"0s"}
+    tab.page.emulate_media(reduced_motion="reduce")
+    assert set(page.page.evaluate(durations)) == {"0s"}
+
+
 @pytest.mark.parametrize(
     ("attributes", "scheme"),
     [
@@ -438,3 +731,46 @@ def test_an_exported_page_scrubs_alone(tab: Any, tiny_trace: Trace, tmp_path: Pa
         tab.page.evaluate("document.querySelector('.dx-film canvas').getContext('2d').getImageData(9, 9, 1, 1).data[3]")
         == 255
     )
+
+
+def test_the_export_button_saves_a_page_that_scrubs_alone(
+    host: Open, tab: Any, tiny_trace: Trace, tmp_path: Path
+) -> None:
+    """Made in the browser, so that it works when the kernel is gone; its strict policy must know script and style."""
+    prompt = "a fox </script><script>window.pwned=1</script> @script@ $& \u2028 & <b>"
+    trace = Trace(tiny_trace.settings.replace(prompt=prompt), list(tiny_trace), image=tiny_trace.image)
+    page = host(Replay(trace))
+    page.root.get_by_role("radio", name="Noise").check()
+    page.step.fill("3")
+    shown, before = page.pixels(), len(page.heard)
+    with tab.page.expect_download() as download:
+        page.root.get_by_role("button", name="Export").click()
+    assert download.value.suggested_filename == "a-fox-script-script-window-pwned-1-script-script-b-diffexplore.html"
+    download.value.save_as(tmp_path / "page.html")
+    assert page.heard[before:] == []
+    tab.page.goto((tmp_path / "page.html").as_uri())
+    step = tab.page.get_by_label("step", exact=True)
+    assert step.input_value() == "3"
+    assert tab.page.get_by_role("radio", name="Noise").is_checked()
+    assert tab.page.title() == f"{prompt} - diffexplore"
+    drawn = "() => document.querySelector('.dx-film canvas').toDataURL().split(',')[1]"
+    tab.page.wait_for_function(f"expected => ({drawn})() === expected", arg=base64.b64encode(shown).decode())
+    step.fill("2")
+    tab.page.wait_for_function(f"old => ({drawn})() !== old", arg=base64.b64encode(shown).decode())
+    assert tab.page.evaluate("window.pwned") is None
+    assert tab.page.get_by_role("button", name="Export").count() == 0, "the page is already one"
+
+
+def test_a_run_that_is_not_complete_cannot_be_exported_yet(host: Open, driven: None, tiny_trace: Trace) -> None:
+    page = host(Viewer())
+    trace = growing(tiny_trace)
+    feed = page.viewer.feed([trace])
+    grow(trace, tiny_trace, 2)
+    turn(page, lambda: status(page, "running: 2 of 4 steps").is_visible())
+    export = page.root.get_by_role("button", name="Export")
+    assert export.is_disabled()
+    grow(trace, tiny_trace)
+    finish(page, feed)
+    page.push()
+    page.settle()
+    assert export.is_enabled()

@@ -45,6 +45,61 @@ test("the share of noise is b^2 of a^2 + b^2", () => {
   assert.equal(viewer.noiseShare(null), 1); // sigma is without bound: nothing but noise
 });
 
+test("the signal-to-noise ratio is a^2 / b^2, without bound where there is no noise", () => {
+  assert.equal(viewer.snr(2), 0.25);
+  assert.equal(viewer.figures(viewer.snr(0)), "\u221e");
+  assert.equal(viewer.snr(null), null);
+});
+
+test("heights share one scale: the least and the greatest logarithm, or nothing and the greatest", () => {
+  assert.deepEqual(viewer.heights([[100, 10], [1, null]], true), [[1, 0.5], [0, null]]);
+  assert.deepEqual(viewer.heights([[null, 4, 1]], false), [[null, 1, 0.25]]);
+  assert.deepEqual(viewer.heights([[0, 5]], true), [[null, 0]]); // no logarithm of 0; all alike lies on the floor
+  assert.deepEqual(viewer.heights([[]], true), [[]]);
+});
+
+test("the area under heights reaches from its first known place to its last", () => {
+  assert.equal(viewer.areaOf([1, 0.5, 0], 3), "polygon(0% 0%,50% 48%,100% 96%,100% 100%,0% 100%)");
+  assert.equal(viewer.areaOf([null, 1], 5), "polygon(25% 0%,25% 100%,25% 100%)"); // of a run that is going
+  assert.equal(viewer.areaOf([null], 1), "inset(100%)");
+});
+
+test("a run plays in about four seconds, and no step is shown for more than a quarter of one", () => {
+  assert.deepEqual(viewer.pace(4, 1), { stride: 1, delay: 250 });
+  assert.deepEqual(viewer.pace(50, 2), { stride: 1, delay: 40 });
+  for (const [places, speed] of [[1000, 1], [1000, 4], [50, 4], [300, 0.5]]) {
+    const { stride, delay } = viewer.pace(places, speed);
+    assert.ok(delay >= 33 && delay < 120);
+    assert.ok(Math.abs((delay * places) / stride - 4000 / speed) < 1e-6);
+  }
+});
+
+test("zooming keeps what is under the pointer there, and shows nothing beyond the picture", () => {
+  const whole = { scale: 1, left: 0, top: 0 };
+  assert.deepEqual(viewer.zoomed(whole, 2), { scale: 2, left: 0.25, top: 0.25 });
+  const closer = viewer.zoomed(viewer.zoomed(whole, 2, 0.75, 0.5), 2, 0.75, 0.5);
+  assert.equal(closer.left + 0.75 / closer.scale, 0.75);
+  assert.deepEqual(viewer.zoomed(closer, 0), whole);
+  assert.equal(viewer.zoomed(whole, 1000).scale, 16);
+  assert.deepEqual(viewer.panned({ scale: 2, left: 0.25, top: 0.25 }, 5, -5), { scale: 2, left: 0, top: 0.5 });
+  assert.deepEqual(viewer.panned(whole, 1, 1), whole);
+});
+
+test("the page takes every text as text, in one pass", () => {
+  const data = { prompt: "</script><b>&\u2028 @script@ $&" };
+  const page = viewer.pageOf("[@title@][@style@][@script@][@data@]", { title: "<i>@data@ & $1", style: "s", script: "j$'" }, data);
+  const [, title, style, script, json] = page.match(/^\[(.*?)\]\[(.*?)\]\[(.*?)\]\[(.*)\]$/);
+  assert.equal(title, "&#60;i&#62;@data@ &#38; $1");
+  assert.deepEqual([style, script], ["s", "j$'"]);
+  assert.ok(!/[<>&\u2028]/.test(json));
+  assert.deepEqual(JSON.parse(json), data);
+});
+
+test("base64 of more bytes than a call takes arguments", () => {
+  const bytes = Uint8Array.from({ length: 100_000 }, (_, i) => (i * 7) % 256);
+  assert.equal(viewer.base64(bytes), Buffer.from(bytes).toString("base64"));
+});
+
 test("a screen reader hears the step, then what it stands for", () => {
   assert.equal(viewer.spoken(6, 20, [613, 4.2042, 0.04]), "step 7 of 20, timestep 613, sigma 4.2");
   assert.equal(viewer.spoken(0, 20, undefined), "step 1 of 20");
