@@ -21,6 +21,7 @@ from diffexplore.widgets.film import Film, unpack
 
 @pytest.fixture
 def explorer(tiny_model: Model) -> Iterator[Explorer]:
+    tiny_model.remembered.clear()  # a run that is remembered takes no time, and could not be stopped
     explorer = Explorer(tiny_model, prompt="a red fox", steps=4, guidance=5.0, seed=3, sampler="DDIM")
     yield explorer
     explorer.close()

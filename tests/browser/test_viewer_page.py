@@ -340,6 +340,7 @@ def test_a_table_holds_every_number_for_those_who_see_no_picture(host: Open, tin
     assert page.root.get_by_role("table").count() == 0
     page.root.get_by_text("Numbers").click()
     rows = page.root.get_by_role("table").locator("tbody tr")
+    rows.first.wait_for()  # the table is made when it is opened
     assert rows.count() == 4
     page.settle()
     assert page.root.locator("[aria-current]").all()
@@ -373,6 +374,8 @@ def test_a_screen_reader_hears_of_a_run_at_most_once_a_second_and_the_end_of_it(
     for upto in (1, 2, 3, 4):
         grow(trace, tiny_trace, upto)
         turn(page, lambda upto=upto: status(page, f"running: {upto} of 4 steps").is_visible())
+        if upto == 2:
+            page.page.wait_for_timeout(1100)  # a run of over a second is told of before its end
     finish(page, feed)
     page.page.wait_for_function("() => said.length && said[said.length - 1][1].startsWith('4 steps')")
     said = page.page.evaluate("said")
