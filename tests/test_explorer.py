@@ -114,9 +114,14 @@ def test_an_interrupted_cell_stops_the_run_and_keeps_what_was_made(explorer: Exp
             threading.main_thread().ident or 0, signal.SIGINT
         )
 
-    threading.Thread(target=interrupt).start()
-    with pytest.raises(KeyboardInterrupt):
-        explorer.run()
+    # As every kernel has it; a shell that starts the tests in the background would have them ignore the signal.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        threading.Thread(target=interrupt).start()
+        with pytest.raises(KeyboardInterrupt):
+            explorer.run()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert explorer.status == "cancelled"
     assert explorer.trace is not None
     assert 3 <= len(explorer.trace) == len(film(explorer).steps) < 500
