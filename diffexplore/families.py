@@ -130,6 +130,10 @@ class Family:
             key += (settings.guidance, bool(settings.negative_prompt))
         return key
 
+    def least(self, pipeline: Any) -> int:
+        """Fewest steps that the pipeline's loop can take, whatever the sampler."""
+        return 1
+
     def notes(self, pipeline: Any, settings: Settings) -> list[str]:
         """Plain sentences on what the pipeline makes of guidance and negative prompt."""
         notes = []
@@ -242,6 +246,10 @@ class _PixArt(_Unchecked):
         read = super().reader(pipeline)
         room = 120 if "Alpha" in type(pipeline).__name__ else 300  # max_sequence_length of the two calls
         return read and (read[0], room - read[0].num_special_tokens_to_add())
+
+    def least(self, pipeline: Any) -> int:
+        # PixArt-alpha reads a second value of the scheduler at its only step, which most schedulers do not give.
+        return 2 if "Alpha" in type(pipeline).__name__ else 1
 
     def arguments(self, pipeline: Any, settings: Sequence[Settings]) -> dict[str, Any]:
         # The size asked for is the size drawn: no detour over the nearest size of the training set.

@@ -329,6 +329,9 @@ class Model:
         for name, _ in settings.adapters:
             if name not in self._adapters:
                 raise ValueError(f"this model has no adapter {shown(name)}: {self._adapters or 'none is loaded'}")
+        least = self._family.least(self.pipeline)
+        if settings.steps < least:
+            raise ValueError(f"this pipeline takes at least {least} steps, got {settings.steps}")
         refused = SAMPLERS[sampler].refusal(settings.steps, self._base_config)
         if refused:
             raise ValueError(refused)
@@ -485,6 +488,7 @@ class Model:
                 "negative_cut": negative["cut"],
             },
             "notes": self.notes(settings),
+            "unknown": self.unknown_words(settings.prompt),
             "versions": {
                 "torch": torch.__version__,
                 "diffusers": diffusers.__version__,

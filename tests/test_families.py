@@ -197,3 +197,13 @@ def test_a_subclass_belongs_to_its_family():
         pass
 
     assert family_of(Mine) is FAMILIES["sdxl"]
+
+
+def test_pixart_alpha_takes_two_steps_at_least():
+    class PixArtAlphaPipeline(type(family("pixart"))):
+        pass
+
+    alpha = copy.copy(family("pixart"))
+    alpha.__class__ = PixArtAlphaPipeline
+    with pytest.raises(ValueError, match="this pipeline takes at least 2 steps, got 1"):
+        Model(alpha).resolve(dx.Settings(steps=1, sampler="DPM++ 2M Karras"))

@@ -142,6 +142,15 @@ def test_a_long_spectrum_is_gathered_in_bands_of_about_equal_ratio() -> None:
     assert np.abs(power[-3:]).max() < 0.04
 
 
+def test_a_run_that_was_looked_up_does_not_boast_with_its_speed(tiny_trace: Trace) -> None:
+    trace = Trace(tiny_trace.settings, list(tiny_trace), image=tiny_trace.image, seconds=0.001, info={"reused": True})
+    film = Film.of(trace)
+    assert film.about["kept"] == "from an earlier run"
+    assert film.seconds == 0
+    assert film.steps[0][2] == pytest.approx(tiny_trace[0].seconds, rel=1e-5), "each step keeps the time it once took"
+    assert "kept" not in Film.of(Trace(tiny_trace.settings, list(tiny_trace), seconds=2.0)).about
+
+
 def test_tokens_are_named_as_read_cut_or_unknown(tiny_trace: Trace) -> None:
     prompt = "A Zyx-fox, zyx and a zyxx"
     info = {

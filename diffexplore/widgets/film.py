@@ -188,6 +188,9 @@ class Film:
         self.status = status or ("cancelled" if trace.cancelled else "done")
         self.expected = max(trace.expected, len(self.steps))
         self.seconds = _finite(trace.seconds) or 0.0
+        if trace.info.get("reused"):  # looked up, not drawn: how long that took says nothing about the steps
+            self.seconds = 0.0
+            self.about["kept"] = "from an earlier run"
         if trace.image is not None:
             self.final = encode(trace.image, side=max(trace.image.size))
             self.size = trace.image.size

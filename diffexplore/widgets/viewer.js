@@ -25,7 +25,7 @@ const WORDS = {
 	change: { word: "Change", symbol: "\u0394x\u2080", cells: false },
 };
 
-/** What the scrubber's track can show: which number of a step, and whether by its logarithm. */
+/** What the track can show: which number of a step, and whether by its logarithm. */
 const TRACKS = {
 	sigma: { word: "noise level \u03c3", at: 1, log: true },
 	change: { word: "change of x\u2080", at: 3, log: false },
@@ -55,7 +55,7 @@ export function stepAt(at, places, count) {
 	return places < 2 ? 0 : Math.round((at * (count - 1)) / (places - 1));
 }
 
-/** The places that a strip of this width shows: all where they fit, else those under the middles of fewer, wider cells. */
+/** The places that a strip shows: all where they fit, else those under the middles of fewer, wider cells. */
 export function placesShown(places, width) {
 	const count = places * CELL <= width ? places : Math.max(1, Math.min(places, Math.floor(width / WIDER)));
 	return Array.from({ length: count }, (_, k) => Math.floor(((k + 0.5) * places) / count));
@@ -66,7 +66,7 @@ export function missing(seen, count) {
 	return Array.from({ length: count }, (_, k) => k).filter((k) => !seen.has(k));
 }
 
-/** A number for a reader: three figures, no exponent where it can be avoided. */
+/** A number for a reader: three figures, rarely an exponent. */
 export function figures(x) {
 	if (x == null) return "\u2013";
 	if (x === 0) return "0";
@@ -156,7 +156,7 @@ export function spoken(at, places, /** @type {Numbers | undefined} */ step) {
 /** How a run stands, in a few words. */
 export function standing(/** @type {Film} */ film) {
 	const n = film.steps.length;
-	// Some samplers ask the model twice per step (Heun) or once more at the start (PLMS); then the places are not the steps asked for.
+	// Some samplers ask the model twice per step (Heun) or once more (PLMS); then the places are not the steps asked for.
 	const word = film.expected === film.about.steps ? "step" : "evaluation";
 	const one = `${n} ${word}${n === 1 ? "" : "s"}`;
 	if (film.status === "running") return n ? `running: ${n} of ${film.expected} ${word}s` : "starting";
@@ -165,7 +165,7 @@ export function standing(/** @type {Film} */ film) {
 	return film.status === "failed" ? `failed after ${one}` : one + took;
 }
 
-/** The films of a packed document and its bytes (film.py, `pack`); null where the two do not belong together. */
+/** The films of a packed document and its bytes (film.py, `pack`); null where the two do not match. */
 export function unpack(document, data) {
 	if (!document || document.format !== 1 || document.bytes !== data.byteLength) return null;
 	const slot = (one) => (Array.isArray(one) ? shot(data.subarray(one[0], one[0] + one[1]), one[2], true) : one);
@@ -179,7 +179,7 @@ export function unpack(document, data) {
 
 const shot = (bytes, format, exact) => ({ bytes, format, exact, bitmap: null, asked: false });
 
-/** What a film leaves on show when a run begins: its pictures, where it has none those it covered itself. */
+/** What a film leaves on show when a run begins: its pictures, else those it covered itself. */
 function ghostOf(/** @type {Film} */ film) {
 	const { previous, frames } = film;
 	const count = Math.max(1, lengthOf(film));
@@ -235,8 +235,14 @@ export class Session {
 		this.hello();
 	}
 
+	send(/** @type {object} */ content) {
+		try {
+			this.model.send(content);
+		} catch {} // the kernel is gone, which the views say
+	}
+
 	hello() {
-		this.model.send({ kind: HELLO, run: this.run, complete: this.complete });
+		this.send({ kind: HELLO, run: this.run, complete: this.complete });
 	}
 
 	close() {
@@ -287,7 +293,7 @@ export class Session {
 	look(kind) {
 		if (!kind || kind === this.kind) return;
 		this.kind = kind;
-		if (this.films.length && !this.complete) this.model.send({ kind: LOOK, view: kind });
+		if (this.films.length && !this.complete) this.send({ kind: LOOK, view: kind });
 		this.changed();
 	}
 
@@ -384,7 +390,7 @@ export class Session {
 
 	take(content, buffers) {
 		const { run, piece } = content;
-		this.model.send({ kind: ACK, run, piece, view: this.kind });
+		this.send({ kind: ACK, run, piece, view: this.kind });
 		if (run < this.run || (run === this.run && this.complete)) return; // late
 		if (run > this.run || !this.films.length) {
 			const blank = { steps: [], frames: {}, final: null, previous: null };
@@ -420,7 +426,7 @@ export class Session {
 		const now = performance.now();
 		const due = pieces.filter((piece) => now - (this.asked.get(`${run}/${piece}`) ?? -1e9) > 500);
 		for (const piece of due) this.asked.set(`${run}/${piece}`, now);
-		if (due.length) this.model.send({ kind: AGAIN, run, pieces: due });
+		if (due.length) this.send({ kind: AGAIN, run, pieces: due });
 	}
 
 	/** Until a run is complete: where the kernel falls silent, ask, and where no answer comes, say so. */
@@ -638,7 +644,7 @@ export class View {
 		el.append(this.root);
 
 		on(this.root, "keydown", (event) => this.key(event));
-		// Around an Explorer's controls too, where a plain `x` would delete the cell; their box is found once this is in the page.
+		// Around an Explorer's controls too; their box is found once this is in the page.
 		const seen = new IntersectionObserver(() => {
 			const box = this.root.closest(".dx-explorer");
 			if (box) on(box, "keydown", quiet);
@@ -880,7 +886,7 @@ export class View {
 		list.replaceChildren(...items.map(item));
 	}
 
-	/** Every number of every step, for those who want them and for those who cannot see the pictures. */
+	/** Every number of every step, for those who want them or cannot see the pictures. */
 	drawTable() {
 		const { session } = this;
 		const { films, run } = session;
@@ -1024,7 +1030,7 @@ function about(/** @type {Film} */ film, whole) {
 	return parts.concat(sampler ? [String(sampler)] : [], model ? [String(model)] : []).join(" \u00b7 ");
 }
 
-/** Draw the part of a picture that is on show over the whole canvas, at the screen's own resolution; null clears it. */
+/** Draw the part of a picture on show over the canvas, at the screen's own resolution; null clears it. */
 function paint(/** @type {HTMLCanvasElement} */ canvas, /** @type {ImageBitmap | null} */ bitmap, cells, zoom = { scale: 1, left: 0, top: 0 }) {
 	const ratio = window.devicePixelRatio || 1;
 	const width = Math.max(1, Math.round(canvas.clientWidth * ratio));

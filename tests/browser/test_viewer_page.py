@@ -555,6 +555,8 @@ def test_a_kernel_that_is_restarted_is_noticed_whether_or_not_a_run_goes(host: O
     page.page.evaluate(disconnect, True)
     page.page.evaluate("emit('comm_live_update')")
     gone.wait_for()
+    page.page.evaluate("void (window.toKernel = () => { throw new Error('Cannot send'); })")  # as JupyterLab then does
+    page.page.evaluate("deliver({ kind: 'state', run: 9, pieces: 1 }, [])")  # asks for what is missing, of nobody
     page.step.fill("2")
     page.settle()
     assert "step 2 of 4" in " ".join(page.root.inner_text().split()), "what is here can still be looked at"
