@@ -25,7 +25,7 @@ import weakref
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -56,6 +56,7 @@ BATCH = 8  # pictures drawn at once at most: with both halves of guidance a batc
 IDLE_SECONDS = 10.0  # a worker with nothing to do ends after this, so that it does not keep its model in memory
 
 OnStep = Callable[[Step], None]
+Item = TypeVar("Item")
 
 
 def load(
@@ -133,12 +134,12 @@ class Job:
         error: what a failed run raised, else None.
     """
 
-    def __init__(self, trace: Trace, on_step: OnStep | None = None) -> None:
+    def __init__(self, trace: Trace, on_step: OnStep | None = None, cancel: threading.Event | None = None) -> None:
         self.trace = trace
         self.error: BaseException | None = None
         self._on_step = on_step
         self._status = "queued"
-        self._cancel = threading.Event()
+        self._cancel = cancel or threading.Event()  # shared by jobs that were submitted together
         self._done = threading.Event()
         self._lock = threading.Lock()
         self._callbacks: list[Callable[[Job], Any]] = []
@@ -193,12 +194,11 @@ class Job:
         self._call(callback)
 
     def _start(self) -> bool:
-        """Claim a queued job for running; False if it was cancelled meanwhile."""
+        """Claim a job for running; False if it was cancelled while it was queued."""
         with self._lock:
-            if self._status != "queued":
-                return False
-            self._status = "running"
-            return True
+            if self._status == "queued":
+                self._status = "running"
+            return self._status == "running"
 
     def _finish(self, status: str, error: BaseException | None = None) -> None:
         with self._lock:
@@ -277,8 +277,8 @@ class Model:
         self._fitting = threading.Lock()
         self._matrix: np.ndarray | None = None
         self._jobs = threading.Condition()
-        self._queued: Job | None = None
-        self._running: Job | None = None
+        self._queued: list[Job] = []  # submitted together, waiting for the worker
+        self._running: list[Job] = []
         self._worker: threading.Thread | None = None
 
     def __repr__(self) -> str:
@@ -413,13 +413,16 @@ class Model:
             ValueError: one sentence, before any work, for settings which are refused.
         """
         traces = [self._new(one, {}) for one in settings]
-        groups: dict[Hashable, list[Trace]] = {}
-        for trace in traces:
-            groups.setdefault(self._family.batch_key(self.pipeline, trace.settings), []).append(trace)
-        for group in groups.values():
-            for start in range(0, len(group), BATCH):
-                self._run_batch(group[start : start + BATCH])
+        for batch in self._batches(traces, lambda trace: trace):
+            self._run_batch(batch)
         return traces
+
+    def _batches(self, items: Sequence[Item], trace_of: Callable[[Item], Trace]) -> list[list[Item]]:
+        """Those that can be drawn together, in lists of `BATCH` at most."""
+        groups: dict[Hashable, list[Item]] = {}
+        for item in items:
+            groups.setdefault(self._family.batch_key(self.pipeline, trace_of(item).settings), []).append(item)
+        return [group[start : start + BATCH] for group in groups.values() for start in range(0, len(group), BATCH)]
 
     def _run_batch(self, traces: list[Trace]) -> None:
         try:
@@ -447,18 +450,43 @@ class Model:
             ValueError: one sentence, before any work, for settings which are refused; the running job goes
                 on.
         """
-        job = Job(self._new(settings, values), on_step)
+        (job,) = self._enqueue([Job(self._new(settings, values), on_step)])
+        return job
+
+    def submit_many(self, settings: Sequence[Settings], on_step: OnStep | None = None) -> list[Job]:
+        """Run several on the worker thread, those that can share a batch together, in place of whatever runs there.
+
+        The jobs were submitted together and are cancelled together: `cancel` on one stops all that have not ended.
+        One that fails leaves the others alone: a batch that breaks is drawn again one by one, and only what fails by
+        itself is failed.
+
+        Args:
+            settings: what to draw.
+            on_step: called on the worker thread with each step of each run.
+
+        Returns:
+            A job for each, in the same order.
+
+        Raises:
+            ValueError: one sentence, before any work, for settings which are refused, or for none at all.
+        """
+        if not settings:
+            raise ValueError("submit_many takes at least one Settings object, got none")
+        cancel = threading.Event()
+        return self._enqueue([Job(self._new(one, {}), on_step, cancel) for one in settings])
+
+    def _enqueue(self, jobs: list[Job]) -> list[Job]:
         with self._jobs:
-            replaced, running, self._queued = self._queued, self._running, job
+            replaced = [*self._queued, *self._running]
+            self._queued = jobs
             if self._worker is None or not self._worker.is_alive():
                 self._worker = threading.Thread(target=self._work, name=f"diffexplore {self.name}", daemon=True)
                 self._worker.start()
             self._jobs.notify()
         # Outside the lock: a cancelled job calls its callbacks, and those may submit.
-        for old in (replaced, running):
-            if old is not None:
-                old.cancel()
-        return job
+        for old in replaced:
+            old.cancel()
+        return jobs
 
     def _new(self, settings: Settings | None, values: Mapping[str, Any]) -> Trace:
         """An empty trace of checked settings."""
@@ -497,32 +525,44 @@ class Model:
         }
 
     def _work(self) -> None:
-        """The worker thread: take the newest job until there is none for a while."""
+        """The worker thread: take the newest jobs until there are none for a while."""
         while True:
             with self._jobs:
-                if self._queued is None:
+                if not self._queued:
                     self._jobs.wait(IDLE_SECONDS)
-                job, self._queued = self._queued, None
-                if job is None:
+                jobs, self._queued = self._queued, []
+                if not jobs:
                     self._worker = None
                     return
-                self._running = job
-            job._context.run(self._run_job, job)
+                self._running = jobs
+            for batch in self._batches(jobs, lambda job: job.trace):
+                batch[0]._context.run(self._run_jobs, batch)
             with self._jobs:
-                self._running = None
-            del job  # or an idle worker would keep the last trace
+                self._running = []
+            del jobs, batch  # or an idle worker would keep the last traces
 
-    def _run_job(self, job: Job) -> None:
+    def _run_jobs(self, jobs: list[Job]) -> None:
+        """Run jobs that share a batch."""
+
         def started() -> None:
-            if not job._start():
+            claimed = [job._start() for job in jobs]
+            if not any(claimed):
                 raise Cancelled
 
         try:
-            self._run([job.trace], job._cancel, job._on_step, started)
+            self._run([job.trace for job in jobs], jobs[0]._cancel, jobs[0]._on_step, started)
         except BaseException as error:
-            job._finish("failed", error)
+            if len(jobs) == 1:
+                jobs[0]._finish("failed", error)
+                return
+            logger.warning("a batch of %d failed (%s): trying one by one", len(jobs), error)
+            for job in jobs:
+                job.trace.clear()
+            for job in jobs:
+                self._run_jobs([job])
         else:
-            job._finish("cancelled" if job.trace.cancelled else "done")
+            for job in jobs:
+                job._finish("cancelled" if job.trace.cancelled else "done")
 
     def _run(
         self,

@@ -17,13 +17,13 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import ipywidgets
 import traitlets
 
 from diffexplore.settings import Settings
+from diffexplore.widgets.controls import NAMES, control, layout, pocket, sentence, show, value_of
 from diffexplore.widgets.film import Status
 from diffexplore.widgets.viewer import Feed, Viewer
 
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Explorer"]
 
-_NAMES: Final = ("prompt", "negative_prompt", "steps", "guidance", "seed", "sampler")
-_RANGES: Final = {"steps": (1, 50), "guidance": (1.0, 15.0)}  # what the sliders offer; other values widen them
 _HINT_AFTER: Final = 1.5  # seconds a cell waits before it is said how to stop it
 _HEAD_START: Final = 0.2  # seconds a run has before a changed setting may replace it
 
@@ -82,7 +80,7 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
     def __init__(self, model: Model | None = None, *, live: bool = False, **settings: Any) -> None:
         asked = Settings(**settings)  # refuses nonsense before a model is loaded
         if model is None:
-            model = _pocket()
+            model = pocket()
         asked = model.resolve(asked)
         self.model = model
         self._size = {"width": settings.get("width"), "height": settings.get("height")}
@@ -96,12 +94,12 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
         self._blocked = False  # a cell waits in `run` and settles what happens
         self.viewer = Viewer()
         super().__init__()
-        for name in _NAMES:
+        for name in NAMES:
             self.set_trait(name, getattr(asked, name))
         self.live = live
         self._build()
         self._ready = True
-        self.observe(self._on_setting, names=list(_NAMES))
+        self.observe(self._on_setting, names=list(NAMES))
         self._say_notes(asked)
 
     def __repr__(self) -> str:
@@ -115,7 +113,7 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
     @property
     def settings(self) -> Settings:
         """What the next run would use, with every None filled in."""
-        return self.model.resolve(Settings(**{name: getattr(self, name) for name in _NAMES}, **self._size))
+        return self.model.resolve(Settings(**{name: getattr(self, name) for name in NAMES}, **self._size))
 
     @property
     def trace(self) -> Trace | None:
@@ -205,7 +203,7 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
 
     # --- settings ---
 
-    @traitlets.validate(*_NAMES)
+    @traitlets.validate(*NAMES)
     def _checked(self, proposal: Any) -> Any:
         name, value = proposal["trait"].name, proposal["value"]
         try:
@@ -214,7 +212,7 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
                 checked = self.model.resolve(checked)
         except ValueError as error:
             if self._ready:
-                self.viewer.tell(error=_sentence(error))
+                self.viewer.tell(error=sentence(error))
             raise
         return getattr(checked, name)
 
@@ -243,7 +241,7 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
             except ValueError as error:
                 self._starting = False
                 self._settle()
-                self.viewer.tell(error=_sentence(error))
+                self.viewer.tell(error=sentence(error))
                 raise
             self._starting = False
             self._began = time.monotonic()
@@ -296,7 +294,7 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
             if self._starting or self._due is not None or (job is not None and not job.done()):
                 return
             if job is not None and job.error is not None:
-                self.viewer.tell(error=f"The run failed: {_sentence(job.error)}")
+                self.viewer.tell(error=f"The run failed: {sentence(job.error)}")
             self._set_status("idle" if job is None else job.status)
 
     def _set_status(self, status: str) -> None:
@@ -306,37 +304,7 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
     # --- the controls ---
 
     def _build(self) -> None:
-        def layout(**more: str) -> Any:
-            return ipywidgets.Layout(**{"width": "auto", "min_width": "0", "margin": "0"} | more)
-
-        label = {"description_width": "72px"}
-        self._controls: dict[str, Any] = {
-            "prompt": ipywidgets.Textarea(
-                description="prompt", rows=2, placeholder="what to draw", style=label, layout=layout()
-            ),
-            "negative_prompt": ipywidgets.Text(
-                description="negative", placeholder="what to keep out", style=label, layout=layout()
-            ),
-            "steps": ipywidgets.IntSlider(
-                description="steps", min=_RANGES["steps"][0], max=_RANGES["steps"][1], style=label, layout=layout()
-            ),
-            "guidance": ipywidgets.FloatSlider(
-                description="guidance",
-                min=_RANGES["guidance"][0],
-                max=_RANGES["guidance"][1],
-                step=0.5,
-                readout_format=".1f",
-                style=label,
-                layout=layout(),
-            ),
-            "sampler": ipywidgets.Dropdown(
-                description="sampler", options=self.model.samplers, style=label, layout=layout()
-            ),
-            # Text, not a number field: a browser rounds whole numbers above 2**53.
-            "seed": ipywidgets.Text(
-                description="seed", continuous_update=False, style=label, layout=layout(flex="1 1 auto")
-            ),
-        }
+        self._controls: dict[str, Any] = {name: control(name, self.model) for name in NAMES}
         dice = ipywidgets.Button(icon="random", tooltip="another seed", layout=layout(width="36px", flex="none"))
         self._go = ipywidgets.Button(
             description="Run", icon="play", button_style="primary", layout=layout(flex="1 1 80px")
@@ -345,7 +313,7 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
         live = ipywidgets.Checkbox(
             description="live", indent=False, tooltip="run at every change", layout=layout(flex="none")
         )
-        for name in _NAMES:
+        for name in NAMES:
             self._show_setting(name)
             self._controls[name].observe(
                 lambda change, name=name: self._from_control(name, change["new"]), names="value"
@@ -377,58 +345,16 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
 
     def _show_setting(self, name: str) -> None:
         """Let a control show its trait."""
-        control, value = self._controls[name], getattr(self, name)
-        if name == "seed":
-            value = str(value)
-        if control.value == value:  # a control that is in somebody's hand keeps its range
-            return
-        if name in _RANGES:
-            # The range widens for a value beyond it and goes back for one within. In this order no bound crosses
-            # another, nor the value that is there.
-            low, high = _RANGES[name]
-            control.min, control.max = min(control.min, low, value), max(control.max, high, value)
-            control.value = value
-            control.min, control.max = min(low, value), max(high, value)
-        control.value = value
+        show(self._controls[name], name, getattr(self, name))
 
     def _from_control(self, name: str, value: Any) -> None:
         """Let a trait follow its control. What is refused is said in place, and stays in the control to be put
         right."""
-        if name == "seed" and isinstance(value, str):
-            with suppress(ValueError):  # then Settings says what a seed is
-                value = int(value)
-        self._quietly(lambda: self.set_trait(name, value))
+        self._quietly(lambda: self.set_trait(name, value_of(name, value)))
 
     def _quietly(self, action: Callable[[], object]) -> None:
         """Do what a control asked for. A refusal has been said in the widget; there is no cell to raise it in."""
         try:
             action()
         except ValueError as error:
-            self.viewer.tell(error=_sentence(error))
-
-
-_pocket_lock = threading.Lock()
-_pocket_model: Model | None = None
-
-
-def _pocket() -> Model:
-    """One pocket model for all explorers: running a cell again stops the run it started before, instead of competing
-    with it."""
-    global _pocket_model
-    from diffexplore.model import load
-
-    with _pocket_lock:
-        if _pocket_model is None:
-            _pocket_model = load()
-        return _pocket_model
-
-
-def _sentence(error: BaseException) -> str:
-    """An error as one sentence for a reader, with the next thing to do where that is known."""
-    text = str(error).strip() or type(error).__name__
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's own, named for CUDA too
-        first = text.partition("\n")[0].split(". ")[0].rstrip(".")
-        return f"Memory ran out ({first}). Make the picture smaller, close other notebooks, or restart the kernel."
-    if not isinstance(error, ValueError):
-        text = f"{type(error).__name__}: {text}"
-    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+            self.viewer.tell(error=sentence(error))
