@@ -26,12 +26,26 @@ _HOMES = {
     "CURVES": "curves",
     "forward": "forward_process",
     "read_recipe": "recipe",
+    "Compare": "widgets.compare",
     "Explorer": "widgets.explorer",
     "Replay": "widgets.viewer",
 }
 
-__all__ = ["CURVES", "SAMPLERS", "VIEWS", "Explorer", "Model", "Replay", "Settings", "Step", "Trace", "forward", "load",
-           "read_recipe"]  # fmt: skip
+__all__ = [
+    "CURVES",
+    "SAMPLERS",
+    "VIEWS",
+    "Compare",
+    "Explorer",
+    "Model",
+    "Replay",
+    "Settings",
+    "Step",
+    "Trace",
+    "forward",
+    "load",
+    "read_recipe",
+]
 
 if TYPE_CHECKING:
     from diffexplore.curves import CURVES
@@ -42,6 +56,7 @@ if TYPE_CHECKING:
     from diffexplore.settings import Settings
     from diffexplore.trace import Step, Trace
     from diffexplore.views import VIEWS
+    from diffexplore.widgets.compare import Compare
     from diffexplore.widgets.explorer import Explorer
     from diffexplore.widgets.viewer import Replay
 

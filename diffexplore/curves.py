@@ -130,6 +130,33 @@ def spectrum(trace: "Trace", i: int, kind: str = "x0") -> np.ndarray:
     return total / np.bincount(ring[inside], minlength=count)
 
 
+def parting(trace: "Trace", reference: "Trace") -> tuple[np.ndarray, np.ndarray]:
+    """How far a run's estimate is from another run's at the same noise level.
+
+    Each evaluation is held against the one of the reference whose log sigma is nearest, so runs of different lengths
+    line up.
+
+    Returns:
+        sigma and distance, two 1-D arrays over the evaluations of `trace`; the distance is the root mean square of the
+        difference of the two x0, in latent units.
+
+    Raises:
+        ValueError: one of the two has no steps, or their latents differ in shape.
+    """
+    if not len(trace) or not len(reference):
+        raise ValueError("two runs part only where both have steps; one of these has none")
+    if trace[0].latents.shape != reference[0].latents.shape:
+        shapes = [tuple(one[0].latents.shape) for one in (trace, reference)]
+        raise ValueError(f"runs are compared at one size of latents, got {shapes[0]} and {shapes[1]}")
+    levels = np.log([max(step.sigma, 1e-6) for step in reference])
+    sigma, distance = [], []
+    for step in trace:
+        twin = reference[int(np.abs(levels - math.log(max(step.sigma, 1e-6))).argmin())]
+        sigma.append(step.sigma)
+        distance.append(_rms(step.x0 - twin.x0))
+    return np.array(sigma), np.array(distance)
+
+
 def _rms(field: "Tensor") -> float:
     # In double: in single precision the sum of squares of a large latent loses digits.
     return math.sqrt(float(np.mean(np.square(field.numpy(), dtype=np.float64))))

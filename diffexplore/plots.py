@@ -20,7 +20,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator
 from PIL import Image
 
 from . import views
-from .curves import CURVES, curve, spectrum
+from .curves import CURVES, curve, parting, spectrum
 from .settings import shown as in_words
 from .trace import Trace
 
@@ -192,6 +192,33 @@ def plot_curves(
         _over_steps(axes, max(len(values) for values in lines))
         if place == 1 and len(runs) > 1:
             _legend(axes)
+    return fig
+
+
+def plot_parting(traces: Mapping[str, Trace]) -> Figure:
+    """Where runs part: how far each one's x0 is from the first one's at the same noise level (`curves.parting`).
+
+    Args:
+        traces: label -> trace, two or more; the first is the one the others are held against.
+
+    Raises:
+        ValueError: for fewer than two, a trace with no steps, or latents of different shapes.
+    """
+    if len(traces) < 2:
+        raise ValueError(f"runs part only from one another: give two or more, got {len(traces)}")
+    (first, reference), *others = traces.items()
+    data = {label: parting(trace, reference) for label, trace in others}
+    fig = Figure(figsize=(_WIDTH * 0.6, 3.2), facecolor="white", layout="constrained")
+    axes = fig.add_subplot()
+    _heading(axes, f"distance from {_plain(first, _TEXT, 3)}", "RMS of the difference of x0, latent units")
+    for colour, (label, (sigma, distance)) in enumerate(data.items(), 1):
+        axes.plot(
+            sigma, distance, color=_COLOURS[colour % len(_COLOURS)], lw=1.5, marker="o", ms=2.5, label=label or "_"
+        )
+    axes.set_xscale("log")
+    axes.invert_xaxis()  # a run goes from much noise to little
+    axes.set_xlabel("noise level σ", **_LABEL)
+    _legend(axes)
     return fig
 
 

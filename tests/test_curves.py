@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffexplore.curves import CURVES, SPECTRA, curve, spectrum
+from diffexplore.curves import CURVES, SPECTRA, curve, parting, spectrum
 from diffexplore.settings import Settings
 from diffexplore.trace import Step, Trace
 
@@ -181,3 +182,20 @@ def test_spectra_that_are_refused(tiny_trace: Trace) -> None:
         spectrum(Trace(Settings(), [step(halves=False, split="Guidance is off.")]), 0, "noise_cond")
     with pytest.raises(IndexError):
         spectrum(tiny_trace, 4)
+
+
+def test_runs_of_unequal_length_are_held_against_each_other_at_equal_noise(tiny_model: Any) -> None:
+    short, long = (tiny_model.trace(prompt="a red fox", steps=n, seed=3, sampler="DDIM") for n in (5, 20))
+    sigma, distance = parting(short, long)
+    np.testing.assert_allclose(sigma, [step.sigma for step in short])
+    assert parting(long, long)[1].max() == 0
+    assert distance[-1] > 0
+    index = int(np.abs(np.log([s.sigma for s in long]) - np.log(short[3].sigma)).argmin())
+    expected = (short[3].x0 - long[index].x0).double().square().mean().sqrt()
+    assert distance[3] == pytest.approx(float(expected), rel=1e-5)
+    assert index > 8  # by place it would have been 3
+
+
+def test_runs_without_steps_do_not_part(tiny_trace: Any) -> None:
+    with pytest.raises(ValueError, match="no"):
+        parting(tiny_trace, type(tiny_trace)(tiny_trace.settings))

@@ -509,3 +509,52 @@ def test_a_50_step_guided_trace_of_sdxl_size_holds_under_80_mb():
                  output=latents()[0].clone(), pieces=list(pieces), guidance=5.0)
         )  # fmt: skip
     assert size_of(Trace(dx.Settings(), steps)) < 80e6
+
+
+# --- several at once on the worker ---
+
+
+def test_runs_submitted_together_equal_the_same_runs_alone(tiny_model):
+    alone = [tiny_model.trace(prompt=p, steps=3, seed=4, sampler="DDIM") for p in ("a red fox", "a blue cat")]
+    tiny_model.remembered.clear()
+    seen = []
+    jobs = tiny_model.submit_many([trace.settings for trace in alone], on_step=seen.append)
+    for job, expected in zip(jobs, alone, strict=True):
+        trace = job.result(30)
+        assert (job.status, trace.info["batch"]) == ("done", 2)
+        assert torch.allclose(trace.final, expected.final, rtol=1e-4, atol=1e-5)
+    assert len(seen) == 6
+
+
+def test_cancelling_one_of_those_submitted_together_stops_all(tiny_model):
+    tiny_model.remembered.clear()
+    settings = [dx.Settings(prompt="a red fox", steps=900, seed=s, sampler="DDIM") for s in (1, 2)]
+    begun = threading.Event()
+    jobs = tiny_model.submit_many(settings, on_step=lambda _: begun.set())
+    assert begun.wait(30)
+    jobs[1].cancel()
+    assert [job.result(30).cancelled for job in jobs] == [True, True]
+    assert [job.status for job in jobs] == ["cancelled", "cancelled"]
+
+
+def test_of_a_batch_that_breaks_only_what_fails_by_itself_is_failed(tiny_model, monkeypatch):
+    tiny_model.remembered.clear()
+    draw = type(tiny_model)._draw
+
+    def breaks_on_blue(self, traces, *rest):
+        if any("blue" in trace.settings.prompt for trace in traces):
+            raise MemoryError("no room for blue")
+        draw(self, traces, *rest)
+
+    monkeypatch.setattr(type(tiny_model), "_draw", breaks_on_blue)
+    settings = [dx.Settings(prompt=p, steps=2, sampler="DDIM") for p in ("a red fox", "a blue cat", "snow")]
+    jobs = tiny_model.submit_many(settings)
+    wait_for(lambda: all(job.done() for job in jobs))
+    assert [job.status for job in jobs] == ["done", "failed", "done"]
+    assert "blue" in str(jobs[1].error)
+    assert len(jobs[0].trace) == 2
+
+
+def test_nothing_at_all_is_refused(tiny_model):
+    with pytest.raises(ValueError, match="at least one"):
+        tiny_model.submit_many([])

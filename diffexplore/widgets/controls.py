@@ -14,7 +14,7 @@ import ipywidgets
 if TYPE_CHECKING:
     from diffexplore.model import Model
 
-__all__ = ["NAMES", "control", "layout", "pocket", "sentence", "show", "value_of"]
+__all__ = ["NAMES", "control", "layout", "load_call", "pocket", "sentence", "show", "value_of"]
 
 NAMES: Final = ("prompt", "negative_prompt", "steps", "guidance", "seed", "sampler")
 """The settings that have a control."""
@@ -53,6 +53,8 @@ def show(control: Any, name: str, value: Any) -> None:
         value = str(value)
     if control.value == value:  # a control that is in somebody's hand keeps its range
         return
+    if name == "sampler" and value not in control.options:  # asked for in code; that it is refused is said elsewhere
+        control.options = [*control.options, value]
     if name in _RANGES:
         # The range widens for a value beyond it and goes back for one within. In this order no bound crosses
         # another, nor the value that is there.
@@ -69,6 +71,12 @@ def value_of(name: str, value: Any) -> Any:
         with suppress(ValueError):  # then Settings says what a seed is
             return int(value)
     return value
+
+
+def load_call(model: Model) -> str:
+    """Python that loads the model; a pipeline that was put together by hand is expected in ``pipeline``."""
+    name = getattr(model.pipeline, "name_or_path", None)
+    return f"dx.load({'' if model.name == 'pocket' else repr(name) if name else 'pipeline'})"
 
 
 _pocket_lock = threading.Lock()

@@ -23,7 +23,7 @@ import ipywidgets
 import traitlets
 
 from diffexplore.settings import Settings
-from diffexplore.widgets.controls import NAMES, control, layout, pocket, sentence, show, value_of
+from diffexplore.widgets.controls import NAMES, control, layout, load_call, pocket, sentence, show, value_of
 from diffexplore.widgets.film import Status
 from diffexplore.widgets.viewer import Feed, Viewer
 
@@ -188,11 +188,9 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
         values = {"prompt": settings.prompt} | {name: values[0] for name, values in settings.diff(plain).items()}
         always = {name: getattr(settings, name) for name in ("steps", "guidance", "seed", "sampler")}
         arguments = "".join(f"    {name}={value!r},\n" for name, value in (values | always).items())
-        # A pipeline that was put together by hand has no name to load it by.
-        name = getattr(self.model.pipeline, "name_or_path", None)
-        source = "" if self.model.name == "pocket" else repr(name) if name else "pipeline"
         return (
-            f"import diffexplore as dx\n\nmodel = dx.load({source})\ntrace = model.trace(\n{arguments})\ntrace.image\n"
+            f"import diffexplore as dx\n\nmodel = {load_call(self.model)}\n"
+            f"trace = model.trace(\n{arguments})\ntrace.image\n"
         )
 
     def close(self) -> None:
