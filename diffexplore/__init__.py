@@ -25,6 +25,7 @@ _HOMES = {
     "VIEWS": "views",
     "CURVES": "curves",
     "forward": "forward_process",
+    "negative_words": "negative",
     "read_recipe": "recipe",
     "Compare": "widgets.compare",
     "Explorer": "widgets.explorer",
@@ -44,6 +45,7 @@ __all__ = [
     "Trace",
     "forward",
     "load",
+    "negative_words",
     "read_recipe",
 ]
 
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from diffexplore.curves import CURVES
     from diffexplore.forward_process import forward
     from diffexplore.model import Model, load
+    from diffexplore.negative import negative_words
     from diffexplore.recipe import read_recipe
     from diffexplore.samplers import SAMPLERS
     from diffexplore.settings import Settings

@@ -1,0 +1,78 @@
+"""Compare from end to end in a real JupyterLab: run, locked scrubbing, another column, a refused one, a picture."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import expect
+from test_lab import write
+
+SHOTS = Path(__file__).with_name("shots")
+
+CELLS = [
+    "import diffexplore as dx\nmodel = dx.load()",
+    'compare = dx.Compare({"plain": {}, "negative": {"negative_prompt": "blurry, low quality"}},\n'
+    '    model=model, prompt="a fox in the snow at noon, blurry", seed=7)\ncompare',
+]
+
+
+def test_columns_run_scrub_together_and_change(lab: Any, tab: Any) -> None:
+    write(lab.folder / "compare.ipynb", CELLS)
+    page = tab.page
+    page.set_viewport_size({"width": 1400, "height": 1000})
+    lab.open(page, "compare.ipynb")
+    lab.run_all(page)
+    compare = page.locator(".dx-explorer").first
+    viewer = compare.locator(".dx-viewer")
+    films = viewer.locator(".dx-film")
+
+    compare.get_by_role("button", name="Run").click()
+    expect(films).to_have_count(2, timeout=60_000)
+    lab.run(page, "import time\nwhile compare.status == 'running': time.sleep(0.05)")
+    assert lab.run(page, "print(compare.status, sorted(compare.traces))") == "done ['negative', 'plain']"
+    expect(viewer).to_contain_text("plain")
+    expect(viewer).to_contain_text("negative")
+
+    # One scrubber moves both.
+    def shown() -> list[str]:
+        page.wait_for_timeout(300)
+        found: list[str] = films.locator("canvas").evaluate_all("all => all.map(one => one.toDataURL())")
+        return found
+
+    last = shown()
+    viewer.get_by_label("step", exact=True).fill("6")
+    moved = shown()
+    assert len(moved) >= 2
+    assert all(now != before for now, before in zip(moved[:2], last[:2], strict=True))
+
+    # Controls: a column's own negative prompt, then a run that draws only what changed.
+    field = compare.get_by_placeholder("what to keep out").last
+    field.fill("night")
+    field.press("Enter")
+    page.wait_for_timeout(200)
+    assert lab.run(page, "print(compare.columns['negative'])") == "{'negative_prompt': 'night'}"
+    compare.get_by_role("button", name="Run").click()
+    lab.run(page, "import time\ntime.sleep(0.3)\nwhile compare.status == 'running': time.sleep(0.05)")
+    assert lab.run(page, "print([bool(t.info.get('reused')) for t in compare.traces.values()])") == "[True, False]"
+
+    # A column that is refused says why as text, and the other is shown.
+    lab.run(page, "compare.columns = {'fine': {}, '<i>wrong</i>': {'sampler': 'Flow Euler'}}")
+    compare.get_by_role("button", name="Run").click()
+    expect(viewer.get_by_role("alert")).to_contain_text("<i>wrong</i>: Sampler 'Flow Euler' cannot be used here")
+    expect(films).to_have_count(1, timeout=60_000)
+
+    # A picture to look at.
+    lab.run(
+        page,
+        "compare.columns = {f'{n} steps': {'steps': n} for n in (4, 10, 30)}\n"
+        "compare.shared = {'prompt': 'a castle in the mountains at dawn', 'seed': 3}\n"
+        "compare.run()",
+    )
+    expect(films).to_have_count(3, timeout=60_000)
+    viewer.get_by_label("step", exact=True).fill("20")
+    expect(viewer.locator(".dx-count").first).to_contain_text(re.compile("20"))
+    SHOTS.mkdir(exist_ok=True)
+    page.wait_for_timeout(500)
+    compare.screenshot(path=SHOTS / "compare.png")
