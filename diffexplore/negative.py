@@ -16,7 +16,7 @@ import numpy as np
 from diffexplore.settings import Settings
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from diffexplore.plots import Figure
 
     from diffexplore.model import Model
     from diffexplore.trace import Trace
@@ -60,7 +60,7 @@ class NegativeWords:
 
     def plot(self) -> Figure:
         """The pictures side by side: with none, with all, and without each part, with its share."""
-        from matplotlib.figure import Figure
+        from diffexplore.plots import Figure
 
         cells = [("no negative prompt", self.none), ("all of it", self.whole)]
         cells += [
