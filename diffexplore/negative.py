@@ -16,9 +16,8 @@ import numpy as np
 from diffexplore.settings import Settings
 
 if TYPE_CHECKING:
-    from diffexplore.plots import Figure
-
     from diffexplore.model import Model
+    from diffexplore.plots import Figure
     from diffexplore.trace import Trace
 
 __all__ = ["NegativeWords", "negative_words"]

@@ -12,6 +12,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub, w
 from tiny import make_pipeline
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from diffusers import StableDiffusionPipeline
 
     from diffexplore.model import Model
@@ -34,3 +36,18 @@ def tiny_model(tiny_pipeline: StableDiffusionPipeline) -> Model:
 def tiny_trace(tiny_model: Model) -> Trace:
     """Four DDIM steps with guidance 5."""
     return tiny_model.trace(prompt="a red fox", negative_prompt="blurry", steps=4, guidance=5.0, seed=3, sampler="DDIM")
+
+
+@pytest.fixture(scope="session")
+def lora(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LoRA of the tiny pipeline's attention with random weights, as its own save writes it."""
+    from diffusers import StableDiffusionPipeline
+    from peft import LoraConfig
+    from peft.utils import get_peft_model_state_dict
+
+    pipeline = make_pipeline()
+    pipeline.unet.add_adapter(LoraConfig(r=2, lora_alpha=2, target_modules=["to_q", "to_v"], init_lora_weights=False))
+    folder = tmp_path_factory.mktemp("lora")
+    weights = {key: 40 * value for key, value in get_peft_model_state_dict(pipeline.unet).items()}
+    StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=weights, weight_name="my style.safetensors")
+    return folder / "my style.safetensors"

@@ -8,11 +8,13 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tiny import make_pipeline
 
 from diffexplore.model import Model
 from diffexplore.widgets.explorer import Explorer
@@ -391,3 +393,28 @@ def test_its_repr_is_stable_and_short(explorer: Explorer) -> None:
     assert repr(explorer) == "Explorer(prompt='a red fox', steps=4, guidance=5, seed=3, sampler='DDIM')"
     explorer.prompt = "fox " * 1000
     assert len(repr(explorer)) < 200
+
+
+# --- adapters ---
+
+
+def test_every_lora_has_a_slider_that_is_heard(lora: Path) -> None:
+    model = Model(make_pipeline())
+    model.load_lora(lora, "style")
+    explorer = Explorer(model, prompt="a red fox", steps=2, seed=3)
+    off = explorer.run()
+    explorer._scales["style"].value = 0.75
+    assert explorer.settings.adapters == (("style", 0.75),)
+    on = explorer.run()
+    assert on.settings.adapters == (("style", 0.75),)
+    assert not torch.equal(off.final, on.final)
+    explorer.adapters = {"style": 3}
+    assert explorer._scales["style"].value == 3
+    with pytest.raises(ValueError, match="no adapter 'other'"):
+        explorer.adapters = {"other": 1}
+    assert explorer.adapters == (("style", 3.0),)
+    explorer.close()
+
+
+def test_without_loras_there_is_no_slider_for_them(explorer: Explorer) -> None:
+    assert explorer._scales == {}

@@ -418,20 +418,6 @@ def test_a_batch_too_large_for_memory_is_split(fresh, caplog):
 # Adapters
 
 
-@pytest.fixture(scope="module")
-def lora(tmp_path_factory):
-    """A LoRA of the tiny pipeline's attention with random weights, as its own save writes it."""
-    from peft import LoraConfig
-    from peft.utils import get_peft_model_state_dict
-
-    pipeline = make_pipeline()
-    pipeline.unet.add_adapter(LoraConfig(r=2, lora_alpha=2, target_modules=["to_q", "to_v"], init_lora_weights=False))
-    folder = tmp_path_factory.mktemp("lora")
-    weights = {key: 40 * value for key, value in get_peft_model_state_dict(pipeline.unet).items()}
-    StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=weights, weight_name="my style.safetensors")
-    return folder / "my style.safetensors"
-
-
 def test_a_lora_is_switched_on_by_its_scale(fresh, lora):
     plain_trace = fresh.trace(prompt="a fox", steps=3)
     name = fresh.load_lora(lora)

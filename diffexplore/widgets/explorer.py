@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Explorer"]
 
+_TRAITS: Final = (*NAMES, "adapters")
 _HINT_AFTER: Final = 1.5  # seconds a cell waits before it is said how to stop it
 _HEAD_START: Final = 0.2  # seconds a run has before a changed setting may replace it
 
@@ -52,6 +53,9 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
     prompt, negative_prompt, steps, guidance, seed, sampler
         The settings, as traits: assign to them, observe them. A value that makes no sense is refused with a ValueError,
         said in the widget too, and changes nothing.
+    adapters
+        Name -> scale of the LoRAs to use, kept as pairs; each that the model had loaded when the Explorer was made has
+        a slider.
     live
         Whether a change of a setting starts a run. While a run is going, a change replaces it in any case.
     status
@@ -72,6 +76,7 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
     guidance = traitlets.Any(5.0)
     seed = traitlets.Any(0)
     sampler = traitlets.Any(None)
+    adapters = traitlets.Any(())
     live = traitlets.Bool(False)
     status = traitlets.Unicode("idle", read_only=True)
 
@@ -94,12 +99,12 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
         self._blocked = False  # a cell waits in `run` and settles what happens
         self.viewer = Viewer()
         super().__init__()
-        for name in NAMES:
+        for name in _TRAITS:
             self.set_trait(name, getattr(asked, name))
         self.live = live
         self._build()
         self._ready = True
-        self.observe(self._on_setting, names=list(NAMES))
+        self.observe(self._on_setting, names=list(_TRAITS))
         self._say_notes(asked)
 
     def __repr__(self) -> str:
@@ -113,7 +118,7 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
     @property
     def settings(self) -> Settings:
         """What the next run would use, with every None filled in."""
-        return self.model.resolve(Settings(**{name: getattr(self, name) for name in NAMES}, **self._size))
+        return self.model.resolve(Settings(**{name: getattr(self, name) for name in _TRAITS}, **self._size))
 
     @property
     def trace(self) -> Trace | None:
@@ -201,12 +206,12 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
 
     # --- settings ---
 
-    @traitlets.validate(*NAMES)
+    @traitlets.validate(*_TRAITS)
     def _checked(self, proposal: Any) -> Any:
         name, value = proposal["trait"].name, proposal["value"]
         try:
             checked = Settings(**{name: value})
-            if self._ready and name == "sampler":
+            if self._ready and name in ("sampler", "adapters"):
                 checked = self.model.resolve(checked)
         except ValueError as error:
             if self._ready:
@@ -329,7 +334,9 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
         order = ("prompt", "negative_prompt", "steps", "guidance", "sampler")
         for whole in (self._controls["prompt"], self._controls["negative_prompt"], buttons):
             whole.add_class("dx-line")  # the width of the grid; ipywidgets does not pass on `grid_column`
-        panel = ipywidgets.GridBox([*(self._controls[name] for name in order), seed, buttons])
+        self._scales = {name: self._scale(name) for name in self.model.adapters}
+        self._show_setting("adapters")
+        panel = ipywidgets.GridBox([*(self._controls[name] for name in order), seed, *self._scales.values(), buttons])
         panel.add_class("dx-controls")
         panel.layout = layout(
             flex="1 1 250px",
@@ -341,8 +348,27 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
         self.layout = layout(display="flex", flex_flow="row wrap", align_items="flex-start", overflow="visible")
         self.children = [panel, self.viewer]
 
+    def _scale(self, name: str) -> Any:
+        """The slider of a LoRA: 0 is off."""
+        slider = ipywidgets.FloatSlider(
+            description=name, min=0.0, max=1.5, step=0.05, style={"description_width": "72px"}, layout=layout()
+        )
+        slider.observe(
+            lambda change: self._quietly(
+                lambda: self.set_trait("adapters", {**dict(self.adapters), name: change["new"]})
+            ),
+            names="value",
+        )
+        return slider
+
     def _show_setting(self, name: str) -> None:
         """Let a control show its trait."""
+        if name == "adapters":
+            for adapter, slider in self._scales.items():
+                scale = dict(self.adapters).get(adapter, 0.0)
+                slider.min, slider.max = min(0.0, scale), max(1.5, scale)
+                slider.value = scale
+            return
         show(self._controls[name], name, getattr(self, name))
 
     def _from_control(self, name: str, value: Any) -> None:
