@@ -25,8 +25,13 @@ _HOMES = {
     "VIEWS": "views",
     "CURVES": "curves",
     "forward": "forward_process",
+    "sweep": "grids",
+    "race": "convergence",
+    "diminishing_returns": "convergence",
     "negative_words": "negative",
     "read_recipe": "recipe",
+    "judge": "pocket.judge",
+    "adherence": "pocket.judge",
     "Compare": "widgets.compare",
     "Explorer": "widgets.explorer",
     "Replay": "widgets.viewer",
@@ -43,17 +48,25 @@ __all__ = [
     "Settings",
     "Step",
     "Trace",
+    "adherence",
+    "diminishing_returns",
     "forward",
+    "judge",
     "load",
     "negative_words",
+    "race",
     "read_recipe",
+    "sweep",
 ]
 
 if TYPE_CHECKING:
+    from diffexplore.convergence import diminishing_returns, race
     from diffexplore.curves import CURVES
     from diffexplore.forward_process import forward
+    from diffexplore.grids import sweep
     from diffexplore.model import Model, load
     from diffexplore.negative import negative_words
+    from diffexplore.pocket.judge import adherence, judge
     from diffexplore.recipe import read_recipe
     from diffexplore.samplers import SAMPLERS
     from diffexplore.settings import Settings

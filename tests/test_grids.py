@@ -1,0 +1,250 @@
+"""grids.py: every cell is the run it says it is, wherever it was drawn; what is saved is used again, or not."""
+
+import io
+import warnings
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from itertools import chain
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.text import Text
+from tiny import make_pipeline
+
+import diffexplore as dx
+from diffexplore.grids import Grid, sweep
+from diffexplore.model import Model
+from diffexplore.plots import Figure
+
+STEPS = ("steps", [2, 3])
+SAMPLER = ("sampler", ["DDIM", "Euler a", "Heun"])
+SHARED = {"prompt": "a red fox", "seed": 3}
+
+
+def words(figure: Figure) -> list[str]:
+    """All texts of a figure, every one of them on the page; drawn without a warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure.savefig(io.BytesIO(), format="png", dpi=50)
+    texts = [text for text in figure.findobj(Text) if text.get_text().strip() and text.get_visible()]
+    own = [text for text in texts if text.figure is figure and text in figure.texts]
+    for text in own:
+        box = text.get_window_extent()
+        assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1, text
+        assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1, text
+    return [text.get_text() for text in own]
+
+
+def broken_on(steps: int) -> Model:
+    """A model whose network fails in the first evaluation of a run of so many DDIM steps."""
+    pipeline = make_pipeline()
+    pipeline.scheduler.set_timesteps(steps)
+    fatal = int(pipeline.scheduler.timesteps[0])
+
+    def fail(module: torch.nn.Module, args: tuple) -> None:
+        if int(args[1]) == fatal:
+            raise RuntimeError(f"the network broke\nat timestep {fatal}")
+
+    pipeline.unet.register_forward_pre_hook(fail)
+    return Model(pipeline)
+
+
+def saved(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
+def test_every_cell_is_the_run_it_says(tiny_model: Model) -> None:
+    grid = dx.sweep(tiny_model, x=STEPS, y=SAMPLER, **SHARED)
+    assert [[(s.sampler, s.steps) for s in line] for line in grid.settings] == [
+        [(sampler, steps) for steps in (2, 3)] for sampler in SAMPLER[1]
+    ]
+    alone = Model(tiny_model.pipeline, reuse=0)
+    for line, images in zip(grid.traces, grid.images, strict=True):
+        for trace, image in zip(line, images, strict=True):
+            assert trace is not None
+            assert trace.settings.seed == 3
+            assert trace.image is image
+            assert torch.allclose(trace.final, alone.trace(trace.settings).final, rtol=1e-4, atol=1e-5)
+    assert [row["evaluations"] for row in grid.table()] == [2, 3, 2, 3, 3, 5]
+    assert [(row["sampler"], row["steps"]) for row in grid.table()[:2]] == [("DDIM", 2), ("DDIM", 3)]
+    assert all(row["error"] == "" and row["seconds"] > 0 for row in grid.table())
+
+
+def test_one_axis_is_one_row_in_few_batches(tiny_model: Model) -> None:
+    model = Model(tiny_model.pipeline, reuse=0)
+    grid = sweep(model, x=("guidance", list(range(2, 12))), steps=2, sampler="DDIM")
+    assert [len(line) for line in grid.traces] == [10]
+    assert [row["batch"] for row in grid.table()] == [8] * 8 + [2] * 2
+    assert [next(iter(row)) for row in grid.table()] == ["guidance"] * 10
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_threads_draw_the_same(tiny_model: Model, count: int) -> None:
+    here = sweep(Model(tiny_model.pipeline, reuse=0), x=STEPS, y=SAMPLER, **SHARED)
+    with ThreadPoolExecutor(count) as executor:
+        there = sweep(Model(tiny_model.pipeline, reuse=0), x=STEPS, y=SAMPLER, executor=executor, **SHARED)
+    for mine, theirs in zip(chain(*here.traces), chain(*there.traces), strict=True):
+        assert mine.settings == theirs.settings
+        assert torch.allclose(mine.final, theirs.final, rtol=1e-4, atol=1e-5)
+
+
+def test_another_process_opens_the_model_anew(tmp_path: Path) -> None:
+    make_pipeline().save_pretrained(tmp_path / "tiny")
+    model = dx.load(tmp_path / "tiny", device="cpu")
+    ready = Model(make_pipeline())
+    other = dx.load(tmp_path / "tiny", device="cpu")
+    with torch.no_grad():
+        next(other.pipeline.unet.parameters()).add_(1)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
+        grid = sweep(model, x=STEPS, executor=executor, sampler="DDIM", **SHARED)
+        unknown = sweep(ready, x=STEPS, executor=executor, sampler="DDIM", **SHARED)
+        changed = sweep(other, x=STEPS, executor=executor, sampler="DDIM", **SHARED)
+    assert grid.errors == [["", ""]]
+    for trace in grid.traces[0]:
+        mine = model.trace(trace.settings)
+        assert torch.allclose(trace.final, mine.final, rtol=1e-4, atol=1e-5)
+        assert trace.info["model"] == "tiny"
+        assert np.asarray(trace.view("x0", 0)).shape == np.asarray(mine.view("x0", 0)).shape
+    assert all("made from a ready pipeline" in error for error in unknown.errors[0])
+    assert all("holds other weights" in error for error in changed.errors[0])
+
+
+def test_finished_cells_are_loaded_instead_of_drawn(tiny_model: Model, tmp_path: Path) -> None:
+    model, folder = Model(tiny_model.pipeline, reuse=0), tmp_path / "a" / "b"
+    first = sweep(model, x=("steps", [2]), out=folder, sampler="DDIM", **SHARED)
+    before = saved(folder)
+    assert len(before) == 1
+    second = sweep(model, x=("steps", [2, 3]), out=folder, sampler="DDIM", **SHARED)
+    after = saved(folder)
+    assert len(after) == 2
+    assert before.items() <= after.items()
+    assert second.traces[0][0].seconds == first.traces[0][0].seconds
+    assert torch.equal(second.traces[0][0].final, first.traces[0][0].final)
+    assert np.array_equal(np.asarray(second.traces[0][0].image), np.asarray(first.traces[0][0].image))
+    assert second.traces[0][0].view("x0", 0).size == first.traces[0][0].view("x0", 0).size
+    # Another seed, another name and other weights are other cells.
+    sweep(model, x=("steps", [2, 3]), out=folder, sampler="DDIM", prompt="a red fox", seed=4)
+    assert len(saved(folder)) == 4
+    sweep(Model(tiny_model.pipeline, name="else"), x=("steps", [2]), out=folder, sampler="DDIM", **SHARED)
+    assert len(saved(folder)) == 5
+    sweep(Model(make_pipeline(1), name=model.name), x=("steps", [2]), out=folder, sampler="DDIM", **SHARED)
+    assert len(saved(folder)) == 6
+    assert after.items() <= saved(folder).items()
+
+
+def test_a_damaged_or_foreign_file_is_drawn_again(tiny_model: Model, tmp_path: Path) -> None:
+    first = sweep(tiny_model, x=STEPS, out=tmp_path, sampler="DDIM", **SHARED)
+    paths = {dx.Trace.load(path).settings.steps: path for path in tmp_path.iterdir()}
+    paths[2].write_bytes(b"torn")
+    tiny_model.trace(prompt="a cat", steps=3, sampler="DDIM").save(paths[3])
+    second = sweep(tiny_model, x=STEPS, out=tmp_path, sampler="DDIM", **SHARED)
+    for mine, theirs in zip(first.traces[0], second.traces[0], strict=True):
+        assert mine.settings == theirs.settings == dx.Trace.load(paths[mine.settings.steps]).settings
+        assert torch.allclose(mine.final, theirs.final, rtol=1e-4, atol=1e-5)
+
+
+def test_a_cell_that_fails_leaves_the_others_alone(tmp_path: Path) -> None:
+    model = broken_on(4)
+    with ThreadPoolExecutor(2) as executor:
+        grids = [sweep(model, x=("steps", [3, 4, 5]), executor=one, sampler="DDIM") for one in (None, executor)]
+    kept = sweep(model, x=("steps", [3, 4]), out=tmp_path, sampler="DDIM")
+    assert len(saved(tmp_path)) == 1
+    assert kept.traces[0][1] is None
+    for grid in grids:
+        assert [trace is None for trace in grid.traces[0]] == [False, True, False]
+        assert [image is None for image in grid.images[0]] == [False, True, False]
+        assert grid.errors[0][1].startswith("RuntimeError: the network broke at timestep ")
+        assert grid.errors[0][::2] == ["", ""]
+        assert grid.table()[1]["seconds"] is None
+        assert grid.table()[1]["error"] == grid.errors[0][1]
+        assert repr(grid) == "Grid(steps (3), 1 failed)"
+        shown = words(grid.plot())
+        assert "failed" in shown
+        assert "the network broke" in " ".join(" ".join(shown).split())
+        assert sum("evaluations" in text for text in shown) == 2
+
+
+def test_a_batch_that_fails_is_drawn_one_by_one() -> None:
+    pipeline = make_pipeline()
+
+    def fail(module: torch.nn.Module, args: tuple) -> None:
+        if len(args[0]) > 2:  # more than both halves of one picture
+            raise RuntimeError("too many")
+
+    pipeline.unet.register_forward_pre_hook(fail)
+    grid = sweep(Model(pipeline), x=("seed", [1, 2, 3]), steps=2, sampler="DDIM")
+    assert grid.errors == [["", "", ""]]
+    assert [row["batch"] for row in grid.table()] == [1, 1, 1]
+
+
+def test_equal_cells_are_drawn_once(tiny_model: Model) -> None:
+    model = Model(tiny_model.pipeline, reuse=0)
+    grid = sweep(model, x=("sampler", [None, model.sampler]), steps=2)
+    assert grid.traces[0][0] is grid.traces[0][1]
+    assert grid.table()[0]["sampler"] == model.sampler
+
+
+def test_the_figure_names_everything(tiny_model: Model) -> None:
+    shown = words(sweep(tiny_model, x=STEPS, y=SAMPLER, **SHARED).plot())
+    for text in ("steps →", "sampler ↓", "2", "3", "DDIM", "Euler a", "Heun", "a red fox"):
+        assert shown.count(text) == 1, text
+    assert sum(text.endswith("5 evaluations") for text in shown) == 1
+    tall = sweep(tiny_model, x=("steps", [2, 3]), y=("guidance", [1, 2, 3, 4, 5.5]), sampler="DDIM")
+    assert words(tall.plot()).count("3") == 3  # above, below, and a guidance
+    data, size = tall._repr_png_()
+    assert data.startswith(b"\x89PNG")
+    assert size["width"] >= 500
+
+
+@pytest.mark.parametrize("text", ["", "$5 and $6, a_b^c", r"$\frac{", "狐 🦊", "wide words " * 300, "x" * 5000])
+def test_words_that_people_type_are_drawn_as_they_are(tiny_model: Model, text: str) -> None:
+    words(sweep(tiny_model, x=("prompt", ["a cat", text]), y=("negative_prompt", [text]), steps=2).plot())
+    words(sweep(tiny_model, x=("steps", [2]), prompt=text, negative_prompt=text).plot())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"x": ("step", [2])}, "x must name one of .*; got 'step', did you mean 'steps'"),
+        ({"x": "steps"}, r"x must be a setting and its values, such as \('steps', \[5, 10\]\), got 'steps'"),
+        ({"x": ("steps", [])}, r"the values of x must be a list of at least one, got \[\]"),
+        ({"x": ("prompt", "fox")}, "the values of x must be a list, got 'fox'"),
+        ({"x": ("steps", 5)}, "the values of x must be a list, got 5"),
+        ({"x": STEPS, "y": STEPS}, "x and y must vary different settings, both name 'steps'"),
+        ({"x": STEPS, "steps": 4}, "steps is the x axis and cannot be set for all cells too, got 4"),
+        ({"x": STEPS, "seed": -1}, "seed must be a whole number from 0 .*, got -1"),
+        ({"x": STEPS, "seed": None}, "seed must be a whole number from 0 .*, got None"),
+        ({"x": STEPS, "sede": 1}, "settings are .*; got 'sede', did you mean 'seed'"),
+        ({"x": ("steps", [2, 0])}, "steps must be a whole number from 1 to 1000, got 0"),
+        ({"x": STEPS, "y": ("sampler", ["DDIM", "Flow Euler"])}, "sampler 'Flow Euler' cannot be used here"),
+        ({"x": ("steps", [2, 1]), "sampler": "Heun"}, "Heun takes at least 2 steps with this model, got 1"),
+        ({"x": STEPS, "executor": 4}, "executor must be a concurrent.futures.Executor .*, got 4"),
+        ({"x": STEPS, "out": 4}, "out must be the path of a folder, got 4"),
+        ({"x": STEPS, "out": __file__}, "out must be a folder, .* is a file"),
+    ],
+)
+def test_refusals_before_any_work(tiny_pipeline, wrong: dict, sentence: str, tmp_path: Path) -> None:
+    worked = []
+    model = Model(tiny_pipeline)
+    handle = tiny_pipeline.unet.register_forward_pre_hook(lambda *args: worked.append(1))
+    try:
+        with pytest.raises(ValueError, match=sentence):
+            sweep(model, **{"out": tmp_path / "cells", **wrong})
+    finally:
+        handle.remove()
+    assert not worked
+    assert not (tmp_path / "cells").exists()
+
+
+def test_only_models_are_swept() -> None:
+    with pytest.raises(ValueError, match=r"sweep takes a model, such as diffexplore.load\(\), got 'pocket'"):
+        sweep("pocket", x=STEPS)  # type: ignore[arg-type]
+
+
+def test_the_pocket_model() -> None:
+    grid = dx.sweep(dx.load(device="cpu"), x=STEPS, y=("sampler", ["Euler a", "DDIM"]), prompt="a fox")
+    assert isinstance(grid, Grid)
+    assert all(image.size == (64, 64) for line in grid.images for image in line)
+    words(grid.plot())
