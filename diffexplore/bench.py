@@ -14,6 +14,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -106,7 +107,11 @@ def rows(rounds: int) -> list[Row]:
         ),
         _recording(rounds),
         *([_large(rounds)] if _free_gib() > 8 else []),
-        _together(rounds),
+        *_together(rounds),
+        _first_frame(rounds),
+        _stop(rounds),
+        _preview(rounds),
+        _growth(rounds),
     ]
 
 
@@ -173,8 +178,10 @@ def _recorded(name: str, plain: Any, steps: int, rounds: int, side: int = 64) ->
     return compare(name, "s", recorded, unrecorded, rounds)
 
 
-def _together(rounds: int) -> Row:
-    """Wall seconds of four prompts drawn together, everything recorded, over four plain calls one after the other."""
+def _together(rounds: int) -> list[Row]:
+    """Wall seconds of four prompts drawn together, everything recorded, over four plain calls one after the other; and
+    of the same four again with one of them changed, which is what happens when a column of a comparison changes.
+    """
     import torch
     from diffusers import StableDiffusionPipeline
 
@@ -183,13 +190,20 @@ def _together(rounds: int) -> Row:
 
     plain = StableDiffusionPipeline.from_pretrained(POCKET)
     plain.set_progress_bar_config(disable=True)
-    model = Model(plain, reuse=0)
     prompts = [f"a {word} in the snow at noon" for word in ("fox", "cat", "rocket", "castle")]
     asked = [Settings(prompt=prompt, steps=20, guidance=5.0, seed=7) for prompt in prompts]
+    forgetful, remembering = Model(plain, reuse=0), Model(plain)
+    remembering.trace_many(asked)
+    seeds = iter(range(100, 10_000))  # of the column that changes: never one that is remembered
 
     def together() -> float:
         start = time.perf_counter()
-        model.trace_many(asked)
+        forgetful.trace_many(asked)
+        return time.perf_counter() - start
+
+    def changed() -> float:
+        start = time.perf_counter()
+        remembering.trace_many([*asked[:3], asked[3].replace(seed=next(seeds))])
         return time.perf_counter() - start
 
     def apart() -> float:
@@ -199,7 +213,139 @@ def _together(rounds: int) -> Row:
             plain(prompt, num_inference_steps=20, guidance_scale=5.0, generator=generator)
         return time.perf_counter() - start
 
-    return compare("four prompts together (plain: one by one)", "s", together, apart, rounds)
+    return [
+        compare("four prompts together (plain: one by one)", "s", together, apart, rounds),
+        compare("the same with one changed (plain: one by one)", "s", changed, apart, rounds),
+    ]
+
+
+def _pocket(steps: int = 20) -> tuple[Any, Any, Any]:
+    """(plain pipeline, model around it that remembers nothing, settings of one run), with the sampler in both."""
+    from diffusers import StableDiffusionPipeline
+
+    from diffexplore import Settings
+    from diffexplore.model import POCKET, Model
+
+    plain = StableDiffusionPipeline.from_pretrained(POCKET)
+    plain.set_progress_bar_config(disable=True)
+    model = Model(plain, reuse=0)
+    settings = model.resolve(Settings(prompt=PROMPT, steps=steps, guidance=5.0, seed=7, width=64, height=64))
+    plain.scheduler = samplers.build(str(settings.sampler), plain.scheduler.config)
+    return plain, model, settings
+
+
+def _draw_plain(plain: Any, settings: Any, **values: Any) -> None:
+    import torch
+
+    plain(
+        settings.prompt,
+        num_inference_steps=settings.steps,
+        guidance_scale=settings.guidance,
+        generator=torch.Generator("cpu").manual_seed(settings.seed),
+        **values,
+    )
+
+
+def _first_frame(rounds: int) -> Row:
+    """Wall seconds from asking for a run to its first decoded frame, over those of a plain call to its picture."""
+    from diffexplore import views
+
+    plain, model, settings = _pocket()
+
+    def first() -> float:
+        seen: list[float] = []
+
+        def show(_: object) -> None:
+            ready.wait()
+            if not seen:
+                views.frame(job.trace, "x0", 0)
+                seen.append(time.perf_counter())
+                job.cancel()
+
+        ready = threading.Event()
+        start = time.perf_counter()
+        job = model.submit(settings, on_step=show)
+        ready.set()  # `job` has its value from here on
+        job.result()
+        return seen[0] - start
+
+    def whole() -> float:
+        start = time.perf_counter()
+        _draw_plain(plain, settings)
+        return time.perf_counter() - start
+
+    return compare("first frame of 20 steps (plain: the picture)", "s", first, whole, rounds)
+
+
+def _stop(rounds: int) -> Row:
+    """Wall seconds from asking to stop after step 5 of 20 until the model is free, over diffusers' own interrupt.
+
+    The plain side sets the pipeline's interrupt flag, which skips the steps that are left and decodes all the same.
+    """
+    plain, model, settings = _pocket()
+
+    def ours() -> float:
+        asked: list[float] = []
+        ready = threading.Event()
+
+        def step(_: object) -> None:
+            ready.wait()
+            if len(job.trace) == 5:
+                asked.append(time.perf_counter())
+                job.cancel()
+
+        job = model.submit(settings, on_step=step)
+        ready.set()
+        job.result()
+        return time.perf_counter() - asked[0]
+
+    def interrupt() -> float:
+        asked: list[float] = []
+
+        def step(pipeline: Any, index: int, _: object, values: dict[str, Any]) -> dict[str, Any]:
+            if index == 4:
+                asked.append(time.perf_counter())
+                pipeline._interrupt = True
+            return values
+
+        _draw_plain(plain, settings, callback_on_step_end=step)
+        return time.perf_counter() - asked[0]
+
+    return compare("stop after step 5 of 20 (plain: its interrupt)", "s", ours, interrupt, rounds)
+
+
+def _preview(rounds: int) -> Row:
+    """CPU milliseconds of one preview of x0 in linear colours over those of one that is decoded; none remembered."""
+    from diffexplore import views
+
+    _, model, settings = _pocket()
+    trace = model.trace(settings)
+
+    def previews(exact: bool) -> float:
+        views._decoded.pop(trace, None)
+        start = time.process_time()
+        for index in range(len(trace)):
+            views.frame(trace, "x0", index, exact=exact)
+        return 1000 * (time.process_time() - start) / len(trace)
+
+    return compare(
+        "one preview, linear (plain: decoded)", "ms", lambda: previews(False), lambda: previews(True), rounds
+    )
+
+
+def _growth(rounds: int) -> Row:
+    """CPU milliseconds of one step in a recorded run of 40 over those in one of 10: 1 where cost grows with steps
+    alone, less where a fixed part is spread over more of them.
+    """
+    _, model, few = _pocket(10)
+    many = few.replace(steps=40)
+
+    def each(settings: Any) -> float:
+        start = time.process_time()
+        model.trace(settings)
+        return 1000 * (time.process_time() - start) / settings.steps
+
+    return compare("a step of a run of 40 (plain: of 10)", "ms", lambda: each(many), lambda: each(few), rounds)
 
 
 def _free_gib() -> float:

@@ -61,5 +61,18 @@ def test_a_recorded_and_a_plain_run_are_both_timed():
     assert row.ours > 0 < row.plain
 
 
+@pytest.mark.parametrize("measure", [bench._first_frame, bench._stop, bench._preview, bench._growth])
+def test_each_row_of_the_pocket_model_times_both_sides(measure):
+    row = measure(1)
+    assert row.ours > 0 < row.plain
+    assert row.low <= row.ratio <= row.high
+    assert len(row.name) <= 50  # the width of the table's first column
+
+
+def test_a_linear_preview_does_not_profit_from_what_was_decoded_before():
+    """Both sides start from nothing in every turn: a remembered picture would make the decoder look free."""
+    assert bench._preview(3).ratio < 1
+
+
 def test_free_memory_is_told_in_gib():
     assert 0.1 < bench._free_gib() < 10_000

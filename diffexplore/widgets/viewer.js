@@ -1,6 +1,5 @@
-// The browser's half of the wire in viewer.py, and all that a person sees of it: pure functions (tested by `node --test`), the session
-// (one per widget: films, playhead, messages), the view (one per place where it is shown). One module without imports, for anywidget and
-// for exported pages; its types are in types.d.ts.
+// The browser's half of the wire in viewer.py: pure functions, the session (films, playhead, messages), the view. One module without
+// imports, for anywidget and for exported pages; its types are in types.d.ts.
 
 // === the wire's words: keep in step with viewer.py ===
 const PIECE = "piece";
@@ -16,19 +15,17 @@ const CELL = 18; // narrowest picture of a strip that shows every step, in CSS p
 const WIDER = 30; // and of one that must leave some out
 const PIXELS_KEPT = 32e6; // decoded pictures kept ready, in pixels (4 bytes each)
 
-/** Menu words and symbols; what a view shows in one sentence comes with the film. */
 const WORDS = {
-	x0: { word: "Estimate", symbol: "x\u2080", cells: false },
-	latents: { word: "Latents", symbol: "x\u209c", cells: true },
-	noise: { word: "Noise", symbol: "\u03b5", cells: true },
-	guidance: { word: "Guidance", symbol: "\u0394", cells: true },
-	change: { word: "Change", symbol: "\u0394x\u2080", cells: false },
+	x0: { word: "Estimate", symbol: "x₀", cells: false },
+	latents: { word: "Latents", symbol: "xₜ", cells: true },
+	noise: { word: "Noise", symbol: "ε", cells: true },
+	guidance: { word: "Guidance", symbol: "Δ", cells: true },
+	change: { word: "Change", symbol: "Δx₀", cells: false },
 };
 
-/** What the track can show: which number of a step, and whether by its logarithm. */
 const TRACKS = {
-	sigma: { word: "noise level \u03c3", at: 1, log: true },
-	change: { word: "change of x\u2080", at: 3, log: false },
+	sigma: { word: "noise level σ", at: 1, log: true },
+	change: { word: "change of x₀", at: 3, log: false },
 };
 const SPEEDS = [0.25, 0.5, 1, 2, 4];
 const MATTERS = {
@@ -36,9 +33,11 @@ const MATTERS = {
 	unknown: "part of a word that this model never saw in training",
 };
 const KEYS = [
-	"on the scrubber: \u2190 \u2192 Home End, Space to play",
-	"anywhere: , and . a step back and on, [ ] slower and faster, + \u2212 0 zoom, Shift with arrows moves what is zoomed",
+	"on the scrubber: ← → Home End, Space to play",
+	"anywhere: , and . a step back and on, [ ] slower and faster, + − 0 zoom, Shift with arrows moves what is zoomed",
 ];
+
+const MUTE = { "aria-hidden": "true" };
 
 // === pure functions ===
 
@@ -48,11 +47,46 @@ export function bytesOf(buffer) {
 }
 
 /** The places a film takes: while it runs all it will have, then those it has. */
-export const lengthOf = (/** @type {Film} */ film) => (film.status === "running" ? Math.max(film.expected, film.steps.length) : film.steps.length);
+export const lengthOf = (film) => (film.status === "running" ? Math.max(film.expected, film.steps.length) : film.steps.length);
 
 /** The evaluation, of `count`, under place `at` of `places`: first under first, last under last. */
 export function stepAt(at, places, count) {
 	return places < 2 ? 0 : Math.round((at * (count - 1)) / (places - 1));
+}
+
+/**
+ * For every place of the reference the evaluation of a film whose noise level is nearest, in its logarithm; never backwards. By proportion
+ * while either runs, where levels are not known, and among equally near ones.
+ */
+export function lineup(reference, film) {
+	const places = lengthOf(reference);
+	const level = (step) => (step?.[1] == null ? 99 : Math.log(Math.max(step[1], 1e-9))); // null: without bound
+	const known = [reference, film].every((one) => one.status !== "running" && one.steps.some((step) => step?.[1] != null));
+	let j = 0;
+	return Array.from({ length: places }, (_, place) => {
+		const even = stepAt(place, places, lengthOf(film));
+		if (!known || film === reference) return even;
+		const off = (k) => Math.abs(level(film.steps[k]) - level(reference.steps[place]));
+		for (;;) {
+			let next = j + 1;
+			while (next < film.steps.length && off(next) === off(j)) next++;
+			if (!(next < film.steps.length && off(next) < off(j))) return (j = Math.max(j, Math.min(even, next - 1)));
+			j = next;
+		}
+	});
+}
+
+export function differing(films) {
+	const rows = [...new Set(films.flatMap(({ about }) => Object.keys(about)))].map((name) => [name, ...films.map(({ about }) => String(about[name] ?? "–"))]);
+	return rows.filter(([, first, ...others]) => others.some((value) => value !== first));
+}
+
+/** Which films ended in the same bytes, in a sentence for each such group. */
+export function identical(films) {
+	const groups = {};
+	for (const { final, label } of films) if (final) (groups[final.format + final.bytes] ??= []).push(label);
+	const same = Object.entries(groups).filter(([, { length }]) => length > 1);
+	return same.map(([key, labels]) => `${labels.join(" and ")} are identical ${key.startsWith("jpeg") ? "as JPEG" : "to the bit"}.`).join(" ");
 }
 
 /** The places that a strip shows: all where they fit, else those under the middles of fewer, wider cells. */
@@ -61,25 +95,23 @@ export function placesShown(places, width) {
 	return Array.from({ length: count }, (_, k) => Math.floor(((k + 0.5) * places) / count));
 }
 
-/** The numbers below `count` not in `seen`: pieces that were sent and never came. */
 export function missing(seen, count) {
 	return Array.from({ length: count }, (_, k) => k).filter((k) => !seen.has(k));
 }
 
 /** A number for a reader: three figures, rarely an exponent. */
 export function figures(x) {
-	if (x == null) return "\u2013";
+	if (x == null) return "–";
 	if (x === 0) return "0";
 	const size = Math.abs(x);
-	if (size === Infinity) return "\u221e";
+	if (size === Infinity) return "∞";
 	if (size >= 1e6) return x.toExponential(0);
 	if (size >= 100) return String(Math.round(x));
 	return size < 0.0005 ? x.toExponential(0) : String(Number(x.toPrecision(size < 1 ? 2 : 3)));
 }
 
-/** A duration for a reader. */
 export function duration(seconds) {
-	if (seconds == null) return "\u2013";
+	if (seconds == null) return "–";
 	if (seconds < 0.9995) return `${figures(seconds * 1000)} ms`;
 	if (seconds < 100) return `${seconds.toPrecision(3)} s`;
 	return `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
@@ -93,8 +125,11 @@ const percent = (sigma) => `${Math.round(100 * noiseShare(sigma))} %`;
 /** The signal-to-noise ratio at noise level sigma: a^2 / b^2. */
 export const snr = (sigma) => (sigma == null ? null : 1 / (sigma * sigma));
 
+/** The numbers of a step for a reader: timestep, sigma, SNR, noise, change, time. */
+const told = (/** @type {any} */ [timestep, sigma, seconds, change] = []) => [figures(timestep), figures(sigma), figures(snr(sigma)), percent(sigma), figures(change), duration(seconds)];
+
 /** Numbers as heights from 0 to 1 on one scale: from their least to their greatest logarithm, or from 0. */
-export function heights(/** @type {(number | null | undefined)[][]} */ rows, log) {
+export function heights(rows, log) {
 	const levels = rows.map((row) => row.map((x) => (x == null || (log && x <= 0) ? null : log ? Math.log10(x) : x)));
 	const known = /** @type {number[]} */ (levels.flat().filter((x) => x != null));
 	const top = Math.max(...known);
@@ -118,13 +153,13 @@ export function pace(places, speed) {
 }
 
 /** Zoom by a factor, keeping what is under the point (x, y of the picture shown, 0 to 1) where it is. */
-export function zoomed(/** @type {Zoom} */ zoom, factor, x = 0.5, y = 0.5) {
+export function zoomed(zoom, factor, x = 0.5, y = 0.5) {
 	const scale = Math.max(1, Math.min(16, zoom.scale * factor));
 	return panned({ scale, left: zoom.left + x / zoom.scale - x / scale, top: zoom.top + y / zoom.scale - y / scale }, 0, 0);
 }
 
 /** Move a zoomed picture by shares of what is shown; its edges stay outside. */
-export function panned(/** @type {Zoom} */ { scale, left, top }, x, y) {
+export function panned({ scale, left, top }, x, y) {
 	const within = (at) => Math.max(0, Math.min(1 - 1 / scale, at));
 	return { scale, left: within(left - x / scale), top: within(top - y / scale) };
 }
@@ -140,24 +175,23 @@ export function pageOf(template, { title, style, script }, data) {
 	return template.replace(/@(title|style|script|data)@/g, (_, name) => fill[name]);
 }
 
-/** Bytes as base64. */
 export function base64(bytes) {
 	let text = "";
 	for (let i = 0; i < bytes.length; i += 0x8000) text += String.fromCharCode(...bytes.subarray(i, i + 0x8000));
 	return btoa(text);
 }
 
-/** What a screen reader says of the scrubber. */
-export function spoken(at, places, /** @type {Numbers | undefined} */ step) {
+export function spoken(at, places, step) {
 	const place = `step ${at + 1} of ${places}`;
 	return step ? `${place}, timestep ${figures(step[0])}, sigma ${figures(step[1])}` : place;
 }
 
-/** How a run stands, in a few words. */
-export function standing(/** @type {Film} */ film) {
+// Some samplers ask the model twice per step (Heun) or once more (PLMS); then the places are not the steps asked for.
+const unitOf = (film) => (film.expected === film.about.steps ? "step" : "evaluation");
+
+export function standing(film) {
 	const n = film.steps.length;
-	// Some samplers ask the model twice per step (Heun) or once more (PLMS); then the places are not the steps asked for.
-	const word = film.expected === film.about.steps ? "step" : "evaluation";
+	const word = unitOf(film);
 	const one = `${n} ${word}${n === 1 ? "" : "s"}`;
 	if (film.status === "running") return n ? `running: ${n} of ${film.expected} ${word}s` : "starting";
 	const took = film.seconds ? ` in ${duration(film.seconds)}, ${duration(film.seconds / Math.max(1, n))} each` : "";
@@ -180,7 +214,7 @@ export function unpack(document, data) {
 const shot = (bytes, format, exact) => ({ bytes, format, exact, bitmap: null, asked: false });
 
 /** What a film leaves on show when a run begins: its pictures, else those it covered itself. */
-function ghostOf(/** @type {Film} */ film) {
+function ghostOf(film) {
 	const { previous, frames } = film;
 	const count = Math.max(1, lengthOf(film));
 	/** @type {Record<string, Slot[]>} */ const rows = {};
@@ -205,6 +239,8 @@ export class Session {
 		this.speed = 1;
 		this.loop = false;
 		this.track = "sigma";
+		this.versus = 0; // the number, from 1, of the film from which the others show their difference
+		this.twins = ""; // which films ended in the same picture
 		/** @type {Zoom} */ this.zoom = { scale: 1, left: 0, top: 0 };
 		/** @type {Record<string, boolean>} */ this.cells = {}; // views that someone wants with plain squares, or without
 		this.severed = false; // the host said that the line to the kernel changed; whether it is cut, the page knows
@@ -235,7 +271,7 @@ export class Session {
 		this.hello();
 	}
 
-	send(/** @type {object} */ content) {
+	send(content) {
 		try {
 			this.model.send(content);
 		} catch {} // the kernel is gone, which the views say
@@ -257,8 +293,6 @@ export class Session {
 		for (const redraw of this.views) redraw();
 	}
 
-	// --- what is shown ---
-
 	get places() {
 		return Math.max(0, ...this.films.map(lengthOf));
 	}
@@ -267,7 +301,6 @@ export class Session {
 		return this.films.some((film) => film.status === "running");
 	}
 
-	/** The last place that every film has reached. */
 	get reached() {
 		const { places } = this;
 		const ends = this.films.map((film) => (lengthOf(film) < 2 ? places - 1 : Math.floor(((film.steps.length - 1) * (places - 1)) / (lengthOf(film) - 1))));
@@ -279,15 +312,28 @@ export class Session {
 		return this.follow ? this.reached : Math.max(0, Math.min(this.at, this.reached));
 	}
 
-	/** The evaluation of a film on show. */
-	stepOf(/** @type {Film} */ film, place = this.shown) {
-		return Math.min(stepAt(place, this.places, lengthOf(film)), film.steps.length - 1);
+	/** The film with the most evaluations: a place on the timeline is one of its. */
+	get reference() {
+		return this.films.find((film) => lengthOf(film) === this.places) ?? this.films[0];
+	}
+
+	stepOf(film) {
+		return Math.min(lineup(this.reference, film)[this.shown] ?? 0, film.steps.length - 1);
+	}
+
+	get base() {
+		return this.films.length > 1 ? this.films[this.versus - 1] : undefined;
 	}
 
 	go(place) {
 		this.at = Math.max(0, Math.min(place, this.places - 1));
 		this.follow = this.at >= this.places - 1;
 		this.changed();
+	}
+
+	move(place) {
+		this.play(false);
+		this.go(place);
 	}
 
 	look(kind) {
@@ -319,8 +365,7 @@ export class Session {
 		this.changed();
 	}
 
-	/** Change a way of looking; the kernel hears of none. */
-	set(/** @type {object} */ change) {
+	set(change) {
 		Object.assign(this, change);
 		this.changed();
 	}
@@ -329,7 +374,6 @@ export class Session {
 		this.set({ speed: SPEEDS[Math.max(0, Math.min(SPEEDS.indexOf(this.speed) + by, SPEEDS.length - 1))] });
 	}
 
-	/** Whether a view is drawn as plain squares. */
 	squares(kind) {
 		return this.cells[kind] ?? wordOf(kind).cells;
 	}
@@ -348,9 +392,6 @@ export class Session {
 		setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 	}
 
-	// --- what comes over the wire ---
-
-	/** Take the complete films out of the traits. */
 	adopt() {
 		const document = this.model.get("_film");
 		const frames = this.model.get("_frames");
@@ -362,12 +403,13 @@ export class Session {
 		for (const film of this.films) film.previous = null;
 		this.captions = document.captions;
 		this.complete = true;
+		this.twins = identical(films);
 		this.watched(false);
 		this.changed();
 	}
 
 	/** Begin another run. What was shown stays until the new films cover it. */
-	start(run, /** @type {Film[]} */ films) {
+	start(run, films) {
 		films.forEach((film, k) => (film.previous = this.films[k] ? ghostOf(this.films[k]) : null));
 		if (!this.films.length) this.follow = true;
 		if (run !== this.run) {
@@ -376,6 +418,7 @@ export class Session {
 		}
 		this.run = run;
 		this.films = films;
+		this.twins = "";
 		this.complete = false;
 	}
 
@@ -415,7 +458,7 @@ export class Session {
 		this.watched(true);
 	}
 
-	put(/** @type {Film} */ film, kind, i, /** @type {Slot} */ slot) {
+	put(film, kind, i, slot) {
 		const row = (film.frames[kind] ??= []);
 		const old = row[i];
 		if (old && typeof old === "object" && slot && typeof slot === "object" && old.exact && !slot.exact) return;
@@ -447,10 +490,8 @@ export class Session {
 		}, 500);
 	}
 
-	// --- pictures ---
-
 	/** A picture ready to draw, or null: then it is being decoded, and the views are told. */
-	bitmap(/** @type {Slot | undefined} */ slot) {
+	bitmap(slot) {
 		if (!slot || typeof slot === "string") return null;
 		if (slot.bitmap) {
 			if (this.pixels > PIXELS_KEPT / 2) {
@@ -475,7 +516,7 @@ export class Session {
 		return null;
 	}
 
-	forget(/** @type {Shot} */ slot) {
+	forget(slot) {
 		if (!slot.bitmap) return;
 		this.pixels -= slot.bitmap.width * slot.bitmap.height;
 		slot.bitmap.close();
@@ -487,23 +528,28 @@ export class Session {
 // === the view: one per place the widget is shown ===
 
 /**
- * An element with attributes and children. Text is only ever a text node.
+ * An element, perhaps with a class ("p.dx-x"), with attributes and children. Text is only ever a text node.
  * @template {keyof HTMLElementTagNameMap} K
- * @param {K} tag
+ * @param {K | `${K}.${string}`} tag
  * @param {Record<string, string>} attributes
  * @param {(Node | string)[]} children
  */
 function h(tag, attributes = {}, ...children) {
-	const node = document.createElement(tag);
-	for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+	const [name, style] = tag.split(".");
+	const node = document.createElement(/** @type {K} */ (name));
+	for (const [name, value] of Object.entries(style ? { class: style, ...attributes } : attributes)) node.setAttribute(name, value);
 	node.append(...children);
 	return node;
 }
 
-const box = (name, ...children) => h("div", { class: name }, ...children);
+const box = (name, ...children) => h(`div.${name}`, {}, ...children);
+const option = (value, word) => h("option", { value }, word);
+
+const line = (tag, first, ...rest) =>
+	h("tr", {}, h("th", { scope: tag === "td" ? "row" : "col" }, first), ...rest.map((text) => h(tag, tag === "th" ? { scope: "col" } : {}, text)));
 
 /** Set text only where it differs: a live region repeats what is set, layout costs. */
-function say(/** @type {Element} */ node, text) {
+function say(node, text) {
 	if (node.textContent !== text) node.textContent = text;
 }
 
@@ -530,16 +576,15 @@ export class View {
 		const { id } = this;
 		const on = (node, name, f) => node.addEventListener(name, f, { signal });
 
-		// What to look at.
-		this.choices = h("fieldset", { class: "dx-views" }, h("legend", { class: "dx-hidden" }, "view"));
+		const choices = h("fieldset.dx-views", {}, h("legend.dx-hidden", {}, "view"));
 		this.radios = new Map();
 		for (const kind of Object.keys(WORDS)) {
 			const { word, symbol } = wordOf(kind);
 			const radio = h("input", { type: "radio", name: `${id}-view`, value: kind });
-			const label = h("label", {}, radio, h("span", {}, word), h("i", { "aria-hidden": "true" }, symbol));
+			const label = h("label", {}, radio, h("span", {}, word), h("i", MUTE, symbol));
 			on(radio, "change", () => radio.checked && session.look(kind));
 			this.radios.set(kind, { radio, label });
-			this.choices.append(label);
+			choices.append(label);
 		}
 		const tool = (word, title, act, more = {}) => {
 			const button = h("button", { type: "button", class: "dx-tool", title, ...more }, word);
@@ -547,65 +592,56 @@ export class View {
 			return button;
 		};
 		const select = (name, options, act) => {
-			const menu = h("select", { class: "dx-tool", "aria-label": name, title: name }, ...options.map(([value, word]) => h("option", { value }, word)));
+			const menu = h("select.dx-tool", { "aria-label": name, title: name }, ...options.map((pair) => option(...pair)));
 			on(menu, "change", () => act(menu.value));
 			return menu;
 		};
-		this.less = tool("\u2212", "zoom out", () => this.magnify(0.5), { "aria-label": "zoom out" });
-		this.scale = h("span", { class: "dx-scale" });
+		this.less = tool("−", "zoom out", () => this.magnify(0.5), { "aria-label": "zoom out" });
+		this.scale = h("span.dx-scale");
 		this.more = tool("+", "zoom in", () => this.magnify(2), { "aria-label": "zoom in" });
 		this.squares = tool("Pixels", "plain squares, or smooth", () => session.set({ cells: { ...session.cells, [session.kind]: !session.squares(session.kind) } }));
 		this.export = tool("Export", "save as one page that needs no kernel and no network", () => session.save());
-		const tools = box("dx-tools", h("span", { class: "dx-zoom" }, this.less, this.scale, this.more), this.squares, this.export);
+		const tools = box("dx-tools", h("span.dx-zoom", {}, this.less, this.scale, this.more), this.squares, this.export);
 
-		// The pictures, and the finished one beside them.
 		this.stage = box("dx-stage");
 		this.result = h("canvas", { role: "img", "aria-label": "the finished picture" });
 		this.resultWord = h("figcaption", {}, "result");
-		this.resultBox = h("figure", { class: "dx-result" }, box("dx-screen", this.result), this.resultWord);
-		const fact = (name, title) => {
-			const value = h("dd");
-			return { value, row: h("div", { title }, h("dt", {}, name), value) };
-		};
-		this.facts = {
-			timestep: fact("timestep", "what the network is told about how noisy its input is"),
-			sigma: fact("sigma", "noise level: noise over picture in x\u209c"),
-			snr: fact("SNR", "signal-to-noise ratio of x\u209c: 1 / \u03c3\u00b2"),
-			time: fact("time", "how long this step took"),
-			share: fact("noise", "part of the latents' variance that is noise: \u03c3\u00b2 / (1 + \u03c3\u00b2)"),
-		};
+		this.resultBox = h("figure.dx-result", {}, box("dx-screen", this.result), this.resultWord);
 		this.bar = h("div");
-		this.facts.share.row.append(h("div", { class: "dx-bar", "aria-hidden": "true" }, this.bar));
-		this.count = h("p", { class: "dx-count" });
-		this.factsBox = box("dx-facts", this.count, h("dl", {}, ...Object.values(this.facts).map(({ row }) => row)));
-		this.side = box("dx-side", this.resultBox, this.factsBox);
-		this.caption = h("p", { class: "dx-caption" });
+		const facts = [
+			["timestep", "what the network is told about how noisy its input is"],
+			["sigma", "noise level: noise over picture in xₜ"],
+			["SNR", "signal-to-noise ratio of xₜ: 1 / σ²"],
+			["noise", "part of the latents' variance that is noise: σ² / (1 + σ²)"],
+			["time", "how long this step took"],
+		].map(([name, title]) => h("div", { title }, h("dt", {}, name), h("dd")));
+		facts[3].append(h("div.dx-bar", MUTE, this.bar));
+		this.facts = facts.map((row) => row.children[1]);
+		this.count = h("p.dx-count");
+		this.factsBox = box("dx-facts", this.count, h("dl", {}, ...facts));
+		const side = box("dx-side", this.resultBox, this.factsBox);
+		this.caption = h("p.dx-caption");
 
-		// The timeline.
 		this.button = h("button", { type: "button", class: "dx-play" });
 		on(this.button, "click", () => session.play(!session.playing));
-		this.strips = h("div", { class: "dx-strips", "aria-hidden": "true" });
+		this.strips = h("div.dx-strips", MUTE);
 		this.mark = box("dx-mark");
 		this.strips.append(this.mark);
 		this.range = h("input", { type: "range", id: `${id}-step`, min: "1", max: "1", step: "1", value: "1" });
-		on(this.range, "input", () => {
-			session.play(false);
-			session.go(this.range.valueAsNumber - 1);
-		});
+		on(this.range, "input", () => session.move(this.range.valueAsNumber - 1));
 		on(this.strips, "pointerdown", (event) => {
 			if (event.button !== 0 || !session.places) return;
 			this.strips.setPointerCapture(event.pointerId);
-			session.play(false);
-			session.go(this.placeUnder(event));
+			session.move(this.placeUnder(event));
 			this.range.focus({ preventScroll: true });
 			event.preventDefault();
 		});
 		on(this.strips, "pointermove", (event) => {
 			if (this.strips.hasPointerCapture(event.pointerId)) session.go(this.placeUnder(event));
 		});
-		this.chart = h("div", { class: "dx-chart", "aria-hidden": "true" });
-		this.tip = h("div", { class: "dx-tip", "aria-hidden": "true", hidden: "" });
-		const scrub = box("dx-scrub", this.chart, h("label", { class: "dx-hidden", for: `${id}-step` }, "step"), this.range);
+		this.chart = h("div.dx-chart", MUTE);
+		this.tip = h("div.dx-tip", { ...MUTE, hidden: "" });
+		const scrub = box("dx-scrub", this.chart, h("label.dx-hidden", { for: `${id}-step` }, "step"), this.range);
 		this.track = box("dx-track", this.strips, scrub, this.tip);
 		on(this.track, "pointermove", (event) => this.hover(event));
 		on(this.track, "pointerleave", () => (this.tip.hidden = true));
@@ -613,7 +649,9 @@ export class View {
 		this.curve = select("the track shows", Object.entries(TRACKS).map(([name, { word }]) => [name, word]), (track) => session.set({ track }));
 		this.speed = select("speed", SPEEDS.map((speed) => [String(speed), `${speed}\u00d7`]), (speed) => session.set({ speed: Number(speed) }));
 		this.loop = tool("Loop", "begin again at the end", () => session.set({ loop: !session.loop }));
-		const tune = box("dx-tune", this.curve, this.speed, this.loop);
+		this.versus = select("compare", [], (versus) => session.set({ versus: Number(versus) }));
+		const tune = box("dx-tune", this.curve, this.versus, this.speed, this.loop);
+		this.differ = h("table.dx-differ");
 
 		// Zoom: double click, drag. A wheel belongs to the notebook.
 		on(this.stage, "dblclick", (event) => this.magnify(session.zoom.scale < 8 ? 2 : 0, event));
@@ -626,21 +664,20 @@ export class View {
 			session.set({ zoom: panned(session.zoom, event.movementX / clientWidth, event.movementY / clientHeight) });
 		});
 
-		// How things stand. What is said aloud is said at most once a second; what is seen is always the newest.
-		this.status = h("p", { class: "dx-status" });
-		this.live = h("p", { class: "dx-hidden", role: "status" });
-		this.words = h("ul", { class: "dx-words", "aria-label": "the prompt, as the model reads it" });
-		this.about = h("p", { class: "dx-about" });
-		this.notes = h("ul", { class: "dx-notes" });
-		this.error = h("p", { class: "dx-error", role: "alert" });
-		this.empty = h("p", { class: "dx-empty" }, "No run yet.");
-		this.table = h("div", { class: "dx-scroll", tabindex: "0", role: "region", "aria-label": "numbers of every step" });
+		this.status = h("p.dx-status");
+		this.live = h("p.dx-hidden", { role: "status" });
+		this.words = h("ul.dx-words", { "aria-label": "the prompt, as the model reads it" });
+		this.about = h("p.dx-about");
+		this.notes = h("ul.dx-notes");
+		this.error = h("p.dx-error", { role: "alert" });
+		this.empty = h("p.dx-empty", {}, "No run yet.");
+		this.table = h("div.dx-scroll", { tabindex: "0", role: "region", "aria-label": "numbers of every step" });
 		this.numbers = h("details", {}, h("summary", {}, "Numbers"), this.table);
 		on(this.numbers, "toggle", () => session.changed());
 		const keys = h("details", {}, h("summary", {}, "Keys"), ...KEYS.map((line) => h("p", {}, line)));
-		this.body = box("dx-body", box("dx-head", this.choices, tools), box("dx-main", this.stage, this.side), this.caption, this.timeline, tune);
+		this.body = box("dx-body", box("dx-head", choices, tools), box("dx-main", this.stage, side), this.caption, this.timeline, tune);
 		this.extra = box("dx-more", this.numbers, keys);
-		this.root = box("dx-viewer", this.error, this.empty, this.body, this.words, box("dx-foot", this.status, this.about), this.live, this.notes, this.extra);
+		this.root = box("dx-viewer", this.error, this.empty, this.body, this.words, this.differ, box("dx-foot", this.status, this.about), this.live, this.notes, this.extra);
 		el.append(this.root);
 
 		on(this.root, "keydown", (event) => this.key(event));
@@ -653,7 +690,6 @@ export class View {
 		seen.observe(this.root);
 		signal.addEventListener("abort", () => seen.disconnect());
 
-		// When to draw.
 		const redraw = () => {
 			this.frame ||= requestAnimationFrame(() => {
 				this.frame = 0;
@@ -685,10 +721,8 @@ export class View {
 		const { session } = this;
 		const { key, target } = event;
 		const arrow = { ArrowLeft: [1, 0], ArrowRight: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[key];
-		if (key === "," || key === ".") {
-			session.play(false);
-			session.go(session.shown + (key === "," ? -1 : 1));
-		} else if (key === " " && target === this.range) session.play(!session.playing);
+		if (key === "," || key === ".") session.move(session.shown + (key === "," ? -1 : 1));
+		else if (key === " " && target === this.range) session.play(!session.playing);
 		else if (key === "[" || key === "]") session.faster(key === "[" ? -1 : 1);
 		else if (key === "+" || key === "=") this.magnify(2);
 		else if (key === "-") this.magnify(0.5);
@@ -698,7 +732,6 @@ export class View {
 		event.preventDefault();
 	}
 
-	/** Zoom about the middle or about a pointer; by 0: all of the picture again. */
 	magnify(factor, /** @type {any} */ event = null) {
 		const box = event?.target.closest(".dx-screen")?.getBoundingClientRect();
 		const at = box ? [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height] : [];
@@ -711,16 +744,14 @@ export class View {
 		return Math.max(0, Math.min(Math.floor(((event.clientX - left) / width) * places), places - 1));
 	}
 
-	/** Say what stands under the pointer. */
 	hover(event) {
 		const { session } = this;
-		const film = session.films[0];
 		const place = this.placeUnder(event);
-		const step = film?.steps[stepAt(place, session.places, lengthOf(film))];
+		const step = session.reference?.steps[place];
 		this.tip.hidden = !step || event.pointerType === "touch";
 		if (!step) return;
-		const [timestep, sigma, seconds] = step;
-		say(this.tip, [`step ${place + 1}`, `timestep ${figures(timestep)}`, `\u03c3 ${figures(sigma)}`, `SNR ${figures(snr(sigma))}`, duration(seconds)].join(" \u00b7 "));
+		const [timestep, sigma, ratio, , , time] = told(step);
+		say(this.tip, [`step ${place + 1}`, `timestep ${timestep}`, `σ ${sigma}`, `SNR ${ratio}`, time].join(" · "));
 		const half = this.tip.offsetWidth / 2;
 		const width = this.track.clientWidth;
 		this.tip.style.left = `${Math.max(half, Math.min((width * (place + 0.5)) / session.places, width - half))}px`;
@@ -732,8 +763,6 @@ export class View {
 		this.error.hidden = false;
 		say(this.error, `The viewer could not draw this: ${error}`);
 	}
-
-	// --- drawing ---
 
 	draw() {
 		const { session } = this;
@@ -749,7 +778,7 @@ export class View {
 		this.root.classList.toggle("dx-many", films.length > 1);
 		if (!films.length) {
 			for (const node of [this.status, this.live, this.about]) say(node, "");
-			this.words.hidden = this.extra.hidden = true;
+			this.words.hidden = this.extra.hidden = this.differ.hidden = true;
 			return;
 		}
 
@@ -768,37 +797,33 @@ export class View {
 		this.drawTrack();
 		this.drawTools();
 		const film = films[0];
-		const step = film.steps[session.stepOf(film)];
+		const step = session.reference.steps[shown];
 		say(this.count, "");
 		this.count.append("step ", h("b", {}, String(shown + 1)), ` of ${places}`);
-		say(this.facts.timestep.value, figures(step?.[0]));
-		say(this.facts.sigma.value, figures(step?.[1]));
-		say(this.facts.snr.value, figures(snr(step?.[1])));
-		say(this.facts.time.value, duration(step?.[2]));
-		say(this.facts.share.value, percent(step?.[1]));
+		told(step).filter((_, k) => k !== 4).forEach((text, k) => say(this.facts[k], text));
 		this.bar.style.width = percent(step?.[1]).replace(" ", "");
-		say(this.caption, session.captions[kind] ?? "");
+		const { base } = session;
+		const note = base ? `Difference from ${base.label}, four times as strong: black is equal. ` : "";
+		say(this.caption, note + (session.captions[kind] ?? ""));
 
 		this.range.max = String(places);
 		this.range.valueAsNumber = shown + 1;
-		this.range.setAttribute("aria-valuetext", spoken(shown, places, step));
+		this.range.ariaValueText = spoken(shown, places, step);
 		films.forEach((one, k) => this.drawSpectrum(one, k));
 		this.mark.style.left = `${(100 * Math.floor((shown * cells) / places)) / cells}%`;
 		this.mark.style.width = `${100 / cells}%`;
 		this.timeline.style.setProperty("--dx-cell", `${100 / places}%`);
 		this.timeline.style.setProperty("--dx-done", `${places < 2 ? 100 : (100 * shown) / (places - 1)}%`);
 		const word = session.playing ? "pause" : "play";
-		this.button.setAttribute("aria-label", word);
-		this.button.title = word;
-		this.button.dataset.icon = word;
+		this.button.ariaLabel = this.button.title = this.button.dataset.icon = word;
 
 		const stands = films.map((one) => (one.label ? `${one.label}: ` : "") + standing(gone && one.status === "running" ? { ...one, status: "cancelled" } : one));
-		const text = session.silent && !gone ? SILENT : stands.join(" \u00b7 ");
+		const text = session.silent && !gone ? SILENT : stands.join(" · ");
 		say(this.status, text);
 		this.announce(text);
 		const read = films.every((one) => JSON.stringify(one.tokens) === JSON.stringify(film.tokens)) ? film.tokens ?? [] : [];
 		this.drawWords(read);
-		say(this.about, films.length > 1 ? "" : about(film, !read.length));
+		this.drawCompared(!read.length);
 		this.extra.hidden = false;
 		if (this.numbers.open) this.drawTable();
 	}
@@ -823,33 +848,31 @@ export class View {
 		this.less.disabled = scale <= 1;
 		this.more.disabled = scale >= 16;
 		this.stage.classList.toggle("dx-zoomed", scale > 1);
-		this.squares.setAttribute("aria-pressed", String(session.squares(session.kind)));
-		this.loop.setAttribute("aria-pressed", String(session.loop));
+		this.squares.ariaPressed = String(session.squares(session.kind));
+		this.loop.ariaPressed = String(session.loop);
 		this.speed.value = String(session.speed);
 		this.curve.value = session.track;
 		this.export.hidden = !session.model.get("_page") || !session.model.get("_esm");
 		this.export.disabled = !session.complete;
 	}
 
-	/** The track: the noise level, or how the estimate moves, over the steps. */
 	drawTrack() {
-		const { films, places, track, run } = this.session;
-		const key = [run, track, places, ...films.map((film) => film.steps.length)].join();
+		const { films, places, track, run, reference } = this.session;
+		const key = [run, track, places, ...films.map((film) => film.steps.length + film.status)].join();
 		if (key === this.charted) return;
 		this.charted = key;
 		const { at, log } = TRACKS[track];
-		const rows = heights(films.map((film) => film.steps.map((step) => /** @type {any} */ (step?.[at]))), log);
+		const rows = heights(films.map((film) => lineup(reference, film).map((i) => /** @type {any} */ (film.steps[i]?.[at]))), log);
 		this.chart.replaceChildren(
-			...rows.map((row, k) => {
+			...rows.map((row) => {
 				const area = h("i");
-				area.style.clipPath = areaOf(row, lengthOf(films[k]));
+				area.style.clipPath = areaOf(row, places);
 				return area;
 			}),
 		);
 	}
 
-	/** How much there is in the estimate at each scale, and a mark for how much there is in the last. */
-	drawSpectrum(/** @type {Film} */ film, k) {
+	drawSpectrum(film, k) {
 		const { spectrum, bars } = this.panels[k];
 		const power = film.steps[this.session.stepOf(film)]?.[4] ?? [];
 		spectrum.hidden = !power.length;
@@ -866,18 +889,16 @@ export class View {
 			mark.style.bottom = height(last?.[band]);
 			mark.hidden = !last;
 		});
-		bars.setAttribute("aria-label", `power of the estimate, coarse to fine, as powers of ten: ${power.map((x) => figures(x)).join(", ")}`);
+		bars.ariaLabel = `power of the estimate, coarse to fine, as powers of ten: ${power.map((x) => figures(x)).join(", ")}`;
 	}
 
-	/** The prompt token by token: what was cut, and what the model does not know. */
 	drawWords(tokens) {
 		this.list(this.words, tokens, ([text, matter]) => {
 			const why = MATTERS[matter];
-			return h("li", why ? { class: `dx-${matter}`, title: why } : {}, text, ...(why ? [h("span", { class: "dx-hidden" }, ` (${why})`)] : []));
+			return h("li", why ? { class: `dx-${matter}`, title: why } : {}, text, ...(why ? [h("span.dx-hidden", {}, ` (${why})`)] : []));
 		});
 	}
 
-	/** Fill a list, anew only where something changed. */
 	list(list, items, item) {
 		list.hidden = !items.length;
 		const key = JSON.stringify(items);
@@ -886,24 +907,31 @@ export class View {
 		list.replaceChildren(...items.map(item));
 	}
 
-	/** Every number of every step, for those who want them or cannot see the pictures. */
+	drawCompared(whole) {
+		const { films, base, versus, twins } = this.session;
+		const labels = films.map(({ label }) => label);
+		const many = films.length > 1;
+		this.list(this.versus, many ? ["side by side", ...labels.map((label) => `difference from ${label}`)] : [], (word, k) => option(k, word));
+		this.versus.selectedIndex = base ? versus : 0;
+		const rows = differing(films);
+		this.list(this.differ, rows.length ? [["setting", ...labels], ...rows] : [], (texts, k) => line(k ? "td" : "th", ...texts));
+		say(this.about, many ? twins : about(films[0], whole));
+	}
+
 	drawTable() {
 		const { session } = this;
 		const { films, run } = session;
 		const key = JSON.stringify([run, films.map((film) => [film.label, film.steps.length])]);
 		if (key !== this.tabled) {
 			this.tabled = key;
-			const row = (tag, first, ...rest) => h("tr", {}, h("th", { scope: tag === "td" ? "row" : "col" }, first), ...rest.map((text) => h(tag, tag === "th" ? { scope: "col" } : {}, text)));
-			const numbers = (/** @type {Numbers} */ [timestep, sigma, seconds, change], i) =>
-				row("td", String(i + 1), figures(timestep), figures(sigma), figures(snr(sigma)), percent(sigma), figures(change), duration(seconds));
 			this.table.replaceChildren(
 				...films.map((film) =>
 					h(
 						"table",
 						{},
 						h("caption", {}, (film.label ? `${film.label}: ` : "") + about(film, true)),
-						h("thead", {}, row("th", "step", "timestep", "\u03c3", "SNR", "noise", "change of x\u2080", "time")),
-						h("tbody", {}, ...film.steps.map(numbers)),
+						h("thead", {}, line("th", "step", "timestep", "σ", "SNR", "noise", "change of x₀", "time")),
+						h("tbody", {}, ...film.steps.map((step, i) => line("td", String(i + 1), ...told(step)))),
 					),
 				),
 			);
@@ -912,7 +940,6 @@ export class View {
 		films.forEach((film, k) => this.table.querySelectorAll("tbody")[k].rows[session.stepOf(film)]?.setAttribute("aria-current", "step"));
 	}
 
-	/** One panel and one strip for every film. */
 	furnish(count) {
 		while (this.panels.length > count) {
 			const panel = this.panels.pop();
@@ -922,20 +949,20 @@ export class View {
 		}
 		while (this.panels.length < count) {
 			const canvas = h("canvas", { role: "img" });
-			const why = h("p", { class: "dx-why" });
+			const why = h("p.dx-why");
 			const label = h("figcaption");
-			const figure = h("figure", { class: "dx-film" }, box("dx-screen", canvas, why), label);
-			const strip = h("canvas", { class: "dx-strip" });
-			const bars = h("div", { class: "dx-bars", role: "img" });
+			const figure = h("figure.dx-film", {}, box("dx-screen", canvas, why), label);
+			const strip = h("canvas.dx-strip");
+			const bars = h("div.dx-bars", { role: "img" });
 			const title = "power spectrum of the estimate on a logarithmic scale; the marks show that of the last step";
-			const spectrum = h("div", { class: "dx-spectrum", title }, bars, h("p", {}, h("span", {}, "coarse"), h("span", {}, "detail"), h("span", {}, "fine")));
+			const spectrum = h("div.dx-spectrum", { title }, bars, h("p", {}, h("span", {}, "coarse"), h("span", {}, "detail"), h("span", {}, "fine")));
 			this.stage.append(figure);
 			this.strips.insertBefore(strip, this.mark);
 			this.panels.push({ figure, canvas, why, label, strip, spectrum, bars });
 		}
 	}
 
-	drawFilm(/** @type {Film} */ film, k) {
+	drawFilm(film, k) {
 		const { session } = this;
 		const { kind } = session;
 		const { canvas, why, label, figure } = this.panels[k];
@@ -947,17 +974,27 @@ export class View {
 		why.hidden = typeof slot !== "string";
 		// Not there yet: what the canvas shows stays, paler where it belongs to another run.
 		figure.classList.toggle("dx-stale", !bitmap && typeof slot !== "string" && film.previous !== null);
+		const { base } = session;
+		const other = base && base !== film ? session.bitmap(base.frames[kind]?.[session.stepOf(base)]) : null;
 		if (bitmap) paint(canvas, bitmap, session.squares(kind), session.zoom);
 		else if (typeof slot === "string") paint(canvas, null, true);
-		canvas.setAttribute("aria-label", `${wordOf(kind).word} at step ${i + 1} of ${lengthOf(film)}${film.label ? `, ${film.label}` : ""}`);
-		const alike = session.films.every((one) => lengthOf(one) === lengthOf(film));
-		say(label, alike ? film.label : `${film.label}: step ${i + 1} of ${lengthOf(film)}`);
+		if (bitmap && other) {
+			const context = pen(canvas);
+			context.globalCompositeOperation = "difference";
+			paint(canvas, other, session.squares(kind), session.zoom);
+			context.globalCompositeOperation = "lighter"; // the canvas on itself: twice as bright, each time
+			for (let k = 0; k < 2; k++) context.drawImage(canvas, 0, 0);
+			context.globalCompositeOperation = "source-over";
+		}
+		canvas.ariaLabel = `${other ? `difference from ${base?.label}: ` : ""}${wordOf(kind).word} at step ${i + 1} of ${lengthOf(film)}${film.label ? `, ${film.label}` : ""}`;
+		const spent = film.steps.slice(0, i + 1).reduce((sum, step) => sum + (step?.[2] ?? 0), 0);
+		say(label, session.films.length < 2 ? film.label : `${film.label}: ${unitOf(film)} ${i + 1} of ${lengthOf(film)}, after ${duration(spent)}`);
 		label.hidden = !film.label;
 		// The neighbours are decoded ahead, so that scrubbing and playing find them ready.
 		for (const next of [i + 1, i - 1, i + 2]) session.bitmap(film.frames[kind]?.[next]);
 	}
 
-	drawResult(/** @type {Film} */ film) {
+	drawResult(film) {
 		const old = film.final ? null : film.previous?.final;
 		const bitmap = this.session.bitmap(film.final ?? old);
 		this.resultBox.style.setProperty("--dx-shape", String(film.size[0] / film.size[1]));
@@ -977,14 +1014,14 @@ export class View {
 		const shape = films[0].size[0] / films[0].size[1];
 		const height = Math.round(Math.min(cell / shape, 60));
 		// Scrubbing moves the mark and nothing else: the strips are drawn when a picture in them is new.
-		const slots = films.map((film) =>
-			shown.map((place) => {
-				const i = stepAt(place, places, lengthOf(film));
-				const now = film.frames[kind]?.[i];
+		const slots = films.map((film) => {
+			const line = lineup(session.reference, film);
+			return shown.map((place) => {
+				const now = film.frames[kind]?.[line[place]];
 				const old = now ? null : film.previous?.frames[kind]?.[stepAt(place, places, film.previous.count)];
 				return { bitmap: session.bitmap(now ?? old), old: !now };
-			}),
-		);
+			});
+		});
 		const key = JSON.stringify([kind, width, ratio, height, session.run, slots.map((row) => row.map(({ bitmap, old }) => [bitmap?.width, old]))]);
 		const pictures = slots.flat().map(({ bitmap }) => bitmap);
 		if (key === this.drawn && pictures.every((bitmap, j) => bitmap === this.pictures[j])) return;
@@ -995,7 +1032,7 @@ export class View {
 			strip.width = Math.round(width * ratio);
 			strip.height = Math.round(height * ratio);
 			strip.style.height = `${height}px`;
-			const context = /** @type {any} */ (strip.getContext("2d"));
+			const context = pen(strip);
 			context.imageSmoothingQuality = "high";
 			row.forEach(({ bitmap, old }, j) => {
 				const left = Math.round((j * strip.width) / row.length);
@@ -1021,17 +1058,19 @@ function quiet(event) {
 	if (!(event.ctrlKey || event.metaKey || event.altKey)) event.stopPropagation();
 }
 
-/** The settings of a film on one line. */
-function about(/** @type {Film} */ film, whole) {
+function about(film, whole) {
 	const { prompt, "negative prompt": negative, sampler, model, ...numbers } = film.about;
 	const parts = whole ? [prompt ? `\u201c${prompt}\u201d` : "no prompt"] : [];
 	if (negative) parts.push(`without \u201c${negative}\u201d`);
 	for (const [name, value] of Object.entries(numbers)) parts.push(name === "steps" ? `${value} steps` : `${name} ${value}`);
-	return parts.concat(sampler ? [String(sampler)] : [], model ? [String(model)] : []).join(" \u00b7 ");
+	return parts.concat(sampler ? [String(sampler)] : [], model ? [String(model)] : []).join(" · ");
 }
 
+/** @returns {any} */
+const pen = (canvas) => canvas.getContext("2d");
+
 /** Draw the part of a picture on show over the canvas, at the screen's own resolution; null clears it. */
-function paint(/** @type {HTMLCanvasElement} */ canvas, /** @type {ImageBitmap | null} */ bitmap, cells, zoom = { scale: 1, left: 0, top: 0 }) {
+function paint(canvas, bitmap, cells, zoom = { scale: 1, left: 0, top: 0 }) {
 	const ratio = window.devicePixelRatio || 1;
 	const width = Math.max(1, Math.round(canvas.clientWidth * ratio));
 	const height = Math.max(1, Math.round(canvas.clientHeight * ratio));
@@ -1039,15 +1078,13 @@ function paint(/** @type {HTMLCanvasElement} */ canvas, /** @type {ImageBitmap |
 		canvas.width = width;
 		canvas.height = height;
 	}
-	const context = /** @type {any} */ (canvas.getContext("2d"));
+	const context = pen(canvas);
 	if (!bitmap) return context.clearRect(0, 0, width, height);
 	const { scale, left, top } = zoom;
 	context.imageSmoothingEnabled = !cells || bitmap.width > width * scale;
 	context.imageSmoothingQuality = "high";
 	context.drawImage(bitmap, left * bitmap.width, top * bitmap.height, bitmap.width / scale, bitmap.height / scale, 0, 0, width, height);
 }
-
-// === anywidget ===
 
 const viewer = () => {
 	/** @type {Session | null} */
@@ -1064,7 +1101,7 @@ const viewer = () => {
 				new View(session, el, life.signal);
 			} catch (error) {
 				// Without this a fault leaves an empty cell, and only the console knows.
-				el.replaceChildren(box("dx-viewer", h("p", { class: "dx-error", role: "alert" }, `The viewer could not start: ${error}`)));
+				el.replaceChildren(box("dx-viewer", h("p.dx-error", { role: "alert" }, `The viewer could not start: ${error}`)));
 				console.error(error);
 			}
 			return () => life.abort();

@@ -175,18 +175,67 @@ def test_where_there_is_nothing_to_see_it_says_why(host: Open, tiny_trace: Trace
     page.root.get_by_text("This is the first evaluation").wait_for(state="hidden")
 
 
-def test_runs_of_different_lengths_keep_step_on_one_timeline(host: Open, tiny_model: Any, tiny_trace: Trace) -> None:
+def test_runs_of_different_lengths_stand_at_the_same_noise_level(
+    host: Open, tiny_model: Any, tiny_trace: Trace
+) -> None:
     longer = tiny_model.trace(tiny_trace.settings.replace(steps=7))
     page = host(Replay({"short": tiny_trace, "long": longer}))
     captions = page.root.locator(".dx-film figcaption")
-    for place, expected in (
-        ("1", ["short: step 1 of 4", "long: step 1 of 7"]),
-        ("4", ["short: step 3 of 4", "long: step 4 of 7"]),
-    ):
-        page.step.fill(place)
+    level = np.log(tiny_trace.curve("sigma"))
+    for place in range(7):
+        page.step.fill(str(place + 1))
         page.settle()
-        assert captions.all_inner_texts() == expected
+        nearest = int(np.argmin(np.abs(level - np.log(longer.curve("sigma")[place]))))
+        short, long = captions.all_inner_texts()
+        assert short.startswith(f"short: step {nearest + 1} of 4, after ")
+        assert long.startswith(f"long: step {place + 1} of 7, after ")
     assert page.step.get_attribute("max") == "7"
+
+
+def test_the_difference_from_a_film_is_drawn_four_times_as_strong(
+    host: Open, tiny_model: Any, tiny_trace: Trace
+) -> None:
+    other = tiny_model.trace(tiny_trace.settings.replace(seed=4))
+    page = host(Replay({"one": tiny_trace, "two": other, "same": tiny_trace}))
+    page.page.add_style_tag(content=".dx-viewer .dx-screen canvas { width: 48px !important; }")
+    page.step.fill("3")
+    page.settle()
+    before = len(page.heard)
+
+    def shown(k: int) -> np.ndarray:
+        pixels = page.pixels(f".dx-film:nth-of-type({k + 1}) canvas")
+        return np.asarray(Image.open(io.BytesIO(pixels)).convert("RGB"))
+
+    first, second = (np.asarray(trace.view("x0", 2)).astype(int) for trace in (tiny_trace, other))
+    np.testing.assert_array_equal(shown(1), second)
+    page.root.get_by_label("compare").select_option("difference from one")
+    np.testing.assert_array_equal(shown(0), first)
+    np.testing.assert_allclose(shown(1), np.minimum(4 * abs(first - second), 255), atol=4)
+    assert not shown(2).any(), "black is equal"
+    assert "Difference from one, four times as strong: black is equal." in page.root.locator(".dx-caption").inner_text()
+    label = page.root.locator(".dx-film canvas").nth(1).get_attribute("aria-label")
+    assert label == "difference from one: Estimate at step 3 of 4, two"
+    page.root.get_by_label("compare").select_option("side by side")
+    np.testing.assert_array_equal(shown(1), second)
+    assert page.heard[before:] == []
+
+
+def test_settings_that_differ_and_twins_are_said_as_text(host: Open, tiny_model: Any, tiny_trace: Trace) -> None:
+    other = tiny_model.trace(tiny_trace.settings.replace(prompt="<b>fox</b>", seed=4))
+    page = host(Replay({"one": tiny_trace, "two": other, "same": tiny_trace}))
+    page.settle()
+    rows = page.root.locator(".dx-differ tr")
+    assert [row.locator("th, td").all_inner_texts() for row in rows.all()] == [
+        ["setting", "one", "two", "same"],
+        ["prompt", tiny_trace.settings.prompt, "<b>fox</b>", tiny_trace.settings.prompt],
+        ["seed", "3", "4", "3"],
+    ]
+    assert page.root.locator(".dx-about").inner_text() == "one and same are identical to the bit."
+    page.viewer.show(tiny_trace)
+    page.settle()
+    assert rows.count() == 0
+    assert page.root.get_by_label("compare").is_hidden()
+    assert "identical" not in page.root.inner_text()
 
 
 def test_two_views_of_one_widget_stay_in_step(host: Open, tiny_trace: Trace) -> None:
@@ -599,7 +648,7 @@ def test_text_is_text_also_out_of_a_picture_and_a_files_name(host: Open, tiny_mo
     again.save(file)
     page = host(Replay({file.name: file, "b": again}))
     page.settle()
-    assert page.root.locator("figcaption").first.inner_text() == file.name
+    assert page.root.locator("figcaption").first.inner_text().startswith(f"{file.name}: step 2 of 2, after ")
     assert page.root.locator("img").count() == 0
     with pytest.raises(FileNotFoundError) as error:
         Replay(tmp_path / "<img src=x onerror=window.pwned=1>.missing")

@@ -137,3 +137,42 @@ test("a running film takes the places it will have, an ended one those it has", 
   assert.equal(viewer.lengthOf({ status: "running", expected: 20, steps: [1, 2] }), 20);
   assert.equal(viewer.lengthOf({ status: "cancelled", expected: 20, steps: [1, 2] }), 2);
 });
+
+const filmOf = (sigmas, more = {}) => ({ status: "done", expected: sigmas.length, about: {}, label: "", final: null, ...more, steps: sigmas.map((sigma) => [1, sigma, 1]) });
+
+test("films stand side by side at the nearest noise level, whatever their number of steps", () => {
+  const long = filmOf([16, 12, 9, 6, 4, 3, 1.5, 1]);
+  assert.deepEqual(viewer.lineup(long, filmOf([16, 4, 1])), [0, 0, 0, 1, 1, 1, 2, 2]);
+  assert.deepEqual(viewer.lineup(long, long), [0, 1, 2, 3, 4, 5, 6, 7]);
+  // Another schedule: most of its steps are at high noise, where the proportion would be quite elsewhere.
+  assert.deepEqual(viewer.lineup(filmOf([100, 10, 1, 0.1]), filmOf([100, 90, 80, 0.1])), [0, 2, 3, 3]);
+});
+
+test("a lineup never goes backwards, and equally near evaluations are gone through", () => {
+  const heun = [8, 4, 4, 2, 2, 1, 1];
+  assert.deepEqual(viewer.lineup(filmOf(heun), filmOf(heun)), [0, 1, 2, 3, 4, 5, 6]);
+  const rising = viewer.lineup(filmOf([8, 2, 6, 1, 5, 0.5]), filmOf([8, 4, 1, 0.5]));
+  assert.deepEqual(rising, [...rising].sort((a, b) => a - b));
+  assert.equal(rising.at(-1), 3);
+});
+
+test("without noise levels, or while a run goes, places are matched by proportion", () => {
+  const even = [0, 0, 1, 1, 2, 2];
+  assert.deepEqual(viewer.lineup(filmOf(Array(6).fill(null)), filmOf([9, 8, 7])), even);
+  assert.deepEqual(viewer.lineup(filmOf([6, 5, 4, 3, 2, 1]), filmOf([null, null, null])), even);
+  assert.deepEqual(viewer.lineup(filmOf([600, 500, 400, 3, 2, 1]), filmOf([9, 8], { status: "running", expected: 3 })), even);
+  assert.deepEqual(viewer.lineup(filmOf([null, 10, 1]), filmOf([null, 1])), [0, 1, 1]); // flow matching begins without bound
+});
+
+test("settings that differ are named, with every film's value", () => {
+  const films = [{ about: { prompt: "a", steps: 4, seed: "1" } }, { about: { prompt: "a", steps: 8, seed: "1", guidance: 2 } }];
+  assert.deepEqual(viewer.differing(films), [["steps", "4", "8"], ["guidance", "\u2013", "2"]]);
+  assert.deepEqual(viewer.differing(films.slice(1)), []);
+});
+
+test("films with the same last bytes are named, those without a last picture never", () => {
+  const film = (label, bytes, format = "webp") => ({ label, final: bytes && { bytes: new Uint8Array(bytes), format } });
+  assert.equal(viewer.identical([film("A", [1, 2]), film("B", [1, 3]), film("C", [1, 2])]), "A and C are identical to the bit.");
+  assert.equal(viewer.identical([film("A", [1], "jpeg"), film("B", [1], "jpeg")]), "A and B are identical as JPEG.");
+  assert.equal(viewer.identical([film("A", null), film("B", null), film("C", [12]), film("D", [1, 2])]), "");
+});

@@ -1,0 +1,85 @@
+"""The notebooks as files: clean, openable on Colab, and with one way of installing there. nbval runs them."""
+
+import builtins
+import json
+import re
+import sys
+import types
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from IPython.core.inputtransformer2 import TransformerManager
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def book(path):
+    return json.loads(path.read_text())
+
+
+def cell(path, kind):
+    (found,) = [c for c in book(path)["cells"] if c["id"] == kind]
+    return "".join(found["source"])
+
+
+def place():
+    """(owner/name, tag) of the repository: what the page for teachers says."""
+    return re.search(
+        r"mybinder\.org/v2/gh/([\w.-]+/[\w.-]+)/([\w.-]+)\?", (ROOT / "binder/README.md").read_text()
+    ).groups()
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_no_outputs_and_no_widget_metadata(path):
+    content = book(path)
+    assert "widgets" not in content["metadata"]
+    for c in content["cells"]:
+        assert not c.get("outputs")
+        assert c.get("execution_count") is None
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_starts_with_its_own_badge_and_the_install_cell(path):
+    assert [c["id"] for c in book(path)["cells"][:2]] == ["colab-badge", "colab-install"]
+    repository, tag = place()
+    assert f"/github/{repository}/blob/{tag}/notebooks/{path.name})" in cell(path, "colab-badge")
+    assert f"git+https://github.com/{repository}@{tag}" in cell(path, "colab-install")
+
+
+def test_all_install_cells_are_equal():
+    assert len({cell(path, "colab-install") for path in NOTEBOOKS}) == 1
+
+
+def run_install(monkeypatch):
+    magics = []
+    shell = types.SimpleNamespace(run_line_magic=lambda name, line: magics.append((name, line)))
+    monkeypatch.setattr(builtins, "get_ipython", lambda: shell, raising=False)
+    exec(TransformerManager().transform_cell(cell(NOTEBOOKS[0], "colab-install")), {})
+    return magics
+
+
+def test_the_install_cell_does_nothing_elsewhere(monkeypatch, capsys):
+    assert run_install(monkeypatch) == []
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("gpu", [True, False])
+def test_on_colab_it_installs_keeps_what_is_there_and_says_whether_there_is_a_gpu(monkeypatch, capsys, gpu):
+    import torch
+
+    monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "T4")
+    written = []
+    monkeypatch.setattr(Path, "write_text", lambda self, text: written.append((str(self), text)))
+    ((name, line),) = run_install(monkeypatch)
+    ((kept, pins),) = written
+    assert name == "pip"
+    assert f"-c {kept} " in line
+    for package in ("torch", "ipywidgets"):
+        assert f"{package}=={version(package)}" in pins.splitlines()
+    said = capsys.readouterr().out
+    assert ("has a GPU: T4" if gpu else "has no GPU") in said
+    assert said.count("\n") == 1
