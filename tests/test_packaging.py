@@ -58,6 +58,8 @@ def test_wheel_carries_everything_the_package_reads(wheel):
         "diffexplore/pocket/weights/unet/diffusion_pytorch_model.safetensors",
         "diffexplore/pocket/MODEL_CARD.md",
         "diffexplore/notebooks/01_first_steps.ipynb",
+        "diffexplore/notebooks/02_prompts.ipynb",
+        "diffexplore/notebooks/03_samplers.ipynb",
         "diffexplore/notebooks/04_your_own_model.ipynb",
     ):
         assert needed in names
