@@ -1,7 +1,6 @@
-// The browser's half of the wire in viewer.py: pure functions, the session (films, playhead, messages), the view. One module without
-// imports, for anywidget and for exported pages; its types are in types.d.ts.
+// The browser's half of the wire in viewer.py, one module without imports; its types are in types.d.ts.
 
-// === the wire's words: keep in step with viewer.py ===
+// the wire's words: as in viewer.py
 const PIECE = "piece";
 const STATE = "state";
 const HELLO = "hello";
@@ -9,7 +8,7 @@ const ACK = "ack";
 const AGAIN = "again";
 const LOOK = "look";
 
-const SILENCE = 4000; // ms of a running film without a message, after which the kernel is asked whether it is still there
+const SILENCE = 4000; // ms of a run without a message, then the kernel is asked
 const PATIENCE = 3000; // ms it then has to answer
 const CELL = 18; // narrowest picture of a strip that shows every step, in CSS pixels
 const WIDER = 30; // and of one that must leave some out
@@ -39,7 +38,7 @@ const KEYS = [
 
 const MUTE = { "aria-hidden": "true" };
 
-// === pure functions ===
+// pure functions
 
 /** The bytes of a buffer: hosts hand over a DataView, a Uint8Array, perhaps inside a larger one, or an ArrayBuffer. */
 export function bytesOf(buffer) {
@@ -54,10 +53,7 @@ export function stepAt(at, places, count) {
 	return places < 2 ? 0 : Math.round((at * (count - 1)) / (places - 1));
 }
 
-/**
- * For every place of the reference the evaluation of a film whose noise level is nearest, in its logarithm; never backwards. By proportion
- * while either runs, where levels are not known, and among equally near ones.
- */
+/** For every place of the reference the evaluation nearest in log sigma, never backwards; by proportion while either runs or lacks levels. */
 export function lineup(reference, film) {
 	const places = lengthOf(reference);
 	const level = (step) => (step?.[1] == null ? 99 : Math.log(Math.max(step[1], 1e-9))); // null: without bound
@@ -223,7 +219,7 @@ function ghostOf(film) {
 	return { count, frames: rows, final: film.final ?? previous?.final ?? null };
 }
 
-// === the session: one per widget, whatever number of views ===
+// the session: one per widget
 
 export class Session {
 	constructor(/** @type {Model} */ model) {
@@ -239,11 +235,12 @@ export class Session {
 		this.speed = 1;
 		this.loop = false;
 		this.track = "sigma";
-		this.versus = 0; // the number, from 1, of the film from which the others show their difference
+		this.versus = 0; // for film k, from 1: 2k - 1 shows the others' difference from it, 2k swipes it over them
+		this.cut = 0.5; // where the swipe stands, from the left
 		this.twins = ""; // which films ended in the same picture
 		/** @type {Zoom} */ this.zoom = { scale: 1, left: 0, top: 0 };
 		/** @type {Record<string, boolean>} */ this.cells = {}; // views that someone wants with plain squares, or without
-		this.severed = false; // the host said that the line to the kernel changed; whether it is cut, the page knows
+		this.severed = false; // the host said that the line to the kernel changed
 		this.complete = false; // the films came out of the traits: nothing is missing
 		this.silent = false; // asked, and the kernel gave no answer
 		/** @type {Set<number>} */ this.seen = new Set(); // pieces of this run
@@ -258,7 +255,7 @@ export class Session {
 		/** @type {[string, (...args: any[]) => void][]} */ this.wires = [
 			["msg:custom", (content, buffers) => this.hear(content, buffers || [])],
 			["change:_film", () => this.adopt()],
-			["change:_frames", () => this.adopt()], // hosts may set the two one after the other
+			["change:_frames", () => this.adopt()], // one may come later
 			["change:view", () => this.look(model.get("view"))],
 			["change:step", () => this.placed()],
 			["comm_live_update", () => this.set({ severed: true })], // ipywidgets' own, when a kernel restarts or dies
@@ -322,7 +319,7 @@ export class Session {
 	}
 
 	get base() {
-		return this.films.length > 1 ? this.films[this.versus - 1] : undefined;
+		return this.films.length > 1 ? this.films[((this.versus + 1) >> 1) - 1] : undefined;
 	}
 
 	go(place) {
@@ -345,7 +342,7 @@ export class Session {
 
 	placed() {
 		const step = this.model.get("step");
-		if (step === this.opened) return; // some hosts announce what has not changed
+		if (step === this.opened) return; // not a change
 		this.opened = step;
 		if (Number.isInteger(step)) this.go(step < 0 ? this.places + step : step);
 	}
@@ -449,7 +446,7 @@ export class Session {
 		});
 		content.shots.forEach(([k, kind, i, format, exact], j) => {
 			const film = this.films[k];
-			const fresh = shot(bytesOf(buffers[j]).slice(), format, exact); // a copy: the host may reuse its buffer
+			const fresh = shot(bytesOf(buffers[j]).slice(), format, exact); // hosts reuse their buffers
 			if (kind === "final") film.final = fresh;
 			else this.put(film, kind, i, fresh);
 		});
@@ -525,7 +522,7 @@ export class Session {
 	}
 }
 
-// === the view: one per place the widget is shown ===
+// the view: one per place shown
 
 /**
  * An element, perhaps with a class ("p.dx-x"), with attributes and children. Text is only ever a text node.
@@ -647,10 +644,12 @@ export class View {
 		on(this.track, "pointerleave", () => (this.tip.hidden = true));
 		this.timeline = box("dx-timeline", this.button, this.track);
 		this.curve = select("the track shows", Object.entries(TRACKS).map(([name, { word }]) => [name, word]), (track) => session.set({ track }));
-		this.speed = select("speed", SPEEDS.map((speed) => [String(speed), `${speed}\u00d7`]), (speed) => session.set({ speed: Number(speed) }));
+		this.speed = select("speed", SPEEDS.map((speed) => [String(speed), `${speed}×`]), (speed) => session.set({ speed: Number(speed) }));
 		this.loop = tool("Loop", "begin again at the end", () => session.set({ loop: !session.loop }));
 		this.versus = select("compare", [], (versus) => session.set({ versus: Number(versus) }));
-		const tune = box("dx-tune", this.curve, this.versus, this.speed, this.loop);
+		this.cut = h("input", { type: "range", "aria-label": "swipe", value: "50" });
+		on(this.cut, "input", () => session.set({ cut: this.cut.valueAsNumber / 100 }));
+		const tune = box("dx-tune", this.curve, this.cut, this.versus, this.speed, this.loop);
 		this.differ = h("table.dx-differ");
 
 		// Zoom: double click, drag. A wheel belongs to the notebook.
@@ -681,7 +680,7 @@ export class View {
 		el.append(this.root);
 
 		on(this.root, "keydown", (event) => this.key(event));
-		// Around an Explorer's controls too; their box is found once this is in the page.
+		// Around the controls too; their box is found once this is in the page.
 		const seen = new IntersectionObserver(() => {
 			const box = this.root.closest(".dx-explorer");
 			if (box) on(box, "keydown", quiet);
@@ -802,8 +801,9 @@ export class View {
 		this.count.append("step ", h("b", {}, String(shown + 1)), ` of ${places}`);
 		told(step).filter((_, k) => k !== 4).forEach((text, k) => say(this.facts[k], text));
 		this.bar.style.width = percent(step?.[1]).replace(" ", "");
-		const { base } = session;
-		const note = base ? `Difference from ${base.label}, four times as strong: black is equal. ` : "";
+		const { base, versus } = session;
+		const left = versus % 2 ? "Difference from" : "On the left:";
+		const note = base ? `${left} ${base.label}${versus % 2 ? ", four times as strong: black is equal" : ""}. ` : "";
 		say(this.caption, note + (session.captions[kind] ?? ""));
 
 		this.range.max = String(places);
@@ -844,7 +844,7 @@ export class View {
 	drawTools() {
 		const { session } = this;
 		const { scale } = session.zoom;
-		say(this.scale, `${figures(scale)}\u00d7`);
+		say(this.scale, `${figures(scale)}×`);
 		this.less.disabled = scale <= 1;
 		this.more.disabled = scale >= 16;
 		this.stage.classList.toggle("dx-zoomed", scale > 1);
@@ -911,8 +911,9 @@ export class View {
 		const { films, base, versus, twins } = this.session;
 		const labels = films.map(({ label }) => label);
 		const many = films.length > 1;
-		this.list(this.versus, many ? ["side by side", ...labels.map((label) => `difference from ${label}`)] : [], (word, k) => option(k, word));
+		this.list(this.versus, many ? ["side by side", ...labels.flatMap((label) => [`difference from ${label}`, `swipe with ${label}`])] : [], (word, k) => option(k, word));
 		this.versus.selectedIndex = base ? versus : 0;
+		this.cut.hidden = !base || versus % 2 > 0;
 		const rows = differing(films);
 		this.list(this.differ, rows.length ? [["setting", ...labels], ...rows] : [], (texts, k) => line(k ? "td" : "th", ...texts));
 		say(this.about, many ? twins : about(films[0], whole));
@@ -975,18 +976,23 @@ export class View {
 		// Not there yet: what the canvas shows stays, paler where it belongs to another run.
 		figure.classList.toggle("dx-stale", !bitmap && typeof slot !== "string" && film.previous !== null);
 		const { base } = session;
+		const apart = session.versus % 2;
 		const other = base && base !== film ? session.bitmap(base.frames[kind]?.[session.stepOf(base)]) : null;
 		if (bitmap) paint(canvas, bitmap, session.squares(kind), session.zoom);
 		else if (typeof slot === "string") paint(canvas, null, true);
 		if (bitmap && other) {
 			const context = pen(canvas);
-			context.globalCompositeOperation = "difference";
+			context.save();
+			context.beginPath();
+			context.rect(0, 0, canvas.width * (apart ? 1 : session.cut), canvas.height);
+			context.clip();
+			if (apart) context.globalCompositeOperation = "difference";
 			paint(canvas, other, session.squares(kind), session.zoom);
 			context.globalCompositeOperation = "lighter"; // the canvas on itself: twice as bright, each time
-			for (let k = 0; k < 2; k++) context.drawImage(canvas, 0, 0);
-			context.globalCompositeOperation = "source-over";
+			for (let k = 0; apart && k < 2; k++) context.drawImage(canvas, 0, 0);
+			context.restore();
 		}
-		canvas.ariaLabel = `${other ? `difference from ${base?.label}: ` : ""}${wordOf(kind).word} at step ${i + 1} of ${lengthOf(film)}${film.label ? `, ${film.label}` : ""}`;
+		canvas.ariaLabel = `${other ? `${apart ? "difference from" : "swipe with"} ${base?.label}: ` : ""}${wordOf(kind).word} at step ${i + 1} of ${lengthOf(film)}${film.label ? `, ${film.label}` : ""}`;
 		const spent = film.steps.slice(0, i + 1).reduce((sum, step) => sum + (step?.[2] ?? 0), 0);
 		say(label, session.films.length < 2 ? film.label : `${film.label}: ${unitOf(film)} ${i + 1} of ${lengthOf(film)}, after ${duration(spent)}`);
 		label.hidden = !film.label;
@@ -1060,8 +1066,8 @@ function quiet(event) {
 
 function about(film, whole) {
 	const { prompt, "negative prompt": negative, sampler, model, ...numbers } = film.about;
-	const parts = whole ? [prompt ? `\u201c${prompt}\u201d` : "no prompt"] : [];
-	if (negative) parts.push(`without \u201c${negative}\u201d`);
+	const parts = whole ? [prompt ? `“${prompt}”` : "no prompt"] : [];
+	if (negative) parts.push(`without “${negative}”`);
 	for (const [name, value] of Object.entries(numbers)) parts.push(name === "steps" ? `${value} steps` : `${name} ${value}`);
 	return parts.concat(sampler ? [String(sampler)] : [], model ? [String(model)] : []).join(" · ");
 }

@@ -220,6 +220,35 @@ def test_the_difference_from_a_film_is_drawn_four_times_as_strong(
     assert page.heard[before:] == []
 
 
+def test_a_swipe_lays_one_column_over_the_others(host: Open, tiny_model: Any, tiny_trace: Trace) -> None:
+    other = tiny_model.trace(tiny_trace.settings.replace(seed=4))
+    page = host(Replay({"one": tiny_trace, "two": other}))
+    page.step.fill("3")
+    page.settle()
+    before = len(page.heard)
+
+    def shown(k: int) -> np.ndarray:
+        pixels = page.pixels(f".dx-film:nth-of-type({k + 1}) canvas")
+        return np.asarray(Image.open(io.BytesIO(pixels)).convert("RGB"))
+
+    swipe = page.root.get_by_label("swipe", exact=True)
+    assert swipe.is_hidden()
+    one, two = shown(0), shown(1)
+    page.root.get_by_label("compare").select_option("swipe with one")
+    assert "On the left: one." in page.root.locator(".dx-caption").inner_text()
+    for where in (25, 75, 100, 0):
+        swipe.fill(str(where))
+        at = two.shape[1] * where // 100
+        np.testing.assert_array_equal(shown(1)[:, : max(at - 1, 0)], one[:, : max(at - 1, 0)])
+        np.testing.assert_array_equal(shown(1)[:, at + 1 :], two[:, at + 1 :])
+        np.testing.assert_array_equal(shown(0), one)
+    swipe.press("ArrowRight")
+    assert swipe.input_value() == "1"
+    page.root.get_by_label("compare").select_option("difference from one")
+    assert swipe.is_hidden()
+    assert page.heard[before:] == []
+
+
 def test_settings_that_differ_and_twins_are_said_as_text(host: Open, tiny_model: Any, tiny_trace: Trace) -> None:
     other = tiny_model.trace(tiny_trace.settings.replace(prompt="<b>fox</b>", seed=4))
     page = host(Replay({"one": tiny_trace, "two": other, "same": tiny_trace}))
