@@ -44,6 +44,7 @@ def test_no_outputs_and_no_widget_metadata(path):
 def test_starts_with_its_own_badge_and_the_install_cell(path):
     assert [c["id"] for c in book(path)["cells"][:2]] == ["colab-badge", "colab-install"]
     repository, tag = place()
+    assert "![" not in cell(path, "colab-badge"), "a picture would be fetched from elsewhere by every reader"
     assert f"/github/{repository}/blob/{tag}/notebooks/{path.name})" in cell(path, "colab-badge")
     assert f"git+https://github.com/{repository}@{tag}" in cell(path, "colab-install")
 
