@@ -235,6 +235,7 @@ def test_a_swipe_lays_one_column_over_the_others(host: Open, tiny_model: Any, ti
     assert swipe.is_hidden()
     one, two = shown(0), shown(1)
     page.root.get_by_label("compare").select_option("swipe with one")
+    page.settle()
     assert "On the left: one." in page.root.locator(".dx-caption").inner_text()
     for where in (25, 75, 100, 0):
         swipe.fill(str(where))
@@ -245,6 +246,7 @@ def test_a_swipe_lays_one_column_over_the_others(host: Open, tiny_model: Any, ti
     swipe.press("ArrowRight")
     assert swipe.input_value() == "1"
     page.root.get_by_label("compare").select_option("difference from one")
+    page.settle()
     assert swipe.is_hidden()
     assert page.heard[before:] == []
 
