@@ -61,7 +61,12 @@ class Tab:
         self.errors: list[str] = []
         page.on("request", self._asked)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
+        page.on("console", self._said)
+
+    def _said(self, message: Any) -> None:
+        # JupyterLab's own debugger, where a reload or a restart cuts one of its requests short.
+        if message.type == "error" and "Could not restore the debugger state" not in message.text:
+            self.errors.append(message.text)
 
     def _asked(self, request: Any) -> None:
         url = urlsplit(request.url)
