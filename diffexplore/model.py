@@ -347,11 +347,18 @@ class Model:
         texts = [prompt[start:end] for start, end in pieces]
         return {"tokens": texts[:room], "cut": texts[room:]}
 
-    def _pieces(self, prompt: str) -> tuple[list[tuple[int, int]], int]:
-        """Where in the prompt each of its tokens stands, and for how many there is room."""
+    @functools.cached_property
+    def _reader(self) -> tuple[Any, int]:
+        """A tokenizer of our own, and for how many tokens there is room. Fast tokenizers keep truncation and padding
+        as state: sharing the pipeline's would change what a run on another thread reads.
+        """
         read = self._family.reader(self.pipeline)
         assert read is not None, "checked when the model was made"
-        tokenizer, room = read
+        return copy.deepcopy(read[0]), read[1]
+
+    def _pieces(self, prompt: str) -> tuple[list[tuple[int, int]], int]:
+        """Where in the prompt each of its tokens stands, and for how many there is room."""
+        tokenizer, room = self._reader
         found = tokenizer(
             prompt, add_special_tokens=False, truncation=False, return_offsets_mapping=True, verbose=False
         )

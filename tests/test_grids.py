@@ -80,7 +80,7 @@ def test_one_axis_is_one_row_in_few_batches(tiny_model: Model) -> None:
     assert [next(iter(row)) for row in grid.table()] == ["guidance"] * 10
 
 
-@pytest.mark.parametrize("count", [1])
+@pytest.mark.parametrize("count", [1, 3])
 def test_threads_draw_the_same(tiny_model: Model, count: int) -> None:
     here = sweep(Model(tiny_model.pipeline, reuse=0), x=STEPS, y=SAMPLER, **SHARED)
     with ThreadPoolExecutor(count) as executor:
