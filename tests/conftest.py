@@ -51,3 +51,22 @@ def lora(tmp_path_factory: pytest.TempPathFactory) -> Path:
     weights = {key: 40 * value for key, value in get_peft_model_state_dict(pipeline.unet).items()}
     StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=weights, weight_name="my style.safetensors")
     return folder / "my style.safetensors"
+
+
+@pytest.fixture(scope="session")
+def art_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stand-ins for the emoji, each of another colour and width: the real ones are not in the repository."""
+    import colorsys
+
+    from PIL import Image, ImageDraw
+
+    from diffexplore.pocket import scenes
+
+    folder = tmp_path_factory.mktemp("art")
+    (folder / "assets").mkdir()
+    for i, (code, _, _) in enumerate(scenes.SUBJECTS.values()):
+        picture = Image.new("RGBA", (256, 256))
+        red, green, blue = (round(255 * c) for c in colorsys.hsv_to_rgb(i / len(scenes.SUBJECTS), 0.6, 0.9))
+        ImageDraw.Draw(picture).ellipse((40, 60, 180 + i // 2, 220), fill=(red, green, blue))
+        picture.save(folder / "assets" / f"{code}.webp")
+    return folder

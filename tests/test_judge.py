@@ -1,12 +1,11 @@
 """The judge: what it reads off shipped pictures, what a prompt names, and its training from pictures to weights."""
 
-import colorsys
 import json
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 
 import diffexplore as dx
 from diffexplore.pocket import example, examples, judge, scenes
@@ -16,16 +15,8 @@ WIDTHS = (8, 8, 16, 16)
 
 
 @pytest.fixture(scope="module")
-def art(tmp_path_factory):
-    """A folder of stand-ins for the emoji, each of another colour and width."""
-    folder = tmp_path_factory.mktemp("art")
-    (folder / "assets").mkdir()
-    for i, (code, _, _) in enumerate(scenes.SUBJECTS.values()):
-        picture = Image.new("RGBA", (256, 256))
-        fill = tuple(round(255 * c) for c in colorsys.hsv_to_rgb(i / len(scenes.SUBJECTS), 0.6, 0.9))
-        ImageDraw.Draw(picture).ellipse((40, 60, 180 + i // 2, 220), fill=fill)
-        picture.save(folder / "assets" / f"{code}.webp")
-    return str(folder)
+def art(art_folder):
+    return str(art_folder)
 
 
 def likeliest(read):

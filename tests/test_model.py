@@ -544,3 +544,16 @@ def test_of_a_batch_that_breaks_only_what_fails_by_itself_is_failed(tiny_model, 
 def test_nothing_at_all_is_refused(tiny_model):
     with pytest.raises(ValueError, match="at least one"):
         tiny_model.submit_many([])
+
+
+def test_looking_at_a_prompt_leaves_the_pipelines_tokenizer_alone(fresh):
+    """Truncation and padding are state of a fast tokenizer: changed while a run reads its prompt, they change the
+    picture."""
+    tokenizer = fresh.pipeline.tokenizer
+    tokenizer("a fox", padding="max_length", truncation=True, max_length=16)
+    rust = tokenizer.backend_tokenizer
+    before = (rust.padding, rust.truncation)
+    assert None not in before
+    assert fresh.tokens("a red fox")["tokens"] == ["a", "red", "fox"]
+    assert fresh.notes(dx.Settings(prompt="a red fox " * 20))
+    assert (rust.padding, rust.truncation) == before

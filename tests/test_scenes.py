@@ -1,25 +1,14 @@
 """The picture world: one seed rebuilds everything, captions say what is there, held-out pairs stay out."""
 
-import colorsys
-
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
 
 from diffexplore.pocket import example, examples, scenes
 
 
 @pytest.fixture(scope="module")
-def art(tmp_path_factory):
-    """Stand-ins for the emoji, each of another colour and width: the real ones are not in the repository."""
-    folder = tmp_path_factory.mktemp("art")
-    (folder / "assets").mkdir()
-    for i, (code, _, _) in enumerate(scenes.SUBJECTS.values()):
-        picture = Image.new("RGBA", (256, 256))
-        fill = tuple(round(255 * c) for c in colorsys.hsv_to_rgb(i / len(scenes.SUBJECTS), 0.6, 0.9))
-        ImageDraw.Draw(picture).ellipse((40, 60, 180 + i // 2, 220), fill=fill)
-        picture.save(folder / "assets" / f"{code}.webp")
-    return scenes.Art(folder)
+def art(art_folder):
+    return scenes.Art(art_folder)
 
 
 def draw(scene, art, seed=0):

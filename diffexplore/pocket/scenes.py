@@ -407,9 +407,9 @@ def draw(scene: Scene, art: Art, rng: Rng) -> np.ndarray:
     """Paint a scene: an array of shape (64, 64, 3), uint8 RGB. Equal scenes and generators give equal pictures."""
     sky = _backdrop(scene, rng) if scene.setting is None else _scenery(scene, rng)
     cutout = _subject(scene, art, rng)
-    picture = _place(scene, sky, cutout, rng)
     if scene.style == "line":
-        picture = _line_drawing(picture)
+        sky, cutout = _pencilled(sky), _inked(cutout)
+    picture = _place(scene, sky, cutout, rng)
     small = picture.resize((SIZE, SIZE), Image.Resampling.BOX)
     return _degrade(np.asarray(small), scene.quality, rng)
 
@@ -679,15 +679,39 @@ def _place(scene: Scene, ground: Image.Image, cutout: Image.Image, rng: Rng) -> 
     return out.convert("RGB")
 
 
-def _line_drawing(picture: Image.Image) -> Image.Image:
-    """Grey pencil lines on paper, where the picture's brightness or colour changes."""
-    pixels = np.asarray(picture.filter(ImageFilter.GaussianBlur(0.5))).astype(np.float32)
+_PAPER = np.array([250, 248, 242], np.float32)
+_PENCIL = np.array([105, 108, 118], np.float32)
+_INK = np.array([24, 24, 30], np.float32)
+
+
+def _edges(pixels: np.ndarray, least: float, width: float) -> np.ndarray:
+    """Where brightness or colour changes, (h, w, 1) in 0 to 1: nothing below `least`, a full line above the sum."""
     dy = np.abs(np.diff(pixels, axis=0, prepend=pixels[:1])).max(-1)
     dx = np.abs(np.diff(pixels, axis=1, prepend=pixels[:, :1])).max(-1)
-    edge = np.clip((np.hypot(dx, dy) - 8) / 34, 0, 1)
-    t = np.minimum(1.0, 1.25 * edge)[..., None]
-    paper, graphite = np.array([250, 248, 242], np.float32), np.array([52, 52, 60], np.float32)
-    return Image.fromarray((paper * (1 - t) + graphite * t).astype(np.uint8))
+    return np.clip((np.hypot(dx, dy) - least) / width, 0, 1)[..., None]
+
+
+def _pencilled(ground: Image.Image) -> Image.Image:
+    """A background in thin grey lines on paper."""
+    pixels = np.asarray(ground.filter(ImageFilter.GaussianBlur(0.5))).astype(np.float32)
+    line = _edges(pixels, 8, 34)
+    return Image.fromarray((_PAPER * (1 - line) + _PENCIL * line).astype(np.uint8))
+
+
+def _inked(cutout: Image.Image) -> Image.Image:
+    """A subject as an empty shape with a broad black outline and its main inner lines, to stand out from the ground."""
+    frame = Image.new("RGBA", (cutout.width + 8, cutout.height + 8))
+    frame.paste(cutout, (4, 4))
+    shape = frame.getchannel("A").point(lambda a: 255 * (a > 96))
+    body = Image.new("RGB", frame.size, (128, 128, 128))
+    body.paste(frame.convert("RGB"), (0, 0), shape)
+    inside = np.asarray(shape.filter(ImageFilter.MinFilter(5)), np.float32)[..., None] / 255
+    inner = _edges(np.asarray(body.filter(ImageFilter.GaussianBlur(0.8))).astype(np.float32), 16, 24) * inside
+    outline = np.asarray(shape.filter(ImageFilter.MaxFilter(3)), np.float32)[..., None] / 255 - inside
+    line = np.maximum(inner, outline.clip(0, 1))
+    out = Image.fromarray((_PAPER * (1 - line) + _INK * line).astype(np.uint8)).convert("RGBA")
+    out.putalpha(shape.filter(ImageFilter.MaxFilter(3)))
+    return out
 
 
 def _degrade(pixels: np.ndarray, quality: str | None, rng: Rng) -> np.ndarray:

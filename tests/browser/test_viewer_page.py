@@ -192,6 +192,12 @@ def test_runs_of_different_lengths_stand_at_the_same_noise_level(
     assert page.step.get_attribute("max") == "7"
 
 
+def film_shown(page: Any, k: int) -> np.ndarray:
+    """The pixels of the large picture of film k."""
+    pixels = page.pixels(f".dx-film:nth-of-type({k + 1}) canvas")
+    return np.asarray(Image.open(io.BytesIO(pixels)).convert("RGB"))
+
+
 def test_the_difference_from_a_film_is_drawn_four_times_as_strong(
     host: Open, tiny_model: Any, tiny_trace: Trace
 ) -> None:
@@ -202,21 +208,17 @@ def test_the_difference_from_a_film_is_drawn_four_times_as_strong(
     page.settle()
     before = len(page.heard)
 
-    def shown(k: int) -> np.ndarray:
-        pixels = page.pixels(f".dx-film:nth-of-type({k + 1}) canvas")
-        return np.asarray(Image.open(io.BytesIO(pixels)).convert("RGB"))
-
     first, second = (np.asarray(trace.view("x0", 2)).astype(int) for trace in (tiny_trace, other))
-    np.testing.assert_array_equal(shown(1), second)
+    np.testing.assert_array_equal(film_shown(page, 1), second)
     page.root.get_by_label("compare").select_option("difference from one")
-    np.testing.assert_array_equal(shown(0), first)
-    np.testing.assert_allclose(shown(1), np.minimum(4 * abs(first - second), 255), atol=4)
-    assert not shown(2).any(), "black is equal"
+    np.testing.assert_array_equal(film_shown(page, 0), first)
+    np.testing.assert_allclose(film_shown(page, 1), np.minimum(4 * abs(first - second), 255), atol=4)
+    assert not film_shown(page, 2).any(), "black is equal"
     assert "Difference from one, four times as strong: black is equal." in page.root.locator(".dx-caption").inner_text()
     label = page.root.locator(".dx-film canvas").nth(1).get_attribute("aria-label")
     assert label == "difference from one: Estimate at step 3 of 4, two"
     page.root.get_by_label("compare").select_option("side by side")
-    np.testing.assert_array_equal(shown(1), second)
+    np.testing.assert_array_equal(film_shown(page, 1), second)
     assert page.heard[before:] == []
 
 
@@ -227,22 +229,18 @@ def test_a_swipe_lays_one_column_over_the_others(host: Open, tiny_model: Any, ti
     page.settle()
     before = len(page.heard)
 
-    def shown(k: int) -> np.ndarray:
-        pixels = page.pixels(f".dx-film:nth-of-type({k + 1}) canvas")
-        return np.asarray(Image.open(io.BytesIO(pixels)).convert("RGB"))
-
     swipe = page.root.get_by_label("swipe", exact=True)
     assert swipe.is_hidden()
-    one, two = shown(0), shown(1)
+    one, two = film_shown(page, 0), film_shown(page, 1)
     page.root.get_by_label("compare").select_option("swipe with one")
     page.settle()
     assert "On the left: one." in page.root.locator(".dx-caption").inner_text()
     for where in (25, 75, 100, 0):
         swipe.fill(str(where))
         at = two.shape[1] * where // 100
-        np.testing.assert_array_equal(shown(1)[:, : max(at - 1, 0)], one[:, : max(at - 1, 0)])
-        np.testing.assert_array_equal(shown(1)[:, at + 1 :], two[:, at + 1 :])
-        np.testing.assert_array_equal(shown(0), one)
+        np.testing.assert_array_equal(film_shown(page, 1)[:, : max(at - 1, 0)], one[:, : max(at - 1, 0)])
+        np.testing.assert_array_equal(film_shown(page, 1)[:, at + 1 :], two[:, at + 1 :])
+        np.testing.assert_array_equal(film_shown(page, 0), one)
     swipe.press("ArrowRight")
     assert swipe.input_value() == "1"
     page.root.get_by_label("compare").select_option("difference from one")
