@@ -16,11 +16,12 @@ import numpy as np
 from .settings import near, shown
 
 if TYPE_CHECKING:
+    from PIL import Image
     from torch import Tensor
 
     from .trace import Step, Trace
 
-__all__ = ["CURVES", "SPECTRA", "Curve", "curve", "spectrum"]
+__all__ = ["CURVES", "SPECTRA", "Curve", "adherence_at", "adherence_of", "curve", "parting", "spectrum"]
 
 
 class Curve(NamedTuple):
@@ -43,6 +44,7 @@ CURVES: Final[dict[str, Curve]] = {
     "guidance_norm": Curve("How far the noise predicted with the prompt is from that without.", "RMS, noise"),
     "change": Curve("How far the estimate moved since the evaluation before.", "RMS, latents"),
     "distance": Curve("How far the estimate is from the final latents.", "RMS, latents"),
+    "adherence": Curve("How far the estimate shows what the prompt names (pocket model).", "mean probability"),
 }
 """Name -> sentence and unit, in menu order."""
 
@@ -70,6 +72,7 @@ def curve(trace: "Trace", name: str) -> np.ndarray:
     - ``change``: RMS(x0[i] - x0[i - 1]). NaN at the first evaluation.
     - ``distance``: RMS(x0[i] - final). A run that was cut short has no final latents: its last estimate
       stands in.
+    - ``adherence``: :func:`diffexplore.adherence` of the decoded estimate; NaN where :func:`adherence_at` is.
 
     Returns:
         (evaluations,) float64; of a live trace, those so far.
@@ -87,9 +90,46 @@ def curve(trace: "Trace", name: str) -> np.ndarray:
     elif name == "distance":
         final = steps[-1].x0 if trace.final is None else trace.final
         values = [_rms(step.x0 - final) for step in steps]
+    elif name == "adherence":
+        values = [adherence_at(trace, i) for i in range(len(steps))]
     else:
         values = [_PER_STEP[name](step) for step in steps]
     return np.array(values, dtype=np.float64)
+
+
+def adherence_at(trace: "Trace", i: int) -> float:
+    """How far the estimate of evaluation `i` shows what the run's prompt names, 0 to 1, by the pocket model's judge.
+
+    Costs one pass of the decoder, unless that estimate has been looked at already, and one of the judge (about 2 ms).
+
+    Returns:
+        :func:`diffexplore.adherence` of the decoded x0. NaN where there is nothing to judge: a run of another model, a
+        prompt that names nothing the judge knows, a saved trace (it has no decoder).
+
+    Raises:
+        IndexError: for an evaluation that is not there.
+    """
+    if trace.decode is None or not np.isfinite(trace[i].x0.numpy()).all():
+        return math.nan
+    from .views import frame
+
+    return _judged(trace, lambda: frame(trace, "x0", i))
+
+
+def adherence_of(trace: "Trace") -> float:
+    """How far the finished picture shows what the run's prompt names, 0 to 1; NaN as :func:`adherence_at`, and where a
+    run has no picture."""
+    image = trace.image
+    return math.nan if image is None else _judged(trace, lambda: image)
+
+
+def _judged(trace: "Trace", picture: "Callable[[], Image.Image | np.ndarray]") -> float:
+    from .pocket.judge import adherence, named
+
+    prompt = trace.settings.prompt
+    if trace.info.get("model") != "pocket" or not named(prompt):
+        return math.nan
+    return adherence(picture(), prompt)
 
 
 def spectrum(trace: "Trace", i: int, kind: str = "x0") -> np.ndarray:

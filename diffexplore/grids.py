@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from .curves import adherence_of
 from .model import BATCH, POCKET, Model, load
 from .settings import Settings, near, shown
 from .trace import Trace
@@ -158,10 +159,43 @@ class Grid:
         rows = []
         for settings, traces, errors in zip(self.settings, self.traces, self.errors, strict=True):
             for one, trace, error in zip(settings, traces, errors, strict=True):
-                fields = [self.x[0]] if self.y is None else [self.y[0], self.x[0]]
-                row: dict[str, Any] = {field: getattr(one, field) for field in fields}
+                row: dict[str, Any] = {field: getattr(one, field) for field in reversed(self._axes())}
                 rows.append(row | _cost(trace) | {"error": error})
         return rows
+
+    def adherence(self) -> np.ndarray:
+        """How far each picture shows what its prompt names, by the judge of the pocket model.
+
+        Returns:
+            (rows, columns) float64, 0 to 1 (:func:`diffexplore.curves.adherence_of`); NaN where a cell failed or there
+            is nothing to judge.
+        """
+        rows = [[math.nan if trace is None else adherence_of(trace) for trace in line] for line in self.traces]
+        return np.array(rows, dtype=np.float64)
+
+    def plot_adherence(self) -> "Figure":
+        """:meth:`adherence` over the columns: a thin line for each row, and their mean with its standard error.
+
+        Raises:
+            ValueError: if nothing in the grid can be judged.
+        """
+        from .plots import plot_rows
+
+        values = self.adherence()
+        if np.isnan(values).all():
+            raise ValueError("none of these pictures can be judged: the judge knows the pocket model's world alone")
+        rows = [""] if self.y is None else [_named(getattr(line[0], self.y[0])) for line in self.settings]
+        columns = [getattr(one, self.x[0]) for one in self.settings[0]]
+        if not all(isinstance(one, (int, float)) for one in columns):
+            columns = [_named(one) for one in columns]
+        shared = [name for name in ("prompt", "sampler", "steps", "guidance", "seed") if name not in self._axes()]
+        caption = " · ".join(_named(getattr(self.settings[0][0], name)) if name == "prompt" else
+                             f"{name} {_named(getattr(self.settings[0][0], name))}" for name in shared)  # fmt: skip
+        title = f"adherence over {self.x[0].replace('_', ' ')}"
+        return plot_rows(columns, values, rows, title, "mean probability of what the prompt names", caption)
+
+    def _axes(self) -> list[str]:
+        return [self.x[0], *([self.y[0]] if self.y else [])]
 
     def plot(self) -> "Figure":
         """The pictures as a table, each with its time and its model evaluations; in place of a failed one stands why.
@@ -442,7 +476,7 @@ def _plot(grid: Grid) -> "Figure":
         given = {"fontsize": 8, "color": _INK, **style, **_AS_TYPED}
         figure.text(x / width, 1 - y / height, words, **given)
 
-    axes = [grid.x[0], *([grid.y[0]] if grid.y else [])]
+    axes = grid._axes()
     what = " and ".join(name.replace("_", " ") for name in reversed(axes))
     head = (first.prompt or "(no prompt)") if "prompt" not in axes else f"{what}, varied"
     text(0.15, 0.14, _plain(head, 11, width - 0.3, "bold"), fontsize=11, fontweight="bold", va="top")

@@ -27,7 +27,7 @@ from .trace import Trace
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Figure", "plot", "plot_curves", "plot_forward", "plot_spectrum"]
+__all__ = ["Figure", "plot", "plot_curves", "plot_forward", "plot_parting", "plot_rows", "plot_spectrum"]
 
 _INK: Final = "#24292f"
 _QUIET: Final = "#57606a"
@@ -219,6 +219,45 @@ def plot_parting(traces: Mapping[str, Trace]) -> Figure:
     axes.invert_xaxis()  # a run goes from much noise to little
     axes.set_xlabel("noise level σ", **_LABEL)
     _legend(axes)
+    return fig
+
+
+def plot_rows(
+    columns: Sequence[Any], values: np.ndarray, rows: Sequence[str], title: str, unit: str, caption: str = ""
+) -> Figure:
+    """A number over a setting: a thin line for each row, and where there are several their mean and standard error.
+
+    Args:
+        columns: the values of the setting, numbers or names.
+        values: (rows, columns), NaN left out.
+        rows: what to call each row.
+        title, unit: what the numbers are.
+        caption: what all of them share.
+    """
+    names = [_plain(one, _TEXT, 1.4) for one in columns if isinstance(one, str)]
+    fig = Figure(figsize=(_WIDTH * 0.6, 3.4), facecolor="white", layout="constrained")
+    axes = fig.add_subplot()
+    _heading(axes, title, unit)
+    x = np.arange(len(columns)) if names else np.array(columns, dtype=np.float64)
+    few = len(rows) <= len(_COLOURS)
+    for k, (row, line) in enumerate(zip(rows, values, strict=True)):
+        colour = _COLOURS[k % len(_COLOURS)] if few else _FAINT
+        label = _plain(row, _TEXT, 2.4) if few and len(rows) > 1 else "_"
+        axes.plot(x, line, color=colour, lw=1, alpha=0.7, marker="o", ms=2.5, label=label or "_")
+    if len(rows) > 1:
+        known = np.isfinite(values)
+        count = known.sum(0)
+        with np.errstate(all="ignore"):
+            mean = np.where(known, values, 0).sum(0) / count
+            spread = np.sqrt(np.where(known, (values - mean) ** 2, 0).sum(0) / np.maximum(count - 1, 1) / count)
+        axes.fill_between(x, mean - spread, mean + spread, color=_INK, alpha=0.12, lw=0)
+        axes.plot(x, mean, color=_INK, lw=2, marker="o", ms=4, label="mean of all, with its standard error")
+    axes.set_xticks(x, names or [f"{one:g}" for one in x], fontsize=_TEXT - 1, **_AS_TYPED)
+    if names and (len(names) > 4 or max(map(len, names)) > 12):
+        axes.tick_params(axis="x", labelrotation=30)
+    axes.set_xlabel(_plain(caption, _TEXT, _WIDTH * 0.6), **_LABEL, **_AS_TYPED)
+    if len(rows) > 1:
+        _legend(axes)
     return fig
 
 

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import diffexplore as dx
 from diffexplore.curves import CURVES, SPECTRA, curve, parting, spectrum
 from diffexplore.settings import Settings
 from diffexplore.trace import Step, Trace
@@ -39,7 +40,7 @@ def rms(values: list[float]) -> float:
 
 
 def test_every_curve_has_a_sentence_and_a_unit() -> None:
-    assert list(CURVES) == NAMES
+    assert list(CURVES) == [*NAMES, "adherence"]
     assert all(sentence.endswith(".") and unit for sentence, unit in CURVES.values())
 
 
@@ -51,6 +52,25 @@ def test_every_curve_of_a_real_run(tiny_trace: Trace, name: str, tmp_path: Path)
     assert np.isfinite(values[1:]).all()
     tiny_trace.save(tmp_path / "run.safetensors")
     assert np.array_equal(curve(Trace.load(tmp_path / "run.safetensors"), name), values, equal_nan=True)
+
+
+def test_adherence_is_the_judges_word_on_every_estimate_and_rises_over_a_run() -> None:
+    prompts = ["a blue dog in a forest at night", "a pink turtle in a city at golden hour", "an owl by the sea at dawn"]
+    traces = dx.load().trace_many([dx.Settings(prompt=prompt, steps=8, seed=7) for prompt in prompts])
+    values = np.stack([curve(trace, "adherence") for trace in traces])
+    for trace, row in zip(traces, values, strict=True):
+        assert row.tolist() == [dx.adherence(trace.view("x0", i), trace.settings.prompt) for i in range(8)]
+    assert values[:, -1].mean() > values[:, 0].mean() + 0.15, "the first estimate is a blur"
+
+
+def test_there_is_no_adherence_where_nothing_can_be_judged(tiny_trace: Trace, tmp_path: Path) -> None:
+    assert np.isnan(curve(tiny_trace, "adherence")).all(), "the judge knows the pocket model's world alone"
+    model = dx.load()
+    unnamed = model.trace(prompt="something nice", steps=2)
+    assert np.isnan(curve(unnamed, "adherence")).all()
+    trace = model.trace(prompt="a fox", steps=2)
+    trace.save(tmp_path / "run.safetensors")
+    assert np.isnan(curve(Trace.load(tmp_path / "run.safetensors"), "adherence")).all(), "it has no decoder"
 
 
 def test_the_schedule() -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+import diffexplore as dx
 from diffexplore.curves import spectrum
 from diffexplore.settings import Settings
 from diffexplore.trace import Step, Trace
@@ -116,19 +117,35 @@ def test_numbers_that_json_cannot_hold_are_left_out() -> None:
     )
     film = Film(status="done")
     film.grow(Trace(Settings(), [step]))
-    assert film.steps == [(999.0, None, None, None, (None,))]
+    assert film.steps == [(999.0, None, None, None, (None,), None)]
 
 
 # --- numbers and words ---
 
 
 def test_a_step_carries_what_the_curves_say(film: Film, tiny_trace: Trace) -> None:
-    for i, (timestep, sigma, seconds, change, power) in enumerate(film.steps):
+    for i, (timestep, sigma, seconds, change, power, adherence) in enumerate(film.steps):
         step = tiny_trace[i]
         assert (timestep, sigma, seconds) == pytest.approx((step.timestep, step.sigma, step.seconds), rel=1e-5)
         assert change == (pytest.approx(tiny_trace.curve("change")[i], rel=1e-5) if i else None)
+        assert adherence is None, "nobody can judge the pictures of this model"
         # Latents of 8 x 12 have 4 rings beyond the mean, so each is a band of its own.
         np.testing.assert_allclose(power, np.log10(spectrum(tiny_trace, i)[1:]), atol=0.006)
+
+
+def test_a_step_of_the_pocket_model_carries_its_adherence_once_its_picture_is_there() -> None:
+    trace = dx.load().trace(prompt="a fox in the snow", steps=3)
+    film = Film.begin(trace)
+    film.end(trace)
+    film.shoot(trace, "x0", 1, exact=False)
+    assert [step[5] for step in film.steps] == [None] * 3
+    film.shoot(trace, "x0", 1)
+    assert film.steps[1][5] == pytest.approx(trace.curve("adherence")[1], rel=1e-5)
+    assert [step[5] is None for step in film.steps] == [True, False, True]
+    assert unpack(*pack([film]))[0].steps == film.steps
+    document, data = pack([film])
+    document["films"][0]["steps"] = [row[:5] for row in document["films"][0]["steps"]]
+    assert [step[5] for step in unpack(document, data)[0].steps] == [None] * 3, "saved before there was a judge"
 
 
 def test_a_long_spectrum_is_gathered_in_bands_of_about_equal_ratio() -> None:

@@ -248,3 +248,39 @@ def test_the_pocket_model() -> None:
     assert isinstance(grid, Grid)
     assert all(image.size == (64, 64) for line in grid.images for image in line)
     words(grid.plot())
+
+
+# The judge
+
+
+def test_adherence_over_a_setting_is_the_judges_word_on_each_picture():
+    model = dx.load()
+    prompts = ["a blue fox in the snow", "something nice", "a castle in the desert at night"]
+    grid = sweep(model, x=("steps", [1, 8]), y=("prompt", prompts), seed=3)
+    values = grid.adherence()
+    assert values.shape == (3, 2)
+    assert np.isnan(values[1]).all(), "nothing the judge could look for"
+    for i in (0, 2):
+        assert values[i].tolist() == [dx.adherence(image, prompts[i]) for image in grid.images[i]]
+    figure = grid.plot_adherence()
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["1", "8"]
+    *rows, mean = axes.lines
+    assert [line.get_ydata().tolist() for line in (rows[0], rows[2])] == [values[0].tolist(), values[2].tolist()]
+    np.testing.assert_allclose(mean.get_ydata(), values[[0, 2]].mean(0))
+    assert "sampler" in axes.get_xlabel()
+
+
+def test_adherence_over_samplers_has_their_names_and_a_lone_row_no_mean():
+    grid = sweep(dx.load(), x=("sampler", ["DDIM", "Euler a"]), prompt="a $fox$ in the snow", steps=2)
+    (axes,) = grid.plot_adherence().axes
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["DDIM", "Euler a"]
+    assert len(axes.lines) == 1
+    assert axes.get_xlabel().startswith("a $fox$ in the snow")
+
+
+def test_pictures_of_another_model_have_no_adherence(tiny_model):
+    grid = sweep(tiny_model, x=("steps", [2, 3]), prompt="a fox")
+    assert np.isnan(grid.adherence()).all()
+    with pytest.raises(ValueError, match="none of these pictures can be judged"):
+        grid.plot_adherence()

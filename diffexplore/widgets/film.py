@@ -10,7 +10,7 @@ The document, with every length in bytes and every index counted from 0::
      "films": [{"label": "", "status": "done", "expected": 20, "seconds": 0.93, "size": [64, 64],
                 "about": {"prompt": "a red fox", "seed": "7", ...},
                 "tokens": [["a", ""], ["red", ""], ["zyx", "unknown"], ...],
-                "steps": [[timestep, sigma, seconds, change, [power, ...]], ...],
+                "steps": [[timestep, sigma, seconds, change, [power, ...], adherence], ...],
                 "frames": {"x0": [[offset, length, "webp"], ...], ...},
                 "final": [offset, length, "webp"]}]}
 
@@ -19,8 +19,9 @@ not there (yet); a string in place of a triple says why there is no picture.
 
 Of a step: ``change`` is how far the estimate moved since the step before (`curves.curve`), null at the first. ``power``
 is log10 of the estimate's power spectrum (`curves.spectrum`) in up to `BANDS` bands of equal ratio, coarse to fine, the
-mean left out. A token is "" where the model reads it, "cut" where it never sees it, "unknown" where it belongs to a
-word of which it saw no example, and "more" says how many others there are.
+mean left out. ``adherence`` is how far the exact estimate shows what the prompt names (`curves.adherence_at`), null
+where nobody can tell and until that picture is there. A token is "" where the model reads it, "cut" where it never
+sees it, "unknown" where it belongs to a word of which it saw no example, and "more" says how many others there are.
 
 Pictures up to 128 x 128 are kept losslessly (a 64 x 64 picture is about 6 KB, a frame of 16 x 16 latents 0.9 KB);
 larger ones as JPEG of quality 88, scaled down to `SIDE`. The finished picture keeps its size.
@@ -45,7 +46,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 from PIL import Image
 
-from diffexplore.curves import spectrum
+from diffexplore.curves import adherence_at, spectrum
 from diffexplore.views import CAPTIONS, VIEWS, frame, why_blank
 
 if TYPE_CHECKING:
@@ -65,8 +66,8 @@ DECODED: Final = frozenset({"x0", "change"})
 """The views whose exact form takes a pass of the picture decoder. All others are exact at once."""
 
 Status = Literal["running", "done", "cancelled", "failed"]
-Numbers = tuple[float | None, float | None, float | None, float | None, tuple[float | None, ...]]
-"""Of one evaluation: timestep, sigma, seconds, change, and the spectrum of the estimate."""
+Numbers = tuple[float | None, float | None, float | None, float | None, tuple[float | None, ...], float | None]
+"""Of one evaluation: timestep, sigma, seconds, change, the spectrum of the estimate, and its adherence."""
 type_of: Final = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
 
 _LOSSLESS_PIXELS: Final = 128 * 128
@@ -177,6 +178,7 @@ class Film:
             _finite(step.seconds),
             change,
             _bands(spectrum(trace, i)),
+            None,
         )
         self.steps.append(numbers)
         self.expected = max(self.expected, len(self.steps))
@@ -203,6 +205,8 @@ class Film:
         blank = why_blank(trace, kind, i)
         good = exact or kind not in DECODED or trace.decode is None
         self.frames[kind, i] = blank or encode(frame(trace, kind, i, exact=exact), exact=good)
+        if kind == "x0" and exact and not blank:
+            self.steps[i] = (*self.steps[i][:5], _finite(adherence_at(trace, i)))
 
     @property
     def complete(self) -> bool:
@@ -276,7 +280,8 @@ def unpack(document: Mapping[str, Any], data: bytes) -> list[Film]:
             one["label"], dict(one["about"]), one["status"], one["expected"], one["seconds"], tuple(one["size"])
         )
         film.tokens = [(text, matter) for text, matter in one["tokens"]]
-        film.steps = [(*numbers, tuple(power)) for *numbers, power in one["steps"]]
+        # The judge's number was added later: films saved before have none.
+        film.steps = [(*row[:4], tuple(row[4]), row[5] if len(row) > 5 else None) for row in one["steps"]]
         for kind, row in one["frames"].items():
             film.frames |= {(kind, i): shot for i, place in enumerate(row) if (shot := take(place)) is not None}
         final = take(one["final"])

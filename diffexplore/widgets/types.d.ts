@@ -20,6 +20,7 @@ type Numbers = [
   seconds: number | null,
   change?: number | null,
   power?: (number | null)[],
+  adherence?: number | null,
 ];
 
 /** What earlier runs left on show. */

@@ -25,6 +25,7 @@ const WORDS = {
 const TRACKS = {
 	sigma: { word: "noise level σ", at: 1, log: true },
 	change: { word: "change of x₀", at: 3, log: false },
+	adherence: { word: "adherence", at: 5, log: false },
 };
 const SPEEDS = [0.25, 0.5, 1, 2, 4];
 const MATTERS = {
@@ -40,7 +41,7 @@ const MUTE = { "aria-hidden": "true" };
 
 // pure functions
 
-/** The bytes of a buffer: hosts hand over a DataView, a Uint8Array, perhaps inside a larger one, or an ArrayBuffer. */
+/** The bytes of a buffer: hosts hand over a DataView, a Uint8Array or an ArrayBuffer. */
 export function bytesOf(buffer) {
 	return ArrayBuffer.isView(buffer) ? new Uint8Array(buffer.buffer, buffer.byteOffset, buffer.byteLength) : new Uint8Array(buffer);
 }
@@ -53,7 +54,7 @@ export function stepAt(at, places, count) {
 	return places < 2 ? 0 : Math.round((at * (count - 1)) / (places - 1));
 }
 
-/** For every place of the reference the evaluation nearest in log sigma, never backwards; by proportion while either runs or lacks levels. */
+/** For every place of the reference the evaluation nearest in log sigma, never backwards; else by proportion. */
 export function lineup(reference, film) {
 	const places = lengthOf(reference);
 	const level = (step) => (step?.[1] == null ? 99 : Math.log(Math.max(step[1], 1e-9))); // null: without bound
@@ -85,7 +86,7 @@ export function identical(films) {
 	return same.map(([key, labels]) => `${labels.join(" and ")} are identical ${key.startsWith("jpeg") ? "as JPEG" : "to the bit"}.`).join(" ");
 }
 
-/** The places that a strip shows: all where they fit, else those under the middles of fewer, wider cells. */
+/** The places a strip shows: all where they fit, else those under the middles of fewer cells. */
 export function placesShown(places, width) {
 	const count = places * CELL <= width ? places : Math.max(1, Math.min(places, Math.floor(width / WIDER)));
 	return Array.from({ length: count }, (_, k) => Math.floor(((k + 0.5) * places) / count));
@@ -113,7 +114,7 @@ export function duration(seconds) {
 	return `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
 }
 
-/** The part of the latents' variance that is noise, for noise level sigma = b / a: b^2 / (a^2 + b^2). */
+/** The share of noise in the latents' variance: b^2 / (a^2 + b^2), sigma = b / a. */
 export const noiseShare = (sigma) => (sigma == null ? 1 : (sigma * sigma) / (1 + sigma * sigma));
 
 const percent = (sigma) => `${Math.round(100 * noiseShare(sigma))} %`;
@@ -121,8 +122,8 @@ const percent = (sigma) => `${Math.round(100 * noiseShare(sigma))} %`;
 /** The signal-to-noise ratio at noise level sigma: a^2 / b^2. */
 export const snr = (sigma) => (sigma == null ? null : 1 / (sigma * sigma));
 
-/** The numbers of a step for a reader: timestep, sigma, SNR, noise, change, time. */
-const told = (/** @type {any} */ [timestep, sigma, seconds, change] = []) => [figures(timestep), figures(sigma), figures(snr(sigma)), percent(sigma), figures(change), duration(seconds)];
+/** The numbers of a step for a reader: timestep, sigma, SNR, noise, change, time, adherence. */
+const told = (/** @type {any} */ [timestep, sigma, seconds, change, , adherence] = []) => [figures(timestep), figures(sigma), figures(snr(sigma)), percent(sigma), figures(change), duration(seconds), figures(adherence)];
 
 /** Numbers as heights from 0 to 1 on one scale: from their least to their greatest logarithm, or from 0. */
 export function heights(rows, log) {
@@ -141,14 +142,14 @@ export function areaOf(row, places) {
 	return `polygon(${[...points, ...floor].map(([x, y]) => `${x}% ${y}%`).join()})`;
 }
 
-/** How playback goes: a run takes about four seconds at speed 1, whatever its length; a very long one leaves steps out. */
+/** A run plays in about four seconds at speed 1, whatever its length; a very long one leaves steps out. */
 export function pace(places, speed) {
 	const each = Math.min(250, 4000 / places) / speed;
 	const stride = Math.max(1, Math.ceil(33 / each));
 	return { stride, delay: each * stride };
 }
 
-/** Zoom by a factor, keeping what is under the point (x, y of the picture shown, 0 to 1) where it is. */
+/** Zoom by a factor; what is under the point (x, y of the picture shown, 0 to 1) stays. */
 export function zoomed(zoom, factor, x = 0.5, y = 0.5) {
 	const scale = Math.max(1, Math.min(16, zoom.scale * factor));
 	return panned({ scale, left: zoom.left + x / zoom.scale - x / scale, top: zoom.top + y / zoom.scale - y / scale }, 0, 0);
@@ -160,7 +161,7 @@ export function panned({ scale, left, top }, x, y) {
 	return { scale, left: within(left - x / scale), top: within(top - y / scale) };
 }
 
-/** The page of its own: the marks of `template` (film.py, `page`) filled, in one pass. */
+/** The page of its own: `template` (film.py, `page`) filled in one pass. */
 export function pageOf(template, { title, style, script }, data) {
 	const fill = {
 		title: title.replace(/[<>&]/g, (c) => `&#${c.charCodeAt(0)};`),
@@ -182,7 +183,7 @@ export function spoken(at, places, step) {
 	return step ? `${place}, timestep ${figures(step[0])}, sigma ${figures(step[1])}` : place;
 }
 
-// Some samplers ask the model twice per step (Heun) or once more (PLMS); then the places are not the steps asked for.
+// Some samplers ask the model twice per step (Heun) or once more (PLMS).
 const unitOf = (film) => (film.expected === film.about.steps ? "step" : "evaluation");
 
 export function standing(film) {
@@ -195,7 +196,7 @@ export function standing(film) {
 	return film.status === "failed" ? `failed after ${one}` : one + took;
 }
 
-/** The films of a packed document and its bytes (film.py, `pack`); null where the two do not match. */
+/** The films that film.py packed; null where document and bytes do not match. */
 export function unpack(document, data) {
 	if (!document || document.format !== 1 || document.bytes !== data.byteLength) return null;
 	const slot = (one) => (Array.isArray(one) ? shot(data.subarray(one[0], one[0] + one[1]), one[2], true) : one);
@@ -239,8 +240,8 @@ export class Session {
 		this.cut = 0.5; // where the swipe stands, from the left
 		this.twins = ""; // which films ended in the same picture
 		/** @type {Zoom} */ this.zoom = { scale: 1, left: 0, top: 0 };
-		/** @type {Record<string, boolean>} */ this.cells = {}; // views that someone wants with plain squares, or without
-		this.severed = false; // the host said that the line to the kernel changed
+		/** @type {Record<string, boolean>} */ this.cells = {}; // views wanted with plain squares, or without
+		this.severed = false; // the line to the kernel changed
 		this.complete = false; // the films came out of the traits: nothing is missing
 		this.silent = false; // asked, and the kernel gave no answer
 		/** @type {Set<number>} */ this.seen = new Set(); // pieces of this run
@@ -309,7 +310,7 @@ export class Session {
 		return this.follow ? this.reached : Math.max(0, Math.min(this.at, this.reached));
 	}
 
-	/** The film with the most evaluations: a place on the timeline is one of its. */
+	/** The longest film: a place on the timeline is one of its evaluations. */
 	get reference() {
 		return this.films.find((film) => lengthOf(film) === this.places) ?? this.films[0];
 	}
@@ -375,7 +376,7 @@ export class Session {
 		return this.cells[kind] ?? wordOf(kind).cells;
 	}
 
-	/** Save the films as a page of their own, made here: the kernel may be gone. */
+	/** Save the films as a page, made here: the kernel may be gone. */
 	save() {
 		const { model } = this;
 		const names = this.films.map((film) => String(film.about.prompt ?? "")).filter(Boolean);
@@ -440,7 +441,7 @@ export class Session {
 		this.seen.add(piece);
 		content.films.forEach((news, k) => {
 			const film = this.films[k];
-			// A piece may come late, after newer ones: a status only moves forward, and steps only come to be more.
+			// A piece may come late: a status only moves forward, steps only come to be more.
 			if (film.status === "running") Object.assign(film, { ...news, steps: film.steps });
 			news.steps.forEach((step, j) => (film.steps[news.first + j] ??= step));
 		});
@@ -469,7 +470,7 @@ export class Session {
 		if (due.length) this.send({ kind: AGAIN, run, pieces: due });
 	}
 
-	/** Until a run is complete: where the kernel falls silent, ask, and where no answer comes, say so. */
+	/** Until a run is complete: ask a silent kernel, and say so where no answer comes. */
 	watched(on) {
 		clearInterval(this.watch);
 		if (!on) return;
@@ -611,6 +612,7 @@ export class View {
 			["SNR", "signal-to-noise ratio of xₜ: 1 / σ²"],
 			["noise", "part of the latents' variance that is noise: σ² / (1 + σ²)"],
 			["time", "how long this step took"],
+			["adherence", "how far the estimate shows what the prompt names, 0 to 1"],
 		].map(([name, title]) => h("div", { title }, h("dt", {}, name), h("dd")));
 		facts[3].append(h("div.dx-bar", MUTE, this.bar));
 		this.facts = facts.map((row) => row.children[1]);
@@ -649,6 +651,7 @@ export class View {
 		this.versus = select("compare", [], (versus) => session.set({ versus: Number(versus) }));
 		this.cut = h("input", { type: "range", "aria-label": "swipe", value: "50" });
 		on(this.cut, "input", () => session.set({ cut: this.cut.valueAsNumber / 100 }));
+		this.judged = [facts[5], this.curve.options[2]];
 		const tune = box("dx-tune", this.curve, this.cut, this.versus, this.speed, this.loop);
 		this.differ = h("table.dx-differ");
 
@@ -756,7 +759,7 @@ export class View {
 		this.tip.style.left = `${Math.max(half, Math.min((width * (place + 0.5)) / session.places, width - half))}px`;
 	}
 
-	/** Say what went wrong where the pictures should be; an empty cell would say nothing. */
+	/** Say what went wrong: an empty cell would say nothing. */
 	fail(error) {
 		console.error(error);
 		this.error.hidden = false;
@@ -800,6 +803,7 @@ export class View {
 		say(this.count, "");
 		this.count.append("step ", h("b", {}, String(shown + 1)), ` of ${places}`);
 		told(step).filter((_, k) => k !== 4).forEach((text, k) => say(this.facts[k], text));
+		for (const node of this.judged) node.hidden = film.about.model !== "pocket"; // the one whose pictures the judge reads
 		this.bar.style.width = percent(step?.[1]).replace(" ", "");
 		const { base, versus } = session;
 		const left = versus % 2 ? "Difference from" : "On the left:";
@@ -857,8 +861,8 @@ export class View {
 	}
 
 	drawTrack() {
-		const { films, places, track, run, reference } = this.session;
-		const key = [run, track, places, ...films.map((film) => film.steps.length + film.status)].join();
+		const { films, places, track, run, reference, complete } = this.session;
+		const key = [run, track, places, complete, ...films.map((film) => film.steps.length + film.status)].join();
 		if (key === this.charted) return;
 		this.charted = key;
 		const { at, log } = TRACKS[track];
@@ -921,8 +925,8 @@ export class View {
 
 	drawTable() {
 		const { session } = this;
-		const { films, run } = session;
-		const key = JSON.stringify([run, films.map((film) => [film.label, film.steps.length])]);
+		const { films, run, complete } = session;
+		const key = JSON.stringify([run, complete, films.map((film) => [film.label, film.steps.length])]);
 		if (key !== this.tabled) {
 			this.tabled = key;
 			this.table.replaceChildren(
@@ -931,7 +935,7 @@ export class View {
 						"table",
 						{},
 						h("caption", {}, (film.label ? `${film.label}: ` : "") + about(film, true)),
-						h("thead", {}, line("th", "step", "timestep", "σ", "SNR", "noise", "change of x₀", "time")),
+						h("thead", {}, line("th", "step", "timestep", "σ", "SNR", "noise", "change of x₀", "time", "adherence")),
 						h("tbody", {}, ...film.steps.map((step, i) => line("td", String(i + 1), ...told(step)))),
 					),
 				),
@@ -994,7 +998,8 @@ export class View {
 		}
 		canvas.ariaLabel = `${other ? `${apart ? "difference from" : "swipe with"} ${base?.label}: ` : ""}${wordOf(kind).word} at step ${i + 1} of ${lengthOf(film)}${film.label ? `, ${film.label}` : ""}`;
 		const spent = film.steps.slice(0, i + 1).reduce((sum, step) => sum + (step?.[2] ?? 0), 0);
-		say(label, session.films.length < 2 ? film.label : `${film.label}: ${unitOf(film)} ${i + 1} of ${lengthOf(film)}, after ${duration(spent)}`);
+		const judged = film.steps[i]?.[5] == null ? "" : `, adherence ${figures(film.steps[i][5])}`;
+		say(label, session.films.length < 2 ? film.label : `${film.label}: ${unitOf(film)} ${i + 1} of ${lengthOf(film)}, after ${duration(spent)}${judged}`);
 		label.hidden = !film.label;
 		// The neighbours are decoded ahead, so that scrubbing and playing find them ready.
 		for (const next of [i + 1, i - 1, i + 2]) session.bitmap(film.frames[kind]?.[next]);
@@ -1019,7 +1024,7 @@ export class View {
 		const cell = width / shown.length;
 		const shape = films[0].size[0] / films[0].size[1];
 		const height = Math.round(Math.min(cell / shape, 60));
-		// Scrubbing moves the mark and nothing else: the strips are drawn when a picture in them is new.
+		// Drawn only when a picture is new: scrubbing moves the mark and nothing else.
 		const slots = films.map((film) => {
 			const line = lineup(session.reference, film);
 			return shown.map((place) => {
@@ -1059,7 +1064,7 @@ export class View {
 	}
 }
 
-/** Keep plain keys, which are its commands, from the notebook; combinations such as Ctrl-S pass. */
+/** Keep plain keys, its commands, from the notebook; combinations such as Ctrl-S pass. */
 function quiet(event) {
 	if (!(event.ctrlKey || event.metaKey || event.altKey)) event.stopPropagation();
 }
@@ -1075,7 +1080,7 @@ function about(film, whole) {
 /** @returns {any} */
 const pen = (canvas) => canvas.getContext("2d");
 
-/** Draw the part of a picture on show over the canvas, at the screen's own resolution; null clears it. */
+/** Draw the part on show over the canvas, at the screen's resolution; null clears it. */
 function paint(canvas, bitmap, cells, zoom = { scale: 1, left: 0, top: 0 }) {
 	const ratio = window.devicePixelRatio || 1;
 	const width = Math.max(1, Math.round(canvas.clientWidth * ratio));
@@ -1106,7 +1111,7 @@ const viewer = () => {
 				session ??= new Session(model);
 				new View(session, el, life.signal);
 			} catch (error) {
-				// Without this a fault leaves an empty cell, and only the console knows.
+				// Else a fault leaves an empty cell.
 				el.replaceChildren(box("dx-viewer", h("p.dx-error", { role: "alert" }, `The viewer could not start: ${error}`)));
 				console.error(error);
 			}

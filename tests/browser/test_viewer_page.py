@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
+import diffexplore as dx
 from diffexplore import read_recipe
 from diffexplore.settings import Settings
 from diffexplore.trace import Step, Trace
@@ -292,23 +293,49 @@ def test_python_may_say_what_to_look_at(host: Open, tiny_trace: Trace) -> None:
 # --- the timeline: its track, its pace, what stands under the pointer ---
 
 
+def track(page: Any) -> list[float]:
+    """How high the area is over each step, from 0 to 1."""
+    page.settle()
+    path = page.root.locator(".dx-chart i").first.evaluate("area => area.style.clipPath")
+    points = [point.split() for point in path.removeprefix("polygon(").removesuffix(")").split(", ")]
+    return [1 - float(y.rstrip("%")) / 96 for _, y in points[:-2]]
+
+
 def test_the_track_is_a_chart_of_the_noise_level_or_of_the_change(host: Open, tiny_trace: Trace) -> None:
     page = host(Replay(tiny_trace))
     page.settle()
-
-    def heights() -> list[float]:
-        """How high the area is over each step, from 0 to 1."""
-        page.settle()
-        path = page.root.locator(".dx-chart i").evaluate("area => area.style.clipPath")
-        points = [point.split() for point in path.removeprefix("polygon(").removesuffix(")").split(", ")]
-        return [1 - float(y.rstrip("%")) / 96 for _, y in points[:-2]]
-
     sigma = np.log10(tiny_trace.curve("sigma"))
     expected = (sigma - sigma.min()) / (sigma.max() - sigma.min())
-    np.testing.assert_allclose(heights(), expected, atol=0.01)
-    page.root.get_by_label("the track shows").select_option("change of x\u2080")
+    np.testing.assert_allclose(track(page), expected, atol=0.01)
+    menu = page.root.get_by_label("the track shows")
+    menu.select_option("change of x\u2080")
     change = tiny_trace.curve("change")[1:]  # the first step has none
-    np.testing.assert_allclose(heights(), change / change.max(), atol=0.01)
+    np.testing.assert_allclose(track(page), change / change.max(), atol=0.01)
+    assert menu.locator("option", has_text="adherence").is_hidden(), "nobody can judge this model's pictures"
+    assert page.root.get_by_text("adherence", exact=True).first.is_hidden()
+
+
+def test_adherence_is_a_track_and_a_number_of_the_pocket_models_steps(host: Open) -> None:
+    trace = dx.load().trace(prompt="a blue dog in a forest", steps=5)
+    page = host(Replay(trace))
+    page.settle()
+    page.root.get_by_label("the track shows").select_option("adherence")
+    values = trace.curve("adherence")
+    np.testing.assert_allclose(track(page), values / values.max(), atol=0.01)
+    page.step.fill("2")
+    page.settle()
+    fact = page.root.locator(".dx-facts dl > div", has_text="adherence").locator("dd")
+    assert float(fact.inner_text()) == pytest.approx(values[1], abs=0.006)
+
+
+def test_side_by_side_each_column_says_its_adherence(host: Open) -> None:
+    model = dx.load()
+    traces = {f"g {g}": model.trace(prompt="a blue dog in a forest", steps=4, guidance=g) for g in (1, 5)}
+    page = host(Replay(traces))
+    page.settle()
+    for k, trace in enumerate(traces.values()):
+        said = page.root.locator(".dx-film figcaption").nth(k).inner_text()
+        assert float(said.rpartition("adherence ")[2]) == pytest.approx(trace.curve("adherence")[-1], abs=0.006)
 
 
 def test_playback_has_a_speed_and_may_begin_again(host: Open, tiny_trace: Trace) -> None:
