@@ -13,6 +13,7 @@ says so in ``trace.info["reused"]``.
 
 import contextvars
 import copy
+import difflib
 import functools
 import importlib.util
 import json
@@ -110,6 +111,7 @@ def load(
         name="pocket" if pocket else opened.name,
         sampler=DEFAULT_SAMPLER if pocket else None,
         words=_words(Path(where)),
+        near=_near(Path(where)),
         fixed_size=pocket,
         revision=opened.revision,
         reuse=reuse,
@@ -235,6 +237,7 @@ class Model:
         name: str | None = None,
         sampler: str | None = None,
         words: frozenset[str] = frozenset(),
+        near: Mapping[str, Sequence[str]] | None = None,
         fixed_size: bool = False,
         revision: str | None = None,
         reuse: int = REUSE,
@@ -245,6 +248,7 @@ class Model:
         name: what to call it; its class by default.
         sampler: which one it uses if none is asked for; None: the one it came with where the menu has it.
         words: all words it was trained on, lower case; empty if that is not known.
+        near: other words -> the known ones nearest in meaning.
         fixed_size: refuse every other size than its own.
         revision: the commit of the hub it is.
         reuse: bytes of results to remember.
@@ -266,6 +270,7 @@ class Model:
         self.remembered = _reuse.Store(reuse)
         self._sampler = sampler
         self._words = words
+        self._near = dict(near or {})
         self._fixed_size = fixed_size
         self._adapters: list[str] = []
         # What the model is, as opposed to how somebody samples from it: kept as it came, however often
@@ -375,6 +380,18 @@ class Model:
         found = dict.fromkeys(re.findall(r"[^\W_]+(?:['-][^\W_]+)*", prompt.lower()))
         return [w for w in found if w not in self._words and not self._words.issuperset(re.split("['-]", w))]
 
+    def near_words(self, word: str) -> list[str]:
+        """Words this model knows that come nearest to one which it does not, at most three.
+
+        Of like meaning where the model's folder lists some (``near.json``), else of like spelling; [] for a known word,
+        where nothing is near, and where the training vocabulary is not known.
+        """
+        word = word.lower()
+        if not self._words or not self.unknown_words(word):
+            return []
+        meant = self._near.get(word) or self._near.get(word.removesuffix("s"))
+        return list(meant or difflib.get_close_matches(word, sorted(self._words), 3, 0.75))
+
     def notes(self, settings: Settings) -> list[str]:
         """Plain sentences on what of these settings will be cut or ignored."""
         notes = []
@@ -390,7 +407,9 @@ class Model:
             unknown = self.unknown_words(text)
             if unknown:
                 more = f" and {len(unknown) - 8} more" if len(unknown) > 8 else ""
-                notes.append(f"The {title} has words this model never saw: {', '.join(unknown[:8])}{more}.")
+                told = [(word, self.near_words(word)) for word in unknown[:8]]
+                words = [f"{word} (near: {', '.join(near)})" if near else word for word, near in told]
+                notes.append(f"The {title} has words this model never saw: {', '.join(words)}{more}.")
         return notes + self._family.notes(self.pipeline, settings)
 
     # Running it
@@ -876,6 +895,12 @@ def _dtype(dtype: "str | torch.dtype | None") -> torch.dtype | None:
     if dtype is None or (isinstance(found, torch.dtype) and found.is_floating_point):
         return found
     raise ValueError(f"dtype must be a floating torch dtype or its name, such as 'float16', got {shown(dtype)}")
+
+
+def _near(folder: Path) -> dict[str, tuple[str, ...]]:
+    """Unknown words and the known ones that come nearest in meaning, as listed beside a model; empty where not."""
+    file = folder / "near.json"
+    return {word: tuple(near) for word, near in json.loads(file.read_text("utf-8")).items()} if file.is_file() else {}
 
 
 def _words(folder: Path) -> frozenset[str]:

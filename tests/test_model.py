@@ -124,6 +124,22 @@ def test_words_it_never_saw(pocket):
     assert pocket.unknown_words("a fox in the snow") == []
 
 
+def test_near_words_are_of_like_meaning_else_of_like_spelling(pocket):
+    assert pocket.near_words("Wolf") == ["dog", "fox"]
+    assert pocket.near_words("wolfs") == ["dog", "fox"]
+    assert pocket.near_words("pengiun") == ["penguin"]
+    assert pocket.near_words("fox") == [], "it is known"
+    assert pocket.near_words("xylophone") == []
+    (note,) = pocket.notes(dx.Settings(prompt="a wolf, a pengiun and a xylophone in the snow"))
+    assert note == (
+        "The prompt has words this model never saw: wolf (near: dog, fox), pengiun (near: penguin), xylophone."
+    )
+
+
+def test_where_the_vocabulary_is_not_known_nothing_is_near(tiny_model):
+    assert tiny_model.near_words("wolf") == []
+
+
 def test_what_is_cut_is_said(pocket):
     prompt = "a fox in the snow " * 2500
     (note,) = [n for n in pocket.notes(dx.Settings(prompt=prompt)) if "tokens" in n]

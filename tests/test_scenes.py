@@ -136,3 +136,11 @@ def test_shipped_examples_are_64_pixel_pictures_of_the_world():
 def test_an_unknown_example_lists_those_there_are():
     with pytest.raises(ValueError, match=r"no example called 'a yak'; there are: .*a fox in the snow at noon"):
         example("a yak")
+
+
+def test_near_words_are_unknown_and_lead_to_known_ones():
+    known = set(scenes.vocabulary())
+    for word, near in scenes.NEAR.items():
+        assert word not in known
+        assert near, word
+        assert {part for phrase in near for part in phrase.split()} <= known, word

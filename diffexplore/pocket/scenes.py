@@ -344,6 +344,46 @@ def vocabulary() -> list[str]:
     return sorted({word for phrase in phrases for word in phrase.split()})
 
 
+# What people ask for that is not drawn here, and what comes nearest to it.
+NEAR: dict[str, tuple[str, ...]] = {
+    "wolf": ("dog", "fox"), "coyote": ("fox", "dog"), "hound": ("dog",), "dogs": ("dog",), "cats": ("cat",),
+    "hare": ("rabbit",), "hamster": ("rabbit", "bear"), "mouse": ("rabbit",), "squirrel": ("fox", "rabbit"),
+    "hedgehog": ("rabbit", "cactus"), "donkey": ("horse",), "unicorn": ("horse",), "deer": ("giraffe", "horse"),
+    "bull": ("cow",), "goat": ("sheep",), "hippo": ("elephant", "pig"), "rhino": ("elephant",),
+    "leopard": ("tiger",), "cheetah": ("tiger",), "puma": ("lion", "tiger"), "koala": ("bear", "panda"),
+    "gorilla": ("monkey",), "chimpanzee": ("monkey",), "eagle": ("owl", "parrot"), "crow": ("black owl",),
+    "hen": ("chick", "duck"), "rooster": ("chick",), "goose": ("duck",), "swan": ("duck",),
+    "pigeon": ("owl", "parrot"), "peacock": ("parrot", "flamingo"), "snake": ("snail",), "lizard": ("dinosaur",),
+    "crocodile": ("dinosaur",), "dragon": ("dinosaur",), "shark": ("whale", "fish"), "dolphin": ("whale",),
+    "lobster": ("crab",), "moth": ("butterfly",), "wasp": ("bee",), "spider": ("ladybug", "crab"),
+    "truck": ("bus", "tractor"), "lorry": ("bus", "tractor"), "taxi": ("yellow car",), "van": ("bus", "car"),
+    "motorcycle": ("bicycle",), "motorbike": ("bicycle",), "tram": ("train", "bus"), "ship": ("sailboat",),
+    "yacht": ("sailboat",), "jet": ("airplane",), "ufo": ("spaceship", "alien"), "shuttle": ("rocket",),
+    "palace": ("castle",), "tower": ("castle",), "hut": ("house", "tent"), "church": ("castle", "house"),
+    "skyscraper": ("tall buildings",), "bush": ("tree",), "palm": ("tree",), "rose": ("tulip",),
+    "daisy": ("sunflower",), "flowers": ("flower",), "pear": ("apple",), "cherry": ("apple",),
+    "peach": ("apple",), "lemon": ("banana",), "mango": ("pineapple",),
+    "sandwich": ("burger",), "cupcake": ("cake",), "pie": ("pizza", "cake"), "cookie": ("donut",),
+    "person": ("robot", "alien"), "man": ("snowman", "robot"), "woman": ("robot", "alien"), "boy": ("teddy bear",),
+    "girl": ("teddy bear",), "people": ("robot", "alien"), "child": ("teddy bear",), "monster": ("ghost", "alien"),
+    "doll": ("teddy bear",), "piano": ("guitar",), "violin": ("guitar",), "hat": ("crown", "umbrella"),
+    "basketball": ("ball",), "tennis": ("ball",),
+    "brown": ("orange", "black"), "grey": ("black", "white"), "gray": ("black", "white"), "gold": ("yellow",),
+    "silver": ("white",), "turquoise": ("blue", "green"), "cyan": ("blue",), "teal": ("green",),
+    "navy": ("blue",), "rainbow": ("pink", "purple"), "colorful": ("red", "yellow"), "colourful": ("red", "yellow"),
+    "beach": ("seaside", "sand"), "lake": ("water", "sea"), "river": ("water", "sea"), "underwater": ("sea",),
+    "garden": ("meadow", "lawn"), "park": ("meadow", "lawn"), "jungle": ("forest",), "wood": ("woods",),
+    "village": ("town", "city"), "farm": ("meadow",), "snowfall": ("snow",), "moonscape": ("space",),
+    "universe": ("space", "galaxy"), "hills": ("hill", "mountains"), "savanna": ("desert", "meadow"),
+    "twilight": ("dusk",), "rain": ("umbrella",),
+    "nighttime": ("night",), "daytime": ("noon", "daylight"), "afternoon": ("noon", "evening"),
+    "painting": ("illustration", "drawing"), "watercolor": ("illustration",), "watercolour": ("illustration",),
+    "anime": ("cartoon",), "comic": ("cartoon",), "photograph": ("photo",), "realistic": ("photo", "3d render"),
+    "doodle": ("sketch",), "outlined": ("outline",), "crisp": ("sharp",), "unsharp": ("blurry",), "hazy": ("blurry",),
+    "ugly": ("low quality",), "pixel": ("pixelated",), "grain": ("grainy",), "bright": ("daylight", "sunny"),
+}  # fmt: skip
+
+
 # --- art -----------------------------------------------------------------------------------------------------------
 
 

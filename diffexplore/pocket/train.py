@@ -664,6 +664,7 @@ def export(work: Path, recipe: Recipe, out: Path) -> None:
     for file in out.rglob("*.safetensors"):
         file.chmod(0o644)
     (out / "words.json").write_text(json.dumps(scenes.vocabulary(), indent=0) + "\n")
+    (out / "near.json").write_text(json.dumps(scenes.NEAR, indent=0) + "\n")
 
 
 def psnr(folder: Path, art: str, recipe: Recipe, count: int = 256) -> float:
