@@ -273,15 +273,37 @@ def test_a_finished_training_does_nothing_more_and_a_longer_one_goes_on(work):
 
 
 def test_bench_counts_agreement_on_pictures_the_pocket_model_draws(tmp_path, capsys):
-    judge.main(["bench", "--prompts", "9", "--json", str(tmp_path / "out.json")])
+    judge.main(["bench", "--prompts", "9", "--tables", "pairs", "negative", "--json", str(tmp_path / "out.json")])
     result = json.loads((tmp_path / "out.json").read_text())
+    assert list(result) == ["prompts", "pairs", "negative"]
     assert result["prompts"] == 9
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["trained", "pairs", "held-out", "pairs"]
+    printed = capsys.readouterr().out
+    assert printed.split()[:3] == ["subject", "colour", "setting"]
     for kind in ("trained pairs", "held-out pairs"):
-        assert list(result[kind]) == [*judge.ATTRIBUTES, "all"]
-        assert result[kind]["all"] <= min(result[kind]["subject"], result[kind]["setting"])
-        assert result[kind]["setting"] > 0.5
+        shares = result["pairs"][kind]
+        assert list(shares) == [*judge.ATTRIBUTES, "all", "adherence"]
+        assert shares["all"] <= min(shares["subject"], shares["setting"])
+        assert shares["setting"] > 0.5
+        assert f"{kind:<14}{100 * shares['subject']:>9.1f} %" in printed
+    assert result["negative"]["blurry"]["degraded"] > result["negative"]["blurry and against it"]["degraded"]
+
+
+def test_bench_over_a_setting_varies_that_and_nothing_else(monkeypatch):
+    asked = {}
+
+    def drawn(label, wanted):
+        asked[label] = wanted
+        return np.zeros((len(wanted), 64, 64, 3), np.uint8)
+
+    monkeypatch.setattr(judge, "_drawn", drawn)
+    (table,) = judge.bench(4, ["guidance"]).values()
+    assert list(table) == list(asked) == [f"guidance {g}" for g in (1, 2, 3, 5, 8, 12, 16)]
+    usual = asked["guidance 5"]
+    assert [one.seed for one in usual] == [0, 1, 2, 3]
+    assert all((one.steps, one.sampler) == (20, "DPM++ 2M Karras") for one in usual)
+    assert asked["guidance 16"] == [one.replace(guidance=16) for one in usual]
+    with pytest.raises(ValueError, match="a table is one of pairs, guidance, steps, negative; got 'speed'"):
+        judge.bench(4, ["speed"])
 
 
 @pytest.mark.parametrize("what", ["train", "score"])
@@ -299,6 +321,7 @@ def test_a_benchmark_of_no_prompts_is_refused(capsys):
 
 def test_score_is_one_table_of_both_kinds(art):
     result = judge.score(art, count=30)
-    table = judge._table(result)
-    assert [line.split()[0] for line in table.splitlines()[1:]] == list(judge.ATTRIBUTES)
+    head, *rows = judge._table(result).splitlines()
+    assert head.split() == list(judge.ATTRIBUTES)
+    assert [row[:14].strip() for row in rows] == ["trained pairs", "held-out pairs"]
     assert result["trained pairs"]["setting"] > 0.6  # the ground is drawn by code: stand-ins change the subject only

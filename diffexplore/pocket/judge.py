@@ -18,7 +18,7 @@ import json
 import multiprocessing
 import re
 import reprlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,10 @@ from diffexplore.pocket.train import Budget, Stage
 if TYPE_CHECKING:
     import torch
     from PIL import Image
+
+    from diffexplore.settings import Settings
+
+Table = dict[str, dict[str, float]]
 
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "subject": tuple(scenes.SUBJECTS),
@@ -416,7 +420,7 @@ def _agreement(pictures: np.ndarray, labels: np.ndarray, path: Path = WEIGHTS) -
     return np.where(labels < 0, np.nan, read == labels)
 
 
-def score(art: str, count: int = 2000) -> dict[str, dict[str, float]]:
+def score(art: str, count: int = 2000) -> Table:
     """Accuracy of the shipped judge per attribute on composed pictures it never saw, `count` of each kind of pair."""
     cutouts, out = scenes.Art(art), {}
     for kind, holdout in (("trained pairs", False), ("held-out pairs", True)):
@@ -452,42 +456,115 @@ def bench_scenes(count: int, *, holdout: bool) -> list[scenes.Scene]:
     return out
 
 
-def bench(prompts: int = 500) -> dict[str, dict[str, float]]:
-    """How often the pocket model draws what a full caption says, as the judge reads it.
+BENCH_NEGATIVE = "blurry, noisy, pixelated, low quality"
+_INVITING = ("blurry", "pixelated", "low contrast")  # "noisy" does not survive the VAE, so there is nothing to count
+_SAID = np.array([name != "quality" for name in ATTRIBUTES])
 
-    Args:
-        prompts: how many scenes of trained pairs, and as many of held-out ones. Scene k is drawn with seed k.
 
-    Returns:
-        For "trained pairs" and "held-out pairs" the share of pictures that agree, per attribute (over those where it
-        can be read) and, under "all", in everything the caption says. "quality" is how many are clean, which no caption
-        asks for; it is no part of "all".
-    """
+def _drawn(label: str, wanted: Sequence[Settings]) -> np.ndarray:
+    """(N, 64, 64, 3) uint8 by the pocket model, eight at a time, keeping nothing else."""
     from diffexplore.model import load
+
+    model, out = load(reuse=0), []
+    for start in _progress(range(0, len(wanted), 8), -(-len(wanted) // 8), label):
+        out += [_as_array(trace.image) for trace in model.trace_many(wanted[start : start + 8])]
+    return np.stack(out)
+
+
+def _asked(chosen: Sequence[scenes.Scene], changed: dict[str, Any], ending: str = "") -> list[Settings]:
+    """What the benchmark asks for: scene k by its full caption, with seed k."""
     from diffexplore.settings import Settings
 
-    model, out = load(reuse=0), {}
-    for kind, holdout in (("trained pairs", False), ("held-out pairs", True)):
-        chosen = bench_scenes(prompts, holdout=holdout)
-        wanted = [
-            Settings(prompt=full_caption(scene), steps=20, guidance=5.0, seed=k, sampler="DPM++ 2M Karras")
-            for k, scene in enumerate(chosen)
-        ]
-        drawn: list[np.ndarray] = []
-        for start in _progress(range(0, prompts, 8), -(-prompts // 8), kind):
-            drawn += [_as_array(trace.image) for trace in model.trace_many(wanted[start : start + 8])]
-        right = _agreement(np.stack(drawn), np.array([_labels(scene) for scene in chosen]))
-        said = right[:, [name != "quality" for name in ATTRIBUTES]]
-        shares = dict(zip(ATTRIBUTES, np.nanmean(right, 0).tolist(), strict=True))
-        out[kind] = {**shares, "all": float((np.isnan(said) | (said == 1)).all(1).mean())}
+    base = Settings(**{"steps": 20, "guidance": 5.0, "sampler": "DPM++ 2M Karras", **changed})
+    return [base.replace(prompt=full_caption(scene) + ending, seed=k) for k, scene in enumerate(chosen)]
+
+
+def _obedience(pictures: np.ndarray, chosen: Sequence[scenes.Scene]) -> dict[str, float]:
+    """Shares of pictures that agree with their captions, as `bench` names them."""
+    labels = np.array([_labels(scene) for scene in chosen])
+    right = _agreement(pictures, labels)
+    said = right[:, _SAID]
+    shown = np.stack(
+        [part[np.arange(len(part)), column] for part, column in zip(_probabilities(pictures), labels.T, strict=True)], 1
+    )
+    adherence = np.where(labels < 0, np.nan, shown)[:, _SAID]
+    return {
+        **dict(zip(ATTRIBUTES, np.nanmean(right, 0).tolist(), strict=True)),
+        "all": float((np.isnan(said) | (said == 1)).all(1).mean()),
+        "adherence": float(np.nanmean(adherence, 1).mean()),
+    }
+
+
+def _bench_pairs(prompts: int) -> Table:
+    kinds = {"trained pairs": False, "held-out pairs": True}
+    scenes_of = {kind: bench_scenes(prompts, holdout=holdout) for kind, holdout in kinds.items()}
+    return {kind: _obedience(_drawn(kind, _asked(chosen, {})), chosen) for kind, chosen in scenes_of.items()}
+
+
+def _bench_over(prompts: int, setting: str, values: Sequence[float]) -> Table:
+    chosen = bench_scenes(prompts, holdout=False)
+    out = {}
+    for value in values:
+        label = f"{setting} {value:g}"
+        out[label] = _obedience(_drawn(label, _asked(chosen, {setting: value})), chosen)
     return out
 
 
-def _table(result: dict[str, dict[str, float]]) -> str:
-    rows = [f"{'':<10}" + "".join(f"{kind:>16}" for kind in result)]
-    for name in next(iter(result.values())):
-        rows.append(f"{name:<10}" + "".join(f"{100 * shares[name]:>14.1f} %" for shares in result.values()))
-    return "\n".join(rows)
+def _bench_negative(prompts: int) -> Table:
+    chosen = bench_scenes(prompts, holdout=False)
+    out: Table = {}
+    for word in _INVITING:
+        for kind, negative in (("", ""), (" and against it", BENCH_NEGATIVE)):
+            label = f"{word}{kind}"
+            pictures = _drawn(label, _asked(chosen, {"negative_prompt": negative}, f", {word}"))
+            quality = _probabilities(pictures)[list(ATTRIBUTES).index("quality")].argmax(1)
+            out[label] = {"degraded": float((quality != 0).mean()), "all": _obedience(pictures, chosen)["all"]}
+    return out
+
+
+TABLES: dict[str, Callable[[int], Table]] = {
+    "pairs": _bench_pairs,
+    "guidance": functools.partial(_bench_over, setting="guidance", values=(1, 2, 3, 5, 8, 12, 16)),
+    "steps": functools.partial(_bench_over, setting="steps", values=(2, 4, 8, 20, 40)),
+    "negative": _bench_negative,
+}
+"""The tables of the benchmark, each of so many prompts."""
+
+
+def bench(prompts: int = 500, tables: Iterable[str] = tuple(TABLES)) -> dict[str, Table]:
+    """Does the pocket model draw what a full caption says, as the judge reads it?
+
+    DPM++ 2M Karras, 20 steps and guidance 5 where the table does not vary them; scene k is drawn with seed k.
+
+    Args:
+        prompts: how many scenes for each row.
+        tables: which of `TABLES`: "pairs" (trained and held-out ones), "guidance", "steps", "negative" (captions that
+            ask for a flaw, without a negative prompt and with `BENCH_NEGATIVE`).
+
+    Returns:
+        Table -> row -> share of pictures, 0 to 1: per attribute those that agree (over those where it can be read),
+        "all" those that agree in everything the caption says, "adherence" the mean probability of what it says. Of
+        "negative": "degraded", those the judge calls so. "quality" is how many are clean, which no caption asks for; it
+        is no part of "all".
+
+    Raises:
+        ValueError: for a table there is none of.
+    """
+    wanted = list(tables)
+    for name in wanted:
+        if name not in TABLES:
+            raise ValueError(f"a table is one of {', '.join(TABLES)}; got {reprlib.repr(name)}")
+    return {name: TABLES[name](prompts) for name in wanted}
+
+
+def _table(result: Table) -> str:
+    """A row for each entry, a column for each share in percent."""
+    names = list(next(iter(result.values())))
+    first = max(len(row) for row in result)
+    lines = [" " * first + "".join(f"{name:>11}" for name in names)]
+    for row, shares in result.items():
+        lines.append(f"{row:<{first}}" + "".join(f"{100 * shares[name]:>9.1f} %" for name in names))
+    return "\n".join(lines)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -499,7 +576,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="the file train and export write")
     parser.add_argument("--minutes", type=float, help="stop training (and let the rate fall) after this long")
     parser.add_argument("--bf16", action="store_true", help="train in bfloat16 (AVX512-BF16, AMX)")
-    parser.add_argument("--prompts", type=int, default=500, help="bench: prompts of each kind of pair")
+    parser.add_argument("--prompts", type=int, default=500, help="bench: prompts for each row")
+    parser.add_argument("--tables", nargs="+", choices=list(TABLES), default=list(TABLES), help="bench: which tables")
     parser.add_argument("--json", type=Path, help="bench: write the shares there too")
     args = parser.parse_args(argv)
     if args.what in ("train", "score") and not args.art:
@@ -513,8 +591,8 @@ def main(argv: list[str] | None = None) -> None:
     elif args.what == "score":
         print(_table(score(args.art)))
     else:
-        result = bench(args.prompts)
-        print(_table(result))
+        result = bench(args.prompts, args.tables)
+        print("\n\n".join(_table(table) for table in result.values()))
         if args.json:
             args.json.write_text(json.dumps({"prompts": args.prompts, **result}, indent=2) + "\n")
 
