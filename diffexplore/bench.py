@@ -112,6 +112,9 @@ def rows(rounds: int) -> list[Row]:
         _stop(rounds),
         _preview(rounds),
         _growth(rounds),
+        _size(rounds),
+        _columns(rounds),
+        _step(rounds),
     ]
 
 
@@ -346,6 +349,63 @@ def _growth(rounds: int) -> Row:
         return 1000 * (time.process_time() - start) / settings.steps
 
     return compare("a step of a run of 40 (plain: of 10)", "ms", lambda: each(many), lambda: each(few), rounds)
+
+
+def _size(rounds: int) -> Row:
+    """CPU milliseconds of one recorded step at twice the side, four times the pixels, over those at the usual one."""
+    _, model, usual = _pocket(10)
+    large = usual.replace(width=128, height=128)
+
+    def each(settings: Any) -> float:
+        start = time.process_time()
+        model.trace(settings)
+        return 1000 * (time.process_time() - start) / settings.steps
+
+    return compare("a step of 128 px (plain: of 64 px)", "ms", lambda: each(large), lambda: each(usual), rounds)
+
+
+def _columns(rounds: int) -> Row:
+    """Wall seconds that one column of six takes, drawn together, over those of one drawn alone."""
+    _, model, one = _pocket(10)
+
+    def each(count: int) -> float:
+        start = time.perf_counter()
+        model.trace_many([one.replace(seed=k) for k in range(count)])
+        return (time.perf_counter() - start) / count
+
+    return compare("one column of six (plain: one alone)", "s", lambda: each(6), lambda: each(1), rounds)
+
+
+def _step(rounds: int) -> Row:
+    """Milliseconds of one guided step of the pocket model's denoiser (batch of two, float32) on one core, over those
+    of a plain product of two 1024 x 1024 matrices (2.1 GFLOP).
+    """
+    import torch
+
+    plain, _, _ = _pocket()
+    threads = torch.get_num_threads()
+    latents, text = torch.randn(2, 4, 16, 16), torch.randn(2, 40, plain.unet.config.cross_attention_dim)
+    one, other = torch.randn(2, 1024, 1024)
+
+    def each(call: Callable[[], object]) -> float:
+        torch.set_num_threads(1)
+        try:
+            with torch.inference_mode():
+                call()
+                start = time.perf_counter()
+                for _ in range(20):
+                    call()
+                return 1000 * (time.perf_counter() - start) / 20
+        finally:
+            torch.set_num_threads(threads)
+
+    return compare(
+        "a guided step, one core (plain: a matrix product)",
+        "ms",
+        lambda: each(lambda: plain.unet(latents, 500, text)),
+        lambda: each(lambda: one @ other),
+        rounds,
+    )
 
 
 def _free_gib() -> float:

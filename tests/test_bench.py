@@ -61,7 +61,10 @@ def test_a_recorded_and_a_plain_run_are_both_timed():
     assert row.ours > 0 < row.plain
 
 
-@pytest.mark.parametrize("measure", [bench._first_frame, bench._stop, bench._preview, bench._growth])
+@pytest.mark.parametrize(
+    "measure",
+    [bench._first_frame, bench._stop, bench._preview, bench._growth, bench._size, bench._columns, bench._step],
+)
 def test_each_row_of_the_pocket_model_times_both_sides(measure):
     row = measure(1)
     assert row.ours > 0 < row.plain
