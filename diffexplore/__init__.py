@@ -1,9 +1,9 @@
 """Open up a diffusion model: every step's latents, predicted noise and x0 estimate, in a Jupyter widget.
 
     import diffexplore as dx
-    dx.Explorer()                                    # the pocket model, no GPU, no network
+    dx.Explorer()  # the pocket model, no GPU, no network
     trace = dx.load().trace(prompt="a fox in the snow", steps=20)
-    trace[5].x0                                      # what the model thinks the picture is, at evaluation 5
+    trace[5].x0  # what the model thinks the picture is, at evaluation 5
 
 Names are imported when first used, so that ``import diffexplore`` itself needs neither torch nor diffusers.
 """
@@ -60,21 +60,30 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from diffexplore.convergence import diminishing_returns, race
-    from diffexplore.curves import CURVES
+    from diffexplore.curves import Curve
     from diffexplore.forward_process import forward
     from diffexplore.grids import sweep
     from diffexplore.model import Model, load
     from diffexplore.negative import negative_words
     from diffexplore.pocket.judge import adherence, judge
     from diffexplore.recipe import read_recipe
-    from diffexplore.samplers import SAMPLERS
+    from diffexplore.samplers import Sampler
     from diffexplore.settings import Settings
     from diffexplore.trace import Step, Trace
-    from diffexplore.views import VIEWS
     from diffexplore.widgets.compare import Compare
     from diffexplore.widgets.explorer import Explorer
     from diffexplore.widgets.viewer import Replay
+
+# Declared here without a value, for whoever reads this file or the reference; `__getattr__` brings the value.
+CURVES: Mapping[str, Curve]
+"""Name -> what `Trace.curve` can give: a sentence and the unit of each."""
+SAMPLERS: Mapping[str, Sampler]
+"""Name -> entry of the menu, in its order: the scheduler behind it, what it is right for, a sentence for learners."""
+VIEWS: tuple[str, ...]
+"""The kinds of picture that `Trace.view` and the widgets show of a step, in menu order."""
 
 
 def __getattr__(name: str) -> Any:

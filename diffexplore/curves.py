@@ -117,8 +117,8 @@ def adherence_at(trace: "Trace", i: int) -> float:
 
 
 def adherence_of(trace: "Trace") -> float:
-    """How far the finished picture shows what the run's prompt names, 0 to 1; NaN as :func:`adherence_at`, and where a
-    run has no picture."""
+    """How far the finished picture of a `trace` shows what its prompt names, 0 to 1; NaN as :func:`adherence_at`, and
+    where a run has no picture."""
     image = trace.image
     return math.nan if image is None else _judged(trace, lambda: image)
 

@@ -135,6 +135,7 @@ class Grid:
         settings: list[list[Settings]],
         outcomes: list[list[Trace | str]],
     ) -> None:
+        """As `sweep` makes them: `outcomes` has a trace, or one sentence on what failed, in row i and column j."""
         self.x, self.y, self.settings = x, y, settings
         self.traces = [[None if isinstance(one, str) else one for one in line] for line in outcomes]
         self.errors = [[one if isinstance(one, str) else "" for one in line] for line in outcomes]

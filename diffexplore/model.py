@@ -137,6 +137,13 @@ class Job:
     """
 
     def __init__(self, trace: Trace, on_step: OnStep | None = None, cancel: threading.Event | None = None) -> None:
+        """A run that has not started, as `Model.submit` makes them.
+
+        Args:
+            trace: where its steps will go.
+            on_step: called with every step.
+            cancel: what stops it, where several runs share that; None: its own.
+        """
         self.trace = trace
         self.error: BaseException | None = None
         self._on_step = on_step
@@ -242,16 +249,17 @@ class Model:
         revision: str | None = None,
         reuse: int = REUSE,
     ) -> None:
-        """Args:
+        """A model around a pipeline; `load` makes one from a file, a folder or a hub id too.
 
-        pipeline: a ready pipeline of a known family.
-        name: what to call it; its class by default.
-        sampler: which one it uses if none is asked for; None: the one it came with where the menu has it.
-        words: all words it was trained on, lower case; empty if that is not known.
-        near: other words -> the known ones nearest in meaning.
-        fixed_size: refuse every other size than its own.
-        revision: the commit of the hub it is.
-        reuse: bytes of results to remember.
+        Args:
+            pipeline: a ready pipeline of a known family.
+            name: what to call it; its class by default.
+            sampler: which one it uses if none is asked for; None: the one it came with where the menu has it.
+            words: all words it was trained on, lower case; empty if that is not known.
+            near: other words -> the known ones nearest in meaning.
+            fixed_size: refuse every other size than its own.
+            revision: the commit of the hub it is.
+            reuse: bytes of results to remember.
 
         Raises:
             ValueError: for a pipeline of another family, or one that cannot read prompts.
@@ -273,6 +281,7 @@ class Model:
         self._near = dict(near or {})
         self._fixed_size = fixed_size
         self._adapters: list[str] = []
+        self._taught: dict[str, frozenset[str]] = {}  # adapter -> words that it says it teaches
         # What the model is, as opposed to how somebody samples from it: kept as it came, however often
         # samplers change.
         self._base_config = {**pipeline.scheduler.config, "_class_name": type(pipeline.scheduler).__name__}
@@ -372,13 +381,15 @@ class Model:
     def unknown_words(self, prompt: str) -> list[str]:
         """Words of a prompt which this model never saw in training, each once, in order, in lower case.
 
-        Always [] where the training vocabulary is not known.
+        A word that a loaded adapter of ``diffexplore.pocket.lora`` teaches counts as seen. Always [] where the training
+        vocabulary is not known.
         """
         if not self._words:
             return []
+        known = self._words.union(*self._taught.values())
         # A compound ("snow-white") counts as known if its parts are.
         found = dict.fromkeys(re.findall(r"[^\W_]+(?:['-][^\W_]+)*", prompt.lower()))
-        return [w for w in found if w not in self._words and not self._words.issuperset(re.split("['-]", w))]
+        return [w for w in found if w not in known and not known.issuperset(re.split("['-]", w))]
 
     def near_words(self, word: str) -> list[str]:
         """Words this model knows that come nearest to one which it does not, at most three.
@@ -753,6 +764,7 @@ class Model:
                 reason = " ".join(str(error).split()) or type(error).__name__
                 raise ValueError(f"{file.name!r} cannot be loaded into this model: {reason[:300]}") from error
             self._adapters.append(chosen)
+            self._taught[chosen] = _taught(file)
             self.pipeline.disable_lora()
         return chosen
 
@@ -762,6 +774,7 @@ class Model:
             if self._adapters:
                 self.pipeline.unload_lora_weights()
                 self._adapters.clear()
+                self._taught.clear()
 
     @contextmanager
     def _adapted(self, settings: Settings) -> Iterator[None]:
@@ -782,6 +795,12 @@ class Model:
     def decode(self, latents: torch.Tensor) -> np.ndarray:
         """Latents (C, h, w) to a picture, (H, W, 3) uint8, exactly as a final picture is decoded; safe on any
         thread, during a run too.
+
+        Args:
+            latents: float tensor (C, h, w), as a step has it; C and the factor to pixels are the pipeline's own.
+
+        Raises:
+            ValueError: they have another number of dimensions.
         """
         if latents.ndim != 3:
             raise ValueError(f"latents to decode must be (C, h, w), got the shape {tuple(latents.shape)}")
@@ -907,6 +926,19 @@ def _words(folder: Path) -> frozenset[str]:
     """The training vocabulary beside a model, lower case; empty where there is none."""
     file = folder / "words.json"
     return frozenset(word.lower() for word in json.loads(file.read_text("utf-8"))) if file.is_file() else frozenset()
+
+
+def _taught(file: Path) -> frozenset[str]:
+    """The words that an adapter of ``diffexplore.pocket.lora`` says it teaches; none for other files."""
+    from safetensors import safe_open
+
+    with safe_open(file, "np") as opened:
+        about = (opened.metadata() or {}).get("diffexplore", "{}")
+    try:
+        token = json.loads(about).get("token", "")
+    except (ValueError, AttributeError):
+        return frozenset()
+    return frozenset(token.lower().split()) if isinstance(token, str) else frozenset()
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,12 +30,9 @@ MOST = 12
 class NegativeWords:
     """The runs with the whole negative prompt, with none, and without each of its parts.
 
-    Attributes
-    ----------
-    whole, none
-        The two runs everything is measured between.
-    without
-        Part -> the run that leaves it out.
+    Attributes:
+        whole, none: The two runs everything is measured between.
+        without: Part -> the run that leaves it out.
     """
 
     whole: Trace
@@ -80,19 +77,14 @@ class NegativeWords:
 def negative_words(model: Model, settings: Settings | None = None, **values: Any) -> NegativeWords:
     """Find which words of a negative prompt moved the picture, by leaving each out.
 
-    Parameters
-    ----------
-    model
-        Any model that evaluates a negative prompt.
-    settings
-        What to draw; or `values`, as ``Model.trace`` takes them. Commas separate the parts of the negative prompt;
-        where it has none, its words are the parts.
+    Args:
+        model: Any model that evaluates a negative prompt.
+        settings: What to draw; or `values`, as ``Model.trace`` takes them. Commas separate the parts of the negative
+            prompt; where it has none, its words are the parts.
 
-    Raises
-    ------
-    ValueError
-        One sentence, before any work: there is no negative prompt, it has one part only or more than `MOST`, or it is
-        ignored at these settings.
+    Raises:
+        ValueError: One sentence, before any work: there is no negative prompt, it has one part only or more than
+            `MOST`, or it is ignored at these settings.
     """
     base = (settings or Settings()).replace(**values)
     parts = _parts(base.negative_prompt)

@@ -47,6 +47,9 @@ def write_recipe(path: str | os.PathLike[str], trace: "Trace") -> None:
 def read_recipe(path: str | os.PathLike[str]) -> Settings:
     """The settings that a PNG carries.
 
+    Args:
+        path: a PNG that ``Trace.save_image`` wrote.
+
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: one sentence, if it is no PNG, carries no recipe, or a damaged one.

@@ -104,7 +104,7 @@ class Sampler:
         return tuple(name for name in self.needs if importlib.util.find_spec(name) is None)
 
     def least(self, base_config: Mapping[str, Any]) -> int:
-        """Fewest steps with which it is right for a model, given the config its pipeline's scheduler came with."""
+        """Fewest steps with which it is right for a model; `base_config` is what its pipeline's scheduler came with."""
         if self._spacing(base_config) == "trailing":
             return 1  # the others put the only step of one at timestep 0, where there is no noise left to remove
         # Stretching a schedule so that it ends at a given level divides by what its last level lacks to 1; the
@@ -113,8 +113,8 @@ class Sampler:
         return max(self.few, 2 if stretched else 1)
 
     def most(self, base_config: Mapping[str, Any]) -> int:
-        """Most steps with which it is right for a model; with more, diffusers runs off its tables or divides by
-        zero in the middle of a run.
+        """Most steps with which it is right for a model, whose scheduler came with `base_config`; with more, diffusers
+        runs off its tables or divides by zero in the middle of a run.
         """
         train = int(base_config.get("num_train_timesteps", 1000))
         if self.net in ("lcm", "tcd"):
@@ -129,7 +129,11 @@ class Sampler:
         return train
 
     def refusal(self, steps: int, base_config: Mapping[str, Any]) -> str:
-        """ "" if it can take so many steps with a model, else one sentence why not (without a full stop)."""
+        """Why it cannot take so many `steps` with a model, whose scheduler came with `base_config`.
+
+        Returns:
+            One sentence without a full stop; "" if it can.
+        """
         for bound, number, wrong in (
             ("at least", self.least(base_config), steps < self.least(base_config)),
             ("at most", self.most(base_config), steps > self.most(base_config)),
@@ -730,7 +734,9 @@ def suitable(name: str, family: str, base_config: Mapping[str, Any]) -> str:
 
 
 def native(family: str, base_config: Mapping[str, Any]) -> str | None:
-    """The name of the sampler that a pipeline came with, or None where the menu has no such one."""
+    """The name of the sampler that a pipeline of this `family` came with, going by the `base_config` of its scheduler;
+    None where the menu has no such one.
+    """
     keys = ("algorithm_type", "solver_order", "skip_prk_steps", *_SPACINGS)
     found = []
     for name, entry in SAMPLERS.items():

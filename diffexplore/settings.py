@@ -56,6 +56,7 @@ class Settings(BaseModel):
     adapters: tuple[tuple[str, float], ...] = ()
 
     def __init__(self, **values: Any) -> None:
+        """Check the `values` of the fields that are given; the others have their defaults."""
         try:
             super().__init__(**values)
         except ValidationError as error:
@@ -135,7 +136,14 @@ class Settings(BaseModel):
         return type(self)(**{**self.model_dump(), **values})
 
     def diff(self, other: "Settings") -> dict[str, tuple[Any, Any]]:
-        """What differs: field name -> (mine, theirs), in field order; empty where both ask for the same."""
+        """What differs.
+
+        Args:
+            other: the settings to compare with.
+
+        Returns:
+            Field name -> (mine, theirs), in field order; empty where both ask for the same.
+        """
         mine, theirs = self.model_dump(), other.model_dump()
         return {name: (value, theirs[name]) for name, value in mine.items() if value != theirs[name]}
 

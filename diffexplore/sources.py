@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import struct
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -29,6 +30,12 @@ _HUB = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 MAX_HEADER = 100 * 2**20  # bytes; the limit of the safetensors format itself
+
+_OFFLINE = (
+    "not all of it is on this machine, and offline mode forbids to fetch the rest; "
+    "unset HF_HUB_OFFLINE and restart the kernel"
+)
+_NO_HUB = "not all of it is on this machine, and the hub cannot be reached; is there a network?"
 
 # Tensors that only one kind of checkpoint has -> the pipeline that reads it; the first that fits.
 _MARKS = (
@@ -78,8 +85,19 @@ def _refusal(where: str) -> Iterator[None]:
         with quiet():
             yield
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = _unreachable(error) or " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{shown(where, 200)} cannot be opened as a model: {reason[:300]}") from error
+
+
+def _unreachable(error: BaseException | None) -> str:
+    """What to say of an error that began with a hub out of reach, which diffusers calls a missing file; else ""."""
+    from huggingface_hub import constants, errors
+
+    while error is not None:
+        if isinstance(error, errors.OfflineModeIsEnabled | errors.LocalEntryNotFoundError):
+            return _OFFLINE if constants.HF_HUB_OFFLINE else _NO_HUB
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def _from_folder(where: str, dtype: torch.dtype) -> Opened:
@@ -90,17 +108,21 @@ def _from_folder(where: str, dtype: torch.dtype) -> Opened:
 
 
 def _from_hub(where: str, dtype: torch.dtype) -> Opened:
+    from huggingface_hub import constants
+
     name, _, revision = where.partition("@")
     chosen = {"revision": revision} if revision else {}
     cls = _class_of(name, **chosen)
     # First to the cache, then from there: the name of the cache's folder is the commit, whatever branch was asked for.
     folder = Path(cls.download(name, use_safetensors=True, **chosen))
     commit = folder.name if _COMMIT.fullmatch(folder.name) else None
-    return Opened(
-        cls.from_pretrained(folder, dtype=dtype, use_safetensors=True, local_files_only=True),
-        name.split("/")[1],
-        commit,
-    )
+    try:
+        pipeline = cls.from_pretrained(folder, dtype=dtype, use_safetensors=True, local_files_only=True)
+    except OSError as error:  # a file is missing: in offline mode diffusers has taken what the cache has for all
+        if constants.HF_HUB_OFFLINE:
+            raise OSError(_OFFLINE) from error
+        raise
+    return Opened(pipeline, name.split("/")[1], commit)
 
 
 def _class_of(where: str, **options: Any) -> Any:
@@ -176,9 +198,15 @@ def lora_file(path: str) -> Path:
 def quiet() -> Iterator[None]:
     """No progress bars, and no advice on torchvision (which nothing here needs), while a pipeline loads."""
     import diffusers.utils.logging as diffusers_logging
+    import huggingface_hub.utils.logging as hub_logging
     import transformers.utils.logging as transformers_logging
 
     with ExitStack() as undo:
+        undo.enter_context(warnings.catch_warnings())
+        # diffusers still passes an option that the hub's client no longer knows.
+        warnings.filterwarnings("ignore", message="The `local_dir_use_symlinks` argument")
+        undo.callback(hub_logging.set_verbosity, hub_logging.get_verbosity())
+        hub_logging.set_verbosity_error()  # each of its retries without a network is a warning
         for log in (diffusers_logging, transformers_logging):
             undo.callback(log.set_verbosity, log.get_verbosity())
             log.set_verbosity_error()

@@ -113,16 +113,18 @@ class Step:
         half: bool = False,
         pieces: Sequence[torch.Tensor] | None = None,
     ) -> None:
-        """Args, beyond the attributes (tensors shaped (C, h, w), on any device, in any float type):
+        """A step as the recorder makes it; tensors are shaped (C, h, w), on any device, in any float type.
 
-        latents: x_t before the step.
-        output: the guided prediction as handed to the sampler, in the meaning of `kind`.
-        cond: its half with the prompt, and
-        uncond: its half without; both or none.
-        guidance: what `output` mixes them with.
-        split: why there are no halves, one sentence; "" where they are given.
-        pieces: instead of the four above: the denoiser's raw outputs; the halves are found in them on first
-            use, or never.
+        Args:
+            index: this and all that is not named here are the attributes of that name.
+            latents: x_t before the step.
+            output: the guided prediction as handed to the sampler, in the meaning of `kind`.
+            cond: its half with the prompt; given with `uncond` or not at all.
+            uncond: its half without.
+            guidance: what `output` mixes them with.
+            split: why there are no halves, one sentence; "" where they are given.
+            pieces: instead of the four above: the denoiser's raw outputs; the halves are found in them on first use, or
+                never.
         """
         self.index, self.timestep, self.seconds = index, timestep, seconds
         self.a, self.b, self.kind, self.half = a, b, kind, half
@@ -283,7 +285,7 @@ class Trace(Sequence[Step]):
         info: dict[str, Any] | None = None,
         expected: int | None = None,
     ) -> None:
-        """Args, beyond the attributes: `matrix` may be a function that is called on first use; `expected` is
+        """The arguments are the attributes. `matrix` may be a function that is called on first use; `expected` is
         otherwise counted from the sampler (a trace with steps but no known sampler expects what it has).
         """
         self.settings = settings
@@ -337,7 +339,17 @@ class Trace(Sequence[Step]):
     # Doors to other rooms: one import, one call.
 
     def view(self, kind: str, i: int, size: int | None = None) -> "Image.Image":
-        """Step `i` as a picture, `kind` one of ``diffexplore.VIEWS``: see :func:`diffexplore.views.view`."""
+        """A step as a picture: see :func:`diffexplore.views.view`.
+
+        Args:
+            kind: one of ``diffexplore.VIEWS``.
+            i: which evaluation, from 0.
+            size: the longest side in pixels, 1 to 8192; None: as large as the run's own picture.
+
+        Raises:
+            ValueError: for an unknown kind, or a size out of range.
+            IndexError: for an evaluation that is not there.
+        """
         from . import views
 
         return views.view(self, kind, i, size)
@@ -349,19 +361,34 @@ class Trace(Sequence[Step]):
         return plots.plot(self)
 
     def curve(self, name: str) -> np.ndarray:
-        """One number per step, e.g. "sigma" or "x0_norm". See :func:`diffexplore.curves.curve`."""
+        """One number per step, (steps,): see :func:`diffexplore.curves.curve`.
+
+        Args:
+            name: one of ``diffexplore.CURVES``, e.g. "sigma" or "x0_norm".
+        """
         from . import curves
 
         return curves.curve(self, name)
 
     def save_image(self, path: str | os.PathLike[str]) -> None:
-        """The final picture as PNG that carries its recipe; ``diffexplore.read_recipe`` reads it back."""
+        """The final picture as PNG that carries its recipe; ``diffexplore.read_recipe`` reads it back.
+
+        Args:
+            path: where to write; an existing file is replaced.
+
+        Raises:
+            ValueError: the run has no final picture, because it was cancelled.
+        """
         from . import recipe
 
         recipe.write_recipe(path, self)
 
     def to_html(self, path: str | os.PathLike[str]) -> None:
-        """The viewer with this run in one HTML file that needs no kernel and no network."""
+        """The viewer with this run in one HTML file that needs no kernel and no network.
+
+        Args:
+            path: where to write; an existing file is replaced.
+        """
         from .widgets import film
 
         film.to_html(self, path)
@@ -369,6 +396,9 @@ class Trace(Sequence[Step]):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the run to one safetensors file (the format is in this module's docstring). The decoder stays
         behind.
+
+        Args:
+            path: where to write; an existing file is replaced.
         """
         from safetensors.torch import save_file
 
@@ -403,6 +433,9 @@ class Trace(Sequence[Step]):
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read a run that :meth:`save` wrote. Its ``decode`` is None; matrix and image are there.
+
+        Args:
+            path: a file of :meth:`save`.
 
         Raises:
             FileNotFoundError: if there is no such file.

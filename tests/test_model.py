@@ -16,6 +16,7 @@ from tiny import make_pipeline
 
 import diffexplore as dx
 from diffexplore.model import POCKET, Model
+from diffexplore.pocket.lora import example_adapter
 from diffexplore.samplers import SAMPLERS, build
 
 NINE = ("Euler", "Euler a", "Heun", "DDIM", "PLMS", "DPM++ 2M", "DPM++ 2M Karras", "DPM++ 2M SDE Karras", "UniPC")
@@ -134,6 +135,15 @@ def test_near_words_are_of_like_meaning_else_of_like_spelling(pocket):
     assert note == (
         "The prompt has words this model never saw: wolf (near: dog, fox), pengiun (near: penguin), xylophone."
     )
+
+
+def test_a_word_that_a_loaded_adapter_teaches_is_known():
+    model = dx.load()
+    assert model.unknown_words("a dragon in synthwave") == ["dragon", "synthwave"]
+    model.load_lora(example_adapter("dragon"))
+    assert model.unknown_words("a dragon in synthwave") == ["synthwave"]
+    model.unload_loras()
+    assert model.unknown_words("a dragon") == ["dragon"]
 
 
 def test_where_the_vocabulary_is_not_known_nothing_is_near(tiny_model):

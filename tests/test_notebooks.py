@@ -1,17 +1,45 @@
 """The notebooks as files: clean, openable on Colab, and with one way of installing there. nbval runs them."""
 
+import ast
 import builtins
 import json
 import re
 import sys
+import tomllib
 import types
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
+
+# What Colab has before anything is installed, its CPU and its GPU runtime alike (torch apart from its "+cpu" there):
+# pip-freeze.txt and pip-freeze.gpu.txt of github.com/googlecolab/backend-info, commit a724079 of 2026-08-19.
+COLAB_PYTHON = "3.13.15"
+COLAB = {
+    "accelerate": "1.14.0",
+    "anywidget": "0.9.21",
+    "diffusers": "0.39.0",
+    "huggingface-hub": "1.27.0",
+    "ipykernel": "6.17.1",
+    "ipywidgets": "7.7.1",
+    "matplotlib": "3.10.0",
+    "numpy": "2.1.3",
+    "peft": "0.20.0",
+    "pillow": "11.3.0",
+    "pydantic": "2.13.4",
+    "safetensors": "0.8.0",
+    "tokenizers": "0.22.2",
+    "torch": "2.11.0+cu128",
+    "tqdm": "4.67.3",
+    "traitlets": "5.7.1",
+    "transformers": "5.15.0",
+}
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
@@ -84,3 +112,19 @@ def test_on_colab_it_installs_keeps_what_is_there_and_says_whether_there_is_a_gp
     said = capsys.readouterr().out
     assert ("has a GPU: T4" if gpu else "has no GPU") in said
     assert said.count("\n") == 1
+
+
+def test_on_colab_everything_needed_is_there_already_so_nothing_is_replaced():
+    """Each requirement is met by what Colab has, torch and ipywidgets first of all; the LoRA extra's too."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert COLAB_PYTHON in SpecifierSet(project["requires-python"])
+    wanted = [Requirement(text) for text in project["dependencies"] + project["optional-dependencies"]["lora"]]
+    assert {"torch", "ipywidgets", "anywidget", "peft"} <= {r.name for r in wanted}
+    unmet = [str(r) for r in wanted if COLAB.get(canonicalize_name(r.name), "0") not in r.specifier]
+    assert unmet == []
+
+
+def test_what_the_install_cell_keeps_is_what_colab_has():
+    source = cell(NOTEBOOKS[0], "colab-install")
+    assert set(ast.literal_eval(re.search(r"own = (\(.*\))", source)[1])) <= set(COLAB)
+    assert "[" not in re.search(r"%pip (.*)", source)[1], "an extra would ask for more than the test above looks at"

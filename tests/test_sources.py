@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 import struct
 
 import pytest
@@ -101,9 +102,41 @@ def test_a_hub_id_is_opened_and_its_commit_recorded(hub, where):
     assert model.trace(prompt="a fox", steps=2).info["revision"] == COMMIT
 
 
-def test_a_hub_id_that_cannot_be_reached_says_so():
-    with pytest.raises(ValueError, match=r"'nobody/nothing' cannot be opened as a model: .+"):
+OFFLINE = (
+    "not all of it is on this machine, and offline mode forbids to fetch the rest; "
+    "unset HF_HUB_OFFLINE and restart the kernel"
+)
+
+
+def test_in_offline_mode_a_hub_id_says_that_it_is_that():
+    with pytest.raises(ValueError, match="cannot be opened") as caught:
         dx.load("nobody/nothing")
+    assert str(caught.value) == f"'nobody/nothing' cannot be opened as a model: {OFFLINE}"
+
+
+def test_in_offline_mode_a_model_of_which_files_are_missing_says_that_too(hub, tmp_path):
+    (tmp_path / "models--org--pocket" / "snapshots" / COMMIT / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(ValueError, match="cannot be opened") as caught:
+        dx.load("org/pocket")
+    assert str(caught.value) == f"'org/pocket' cannot be opened as a model: {OFFLINE}"
+
+
+def test_without_a_network_a_hub_id_says_so_and_nothing_else_is_printed(tmp_path, monkeypatch, capfd, recwarn):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        closed = probe.getsockname()[1]  # free again after this, so nobody listens there
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{closed}")
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between the client's retries
+    with pytest.raises(ValueError, match="cannot be opened") as caught:
+        dx.load("nobody/nothing")
+    assert str(caught.value) == (
+        "'nobody/nothing' cannot be opened as a model: not all of it is on this machine, "
+        "and the hub cannot be reached; is there a network?"
+    )
+    assert capfd.readouterr() == ("", "")
+    assert [str(warning.message) for warning in recwarn if "huggingface_hub" in warning.filename] == []
 
 
 # Single files

@@ -70,38 +70,28 @@ PRESETS: Final[dict[str, Callable[[Model, Settings], Columns]]] = {
 class Compare(ipywidgets.Box):  # type: ignore[misc]
     """Runs side by side, at equal noise level, on one scrubber.
 
-    Parameters
-    ----------
-    columns
-        Label -> what that run has of its own, two to six of them; or the name of one of `PRESETS`.
-    model
-        A `Model` (see ``diffexplore.load``). None: the pocket model that comes with the package.
-    **shared
-        What all have in common, as `Settings` takes it; the seed too.
+    Args:
+        columns: Label -> what that run has of its own, two to six of them; or the name of one of `PRESETS`.
+        model: A `Model` (see ``diffexplore.load``). None: the pocket model that comes with the package.
+        **shared: What all have in common, as `Settings` takes it; the seed too.
 
-    Attributes
-    ----------
-    columns, shared
-        Both as above, as traits: assign to them, observe them.
-    status
-        "idle", "running", "done", "cancelled" or "failed"; read only.
-    errors
-        Label -> one sentence, for the columns that were refused or failed.
+    Attributes:
+        columns, shared: Both as above, as traits: assign to them, observe them.
+        status: "idle", "running", "done", "cancelled" or "failed"; read only.
+        errors: Label -> one sentence, for the columns that were refused or failed.
 
-    Raises
-    ------
-    ValueError
-        Too few or too many columns, an unknown preset, or a setting that makes no sense for any model.
+    Raises:
+        ValueError: Too few or too many columns, an unknown preset, or a setting that makes no sense for any model.
 
-    Examples
-    --------
-    >>> compare = Compare({"plain": {}, "negative": {"negative_prompt": "blurry"}}, prompt="a fox")  # doctest: +SKIP
-    >>> compare.run()["plain"].image  # doctest: +SKIP
+    Examples:
+        >>> both = {"plain": {}, "negative": {"negative_prompt": "blurry"}}
+        >>> compare = Compare(both, prompt="a fox")  # doctest: +SKIP
+        >>> compare.run()["plain"].image  # doctest: +SKIP
     """
 
-    columns = traitlets.Dict()
-    shared = traitlets.Dict()
-    status = traitlets.Unicode("idle", read_only=True)
+    columns = traitlets.Dict(help="Label -> what that run has of its own.")
+    shared = traitlets.Dict(help="What all runs have in common, the seed too.")
+    status = traitlets.Unicode("idle", read_only=True, help='"idle", "running", "done", "cancelled" or "failed".')
 
     _ready = False
 
@@ -111,6 +101,7 @@ class Compare(ipywidgets.Box):  # type: ignore[misc]
         model: Model | None = None,
         **shared: Any,
     ) -> None:
+        """The widget, with nothing run yet; the class says what the arguments are."""
         base = Settings(**shared)
         if isinstance(columns, str) and columns not in PRESETS:
             raise ValueError(f"a preset is one of {', '.join(PRESETS)}; got {shown(columns)}")
@@ -151,17 +142,13 @@ class Compare(ipywidgets.Box):  # type: ignore[misc]
     def run(self) -> dict[str, Trace]:
         """Run all columns and wait; the pictures appear meanwhile.
 
-        Returns
-        -------
-        dict
+        Returns:
             Label -> trace, without the columns that failed: `errors` says why.
 
-        Raises
-        ------
-        ValueError
-            The model refuses every column; nothing was started.
-        KeyboardInterrupt
-            The kernel was interrupted. The runs are stopped, and what they made is in the viewer and in `traces`.
+        Raises:
+            ValueError: The model refuses every column; nothing was started.
+            KeyboardInterrupt: The kernel was interrupted. The runs are stopped, and what they made is in the viewer and
+                in `traces`.
         """
         jobs, feed = self._start(here=True)
 
@@ -201,10 +188,8 @@ class Compare(ipywidgets.Box):  # type: ignore[misc]
     def from_json(self, text: str) -> None:
         """Take columns and shared settings from `to_json`'s text.
 
-        Raises
-        ------
-        ValueError
-            One sentence, for text that is none; nothing has changed then.
+        Raises:
+            ValueError: One sentence, for text that is none; nothing has changed then.
         """
         try:
             found = json.loads(text)
@@ -219,16 +204,15 @@ class Compare(ipywidgets.Box):  # type: ignore[misc]
     def plot(self) -> Figure:
         """Where the runs part: the distance of each one's x0 from the first column's, against the noise level.
 
-        Raises
-        ------
-        ValueError
-            There are not two runs yet.
+        Raises:
+            ValueError: There are not two runs yet.
         """
         from diffexplore.plots import plot_parting
 
         return plot_parting(self.traces)
 
     def close(self) -> None:
+        """Stop what is going and take the widget off every page."""
         if self._ready:  # Python calls this too for what was never finished, because its settings were refused
             self.cancel()
             self.viewer.close()

@@ -41,48 +41,39 @@ _HEAD_START: Final = 0.2  # seconds a run has before a changed setting may repla
 class Explorer(ipywidgets.Box):  # type: ignore[misc]
     """One denoising run with everything in reach.
 
-    Parameters
-    ----------
-    model
-        A `Model` (see ``diffexplore.load``). None: the pocket model that comes with the package.
-    **settings
-        What `Settings` takes, and ``live``: whether every change of a setting starts a run (default False).
+    Args:
+        model: A `Model` (see ``diffexplore.load``). None: the pocket model that comes with the package.
+        **settings: What `Settings` takes, and ``live``: whether every change of a setting starts a run (default False).
 
-    Attributes
-    ----------
-    prompt, negative_prompt, steps, guidance, seed, sampler
-        The settings, as traits: assign to them, observe them. A value that makes no sense is refused with a ValueError,
-        said in the widget too, and changes nothing.
-    adapters
-        Name -> scale of the LoRAs to use, kept as pairs; each that the model had loaded when the Explorer was made has
-        a slider.
-    live
-        Whether a change of a setting starts a run. While a run is going, a change replaces it in any case.
-    status
-        "idle", "running", "done", "cancelled" or "failed"; read only.
-    viewer
-        The `Viewer` inside.
+    Attributes:
+        prompt, negative_prompt, steps, guidance, seed, sampler: The settings, as traits: assign to them, observe them.
+            A value that makes no sense is refused with a ValueError, said in the widget too, and changes nothing.
+        adapters: Name -> scale of the LoRAs to use, kept as pairs; each that the model had loaded when the Explorer was
+            made has a slider.
+        live: Whether a change of a setting starts a run. While a run is going, a change replaces it in any case.
+        status: "idle", "running", "done", "cancelled" or "failed"; read only.
+        viewer: The `Viewer` inside.
 
-    Examples
-    --------
-    >>> explorer = Explorer(prompt="a red fox in the snow", steps=20)  # doctest: +SKIP
-    >>> trace = explorer.run()  # doctest: +SKIP
+    Examples:
+        >>> explorer = Explorer(prompt="a red fox in the snow", steps=20)  # doctest: +SKIP
+        >>> trace = explorer.run()  # doctest: +SKIP
     """
 
     # Any, because Settings does the checking, and says what is accepted.
-    prompt = traitlets.Any("")
-    negative_prompt = traitlets.Any("")
-    steps = traitlets.Any(20)
-    guidance = traitlets.Any(5.0)
-    seed = traitlets.Any(0)
-    sampler = traitlets.Any(None)
-    adapters = traitlets.Any(())
-    live = traitlets.Bool(False)
-    status = traitlets.Unicode("idle", read_only=True)
+    prompt = traitlets.Any("", help="What the picture should show.")
+    negative_prompt = traitlets.Any("", help="What it should not show; acts only with a guidance above 1.")
+    steps = traitlets.Any(20, help="Denoising steps, 1 to 1000.")
+    guidance = traitlets.Any(5.0, help="0 to 100; 1 is off.")
+    seed = traitlets.Any(0, help="0 to 2**63 - 1.")
+    sampler = traitlets.Any(None, help="A name from `Model.samplers`; None: the model's own.")
+    adapters = traitlets.Any((), help="Name -> scale of the LoRAs to use, kept as pairs.")
+    live = traitlets.Bool(False, help="Whether a change of a setting starts a run.")
+    status = traitlets.Unicode("idle", read_only=True, help='"idle", "running", "done", "cancelled" or "failed".')
 
     _ready = False
 
     def __init__(self, model: Model | None = None, *, live: bool = False, **settings: Any) -> None:
+        """The widget, with nothing run yet; the class says what the arguments are."""
         asked = Settings(**settings)  # refuses nonsense before a model is loaded
         if model is None:
             model = pocket()
@@ -131,18 +122,14 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
     def run(self) -> Trace:
         """Run the settings and wait; the pictures appear meanwhile.
 
-        Returns
-        -------
-        Trace
+        Returns:
             The run, complete and in the viewer. If something replaced it meanwhile, the one that did. If ``cancel``
             stopped it, the steps so far, with ``cancelled`` True.
 
-        Raises
-        ------
-        ValueError
-            The settings are refused; nothing was started.
-        KeyboardInterrupt
-            The kernel was interrupted. The run is stopped, and what it made is in the viewer and in ``trace``.
+        Raises:
+            ValueError: The settings are refused; nothing was started.
+            KeyboardInterrupt: The kernel was interrupted. The run is stopped, and what it made is in the viewer and in
+                ``trace``.
         """
         job, feed = self._start(here=True)
         begun = time.monotonic()
@@ -199,6 +186,7 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
         )
 
     def close(self) -> None:
+        """Stop what is going and take the widget off every page."""
         if self._ready:  # Python calls this too for what was never finished, because its settings were refused
             self.cancel()
             self.viewer.close()

@@ -106,24 +106,15 @@ def encode(pixels: np.ndarray | Image.Image, *, exact: bool = True, side: int = 
 class Film:
     """One run as encoded pictures.
 
-    Attributes
-    ----------
-    label
-        What to call the run where several are shown.
-    about
-        The settings that made it and the model's name: text and numbers for a caption.
-    status, expected, seconds
-        How the run stands, how many evaluations it will take, how long it took.
-    size
-        (width, height) of the finished picture in pixels.
-    tokens
-        The prompt as the model reads it, token by token, each with "" or what is the matter with it.
-    steps
-        `Numbers` for every evaluation so far.
-    frames
-        (kind, evaluation) -> `Frame`, or a sentence where there is nothing to see.
-    final
-        The finished picture, once there is one.
+    Attributes:
+        label: What to call the run where several are shown.
+        about: The settings that made it and the model's name: text and numbers for a caption.
+        status, expected, seconds: How the run stands, how many evaluations it will take, how long it took.
+        size: (width, height) of the finished picture in pixels.
+        tokens: The prompt as the model reads it, token by token, each with "" or what is the matter with it.
+        steps: `Numbers` for every evaluation so far.
+        frames: (kind, evaluation) -> `Frame`, or a sentence where there is nothing to see.
+        final: The finished picture, once there is one.
     """
 
     label: str = ""
@@ -256,10 +247,8 @@ def pack(films: Sequence[Film], run: int = 0) -> tuple[dict[str, Any], bytes]:
 def unpack(document: Mapping[str, Any], data: bytes) -> list[Film]:
     """The films that `pack` packed.
 
-    Raises
-    ------
-    ValueError
-        The document is of another format, or the bytes are not the ones it was made with.
+    Raises:
+        ValueError: The document is of another format, or the bytes are not the ones it was made with.
     """
     if document.get("format") != FORMAT:
         msg = f"this film is of format {document.get('format')!r}; this version of diffexplore reads format {FORMAT}"
@@ -299,10 +288,8 @@ def films_of(source: Any, label: str = "") -> list[Film]:
     """Films of whatever holds runs: a trace, a film, the path of a saved trace, a list of these, or a dict of them by
     label.
 
-    Raises
-    ------
-    TypeError
-        Something else, or an empty list.
+    Raises:
+        TypeError: Something else, or an empty list.
     """
     from diffexplore.trace import Trace
 
@@ -373,18 +360,12 @@ sans-serif; }
 def to_html(source: Any, path: str | PathLike[str], *, view: str = "x0") -> Path:
     """Write one self-contained page that scrubs with no kernel, no network and no other file.
 
-    Parameters
-    ----------
-    source
-        What `films_of` takes: a trace, a saved one, or several on one timeline.
-    path
-        Where to write; an existing file is replaced.
-    view
-        The view it opens with.
+    Args:
+        source: What `films_of` takes: a trace, a saved one, or several on one timeline.
+        path: Where to write; an existing file is replaced.
+        view: The view it opens with.
 
-    Returns
-    -------
-    pathlib.Path
+    Returns:
         The file written.
     """
     if view not in VIEWS:

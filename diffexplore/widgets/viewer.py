@@ -326,12 +326,10 @@ class Viewer(anywidget.AnyWidget):  # type: ignore[misc]
     def feed(self, traces: Sequence[Trace] | Mapping[str, Trace], here: bool = False) -> Feed:
         """Show runs while they grow, in place of what is shown, from their first step on.
 
-        Parameters
-        ----------
-        traces
-            Live traces, by label where there are several. Call `wake` when one has grown and `end` when it is over.
-        here
-            The caller will `drive` itself; otherwise a thread of the viewer does.
+        Args:
+            traces: Live traces, by label where there are several. Call `wake` when one has grown and `end` when it is
+                over.
+            here: The caller will `drive` itself; otherwise a thread of the viewer does.
         """
         labelled = list(traces.items()) if isinstance(traces, Mapping) else [("", trace) for trace in traces]
         films = [Film.begin(trace, label) for label, trace in labelled]
@@ -503,23 +501,27 @@ class Viewer(anywidget.AnyWidget):  # type: ignore[misc]
 class Replay(Viewer):
     """The viewer alone: plays saved or finished runs, with no model.
 
-    Parameters
-    ----------
-    source
-        A `Trace`, the path of a saved one, or a list or dict (by label) of them: several share one timeline.
-    view
-        The view it opens with, one of ``diffexplore.VIEWS``.
+    Args:
+        source: A `Trace`, the path of a saved one, or a list or dict (by label) of them: several share one timeline.
+        view: The view it opens with, one of ``diffexplore.VIEWS``.
 
-    Examples
-    --------
-    >>> Replay({"5 steps": short, "20 steps": long}, view="latents")  # doctest: +SKIP
+    Examples:
+        >>> Replay({"5 steps": short, "20 steps": long}, view="latents")  # doctest: +SKIP
     """
 
     def __init__(self, source: Any, *, view: str = "x0") -> None:
+        """The finished widget; the class says what the arguments are."""
         films = films_of(source)
         super().__init__(view=view)
         self._commit(films, 1)
 
     def to_html(self, path: str | PathLike[str]) -> Path:
-        """Write what is shown as one self-contained page. See `film.to_html`."""
+        """Write what is shown as one page that needs no kernel and no network.
+
+        Args:
+            path: Where to write; an existing file is replaced.
+
+        Returns:
+            The file written.
+        """
         return to_html(unpack(self._film, self._frames), path, view=self.view)

@@ -23,10 +23,8 @@ _SIDE = 160
 def guided_anew(step: Step, guidance: float) -> Step:
     """The same step as if its two predictions had been mixed with another guidance; no model call.
 
-    Raises
-    ------
-    ValueError
-        The step has no prediction with and without the prompt, or the guidance is no finite number.
+    Raises:
+        ValueError: The step has no prediction with and without the prompt, or the guidance is no finite number.
     """
     from diffexplore.trace import Step
 
@@ -53,10 +51,8 @@ def guided_anew(step: Step, guidance: float) -> Step:
 class WhatIf(ipywidgets.VBox):  # type: ignore[misc]
     """Sliders for step and guidance over finished runs; beside them the noise and the x0 they would have given.
 
-    Parameters
-    ----------
-    traces
-        Finished runs by label; `show` takes others later.
+    Args:
+        traces: Finished runs by label; `show` takes others later.
     """
 
     def __init__(self, traces: Mapping[str, Trace] | None = None) -> None:

@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import base64
 import inspect
-import json
 import os
 import shutil
-import socket
-import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from labs import Lab, free_port, lab_environment, serving
 
 from diffexplore.widgets.viewer import Viewer
 
@@ -195,102 +193,15 @@ def host(tab: Tab) -> Callable[[Viewer], Host]:
 # --- JupyterLab ---
 
 
-class Lab:
-    """A running JupyterLab server with a folder of its own."""
-
-    def __init__(self, url: str, folder: Path) -> None:
-        self.url = url
-        self.folder = folder
-
-    def open(self, page: Any, name: str) -> None:
-        """Open a notebook and wait for the application itself: the page looks ready well before its kernel listens."""
-        page.goto(f"{self.url}lab/tree/{name}?reset")
-        page.wait_for_function("() => window.jupyterapp?.shell?.currentWidget?.context", timeout=60_000)
-        page.evaluate(
-            """async () => {
-                const app = window.jupyterapp;
-                await app.restored;
-                const panel = app.shell.currentWidget;
-                await panel.revealed;
-                await panel.context.ready;
-                await panel.sessionContext.ready;
-                await panel.sessionContext.session.kernel.info;
-            }"""
-        )
-
-    def run_all(self, page: Any) -> None:
-        """Run every cell, one after the other; returns when the last is done. An error in a cell fails the test."""
-        page.evaluate(
-            """async () => {
-                const panel = window.jupyterapp.shell.currentWidget;
-                panel.content.activeCellIndex = 0;
-                await window.jupyterapp.commands.execute('notebook:run-all-cells');
-            }"""
-        )
-        assert self.errors(page) == []
-
-    def errors(self, page: Any) -> list[str]:
-        """The error outputs in the notebook."""
-        found: list[str] = page.evaluate(
-            """() => window.jupyterapp.shell.currentWidget.content.widgets
-                .filter(cell => cell.model.type === 'code')
-                .flatMap(cell => cell.model.outputs.toJSON())
-                .filter(output => output.output_type === 'error')
-                .map(output => output.ename + ': ' + output.evalue)"""
-        )
-        return found
-
-    def run(self, page: Any, code: str) -> str:
-        """Run code in the notebook's kernel, outside its cells, and return what it prints."""
-        printed: str = page.evaluate(
-            """async code => {
-                const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
-                const future = kernel.requestExecute({ code, store_history: false });
-                let text = '';
-                future.onIOPub = message => {
-                    if (message.header.msg_type === 'stream') text += message.content.text;
-                    if (message.header.msg_type === 'error') text += message.content.ename + ': ' +
-                    message.content.evalue;
-                };
-                await future.done;
-                return text.trim();
-            }""",
-            code,
-        )
-        return printed
-
-
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """One server for all tests, all of its folders temporary."""
     pytest.importorskip("jupyterlab")
     home, folder = tmp_path_factory.mktemp("jupyter"), tmp_path_factory.mktemp("notebooks")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    places = (
-        "JUPYTER_CONFIG_DIR",
-        "JUPYTER_DATA_DIR",
-        "JUPYTER_RUNTIME_DIR",
-        "JUPYTERLAB_SETTINGS_DIR",
-        "JUPYTERLAB_WORKSPACES_DIR",
-        "IPYTHONDIR",
-    )
-    environment = (
-        os.environ
-        | {name: str(home / name.lower()) for name in places}
-        | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    )
+    port = free_port()
+    environment = lab_environment(home, os.environ)
     root = Path(__file__).parents[2]
     environment["PYTHONPATH"] = os.pathsep.join([str(root), str(root / "tests"), environment.get("PYTHONPATH", "")])
-    settings = {
-        "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
-        "notebook-extension/tracker": {"windowingMode": "none"},
-    }
-    for name, values in settings.items():
-        file = home / "jupyterlab_settings_dir" / "@jupyterlab" / f"{name}.jupyterlab-settings"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(values))
     command = [
         sys.executable,
         "-m",
@@ -304,28 +215,38 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     command += ["--ServerApp.port_retries=0", "--IdentityProvider.token=", "--ServerApp.disable_check_xsrf=True"]
     command += [f"--ServerApp.root_dir={folder}", "--LabApp.extension_manager=readonly", "--expose-app-in-browser"]
     url = f"http://127.0.0.1:{port}/"
-    with (home / "log.txt").open("wb") as log:
-        server = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
+    with serving(command, environment, folder, url + "api/status", home / "log.txt"):
+        yield Lab(url, folder)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+# --- what a step of the newcomer's path takes
+
+STEPS = pytest.StashKey[list[tuple[str, float]]]()
+
+
+@pytest.fixture
+def timed(request: pytest.FixtureRequest) -> Callable[[str], AbstractContextManager[None]]:
+    """Times a step; every run of the tests prints the steps as a table, and says which one did not end."""
+    rows = request.config.stash.setdefault(STEPS, [])
+
+    @contextmanager
+    def step(name: str) -> Iterator[None]:
+        begun = time.monotonic()
         try:
-            _wait_for(url + "api/status", server, home / "log.txt")
-            yield Lab(url, folder)
+            yield
+        except BaseException:
+            name += " (failed)"
+            raise
         finally:
-            server.terminate()
-            try:
-                server.wait(10)
-            except subprocess.TimeoutExpired:
-                server.kill()
-            shutil.rmtree(folder, ignore_errors=True)
+            rows.append((name, time.monotonic() - begun))
+
+    return step
 
 
-def _wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if server.poll() is not None:
-            break
-        try:
-            with urllib.request.urlopen(url, timeout=2):
-                return
-        except OSError:
-            time.sleep(0.1)
-    pytest.fail("JupyterLab did not start:\n" + log.read_text("utf-8", "replace")[-3000:])
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    rows = config.stash.get(STEPS, [])
+    if rows:
+        terminalreporter.section("the newcomer's path")
+        for name, seconds in [*rows, ("all of it", sum(seconds for _, seconds in rows))]:
+            terminalreporter.write_line(f"{name:<56}{seconds:7.1f} s")

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from hands import write
 from playwright.sync_api import expect
-from test_lab import write
 
 SHOTS = Path(__file__).with_name("shots")
 

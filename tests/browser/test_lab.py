@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import json
+import io
 import random
 import re
 import shutil
@@ -11,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from hands import other, shown, slider, write
+from PIL import Image
 from playwright.sync_api import expect
 
 FIRST_STEPS = Path(__file__).parents[2] / "notebooks" / "01_first_steps.ipynb"
@@ -22,36 +23,6 @@ SMALL = [
     'explorer = dx.Explorer(model, prompt="a red fox", steps=12)\nexplorer',
     "trace = explorer.run()\nlen(trace)",
 ]
-
-
-def write(path: Path, cells: list[str]) -> None:
-    code = [
-        {"cell_type": "code", "id": f"cell{k}", "metadata": {}, "source": cell, "outputs": [], "execution_count": None}
-        for k, cell in enumerate(cells)
-    ]
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    path.write_text(json.dumps({"cells": code, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}))
-
-
-def shown(viewer: Any) -> bytes:
-    """What the large picture shows."""
-    url = viewer.locator(".dx-film canvas").first.evaluate("canvas => canvas.toDataURL()")
-    return base64.b64decode(url.partition(",")[2])
-
-
-def other(viewer: Any, than: bytes) -> bytes:
-    """What the large picture shows once that is something else: a picture is decoded before it is drawn."""
-    deadline = time.monotonic() + 10
-    while (now := shown(viewer)) == than:
-        assert time.monotonic() < deadline, "the picture has not changed"
-        viewer.page.wait_for_timeout(20)
-    return now
-
-
-def slider(explorer: Any, name: str) -> Any:
-    """The handle of one of the sliders."""
-    row = explorer.locator(".widget-slider").filter(has=explorer.page.get_by_text(name, exact=True))
-    return row.locator(".noUi-handle")
 
 
 def explore(lab: Any, tab: Any) -> None:
@@ -224,7 +195,7 @@ def test_the_first_notebook_is_run_moved_scrubbed_and_stopped(lab: Any, tab: Any
     page = tab.page
     page.set_viewport_size({"width": 1400, "height": 1000})
     page.evaluate("window.jupyterapp.commands.execute('application:toggle-left-area')")
-    lab.run(page, "explorer.steps = 20; trace = explorer.run()")
+    lab.run(page, "model.remembered.clear(); explorer.steps = 20; trace = explorer.run()")
     explorer = page.locator(".dx-explorer").first
     viewer = explorer.locator(".dx-viewer")
     viewer.get_by_role("radio", name="Estimate").check()
@@ -234,3 +205,32 @@ def test_the_first_notebook_is_run_moved_scrubbed_and_stopped(lab: Any, tab: Any
     SHOTS.mkdir(exist_ok=True)
     explorer.screenshot(path=SHOTS / "explorer.png")
     assert (SHOTS / "explorer.png").stat().st_size > 10_000
+
+    # The same in motion.
+    page.set_viewport_size({"width": 1060, "height": 1100})
+    frames = animate(explorer, SHOTS / "explorer.webp")
+    assert len({frame.tobytes() for frame in frames}) == len(frames) > 15
+    assert (SHOTS / "explorer.webp").stat().st_size < 900_000, "too heavy for the top of a README"
+
+
+def animate(explorer: Any, path: Path) -> list[Image.Image]:
+    """The Explorer in motion: the estimate from noise to picture, then back through what the run itself was."""
+    viewer = explorer.locator(".dx-viewer")
+    step = viewer.get_by_label("step", exact=True)
+    last = int(step.get_attribute("max"))
+    plan = [("Estimate", k, 160) for k in range(1, last + 1) if k <= 12 or k % 2 == 0]
+    plan += [("Latents", k, 360) for k in (last, 14, 10, 7, 5, 3, 1)]
+    frames, waits = [], []
+    for view, position, wait in plan:
+        before = shown(viewer)
+        viewer.get_by_role("radio", name=view).check()
+        step.fill(str(position))
+        step.blur()
+        expect(viewer.locator(".dx-count")).to_contain_text(f"step {position} of {last}")
+        other(viewer, than=before)
+        explorer.page.wait_for_timeout(100)  # the small pictures above the scrubber are drawn after the large one
+        frames.append(Image.open(io.BytesIO(explorer.screenshot())).convert("RGB"))
+        waits.append(wait if view == "Latents" or position < last else 1800)
+    waits[0] = waits[-1] = 900
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=waits, loop=0, quality=85)
+    return frames
