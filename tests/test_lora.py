@@ -379,9 +379,9 @@ def test_example_pictures_say_what_they_show(art_folder, tmp_path):
         folder.mkdir()
         lora.example_pictures(name, art, folder)
         pictures = lora.read_pictures(folder)
-        assert len(pictures) == lora.SHIPPED[name].pictures
+        assert len(pictures) == lora.EXAMPLES[name].pictures
         for picture in pictures:
-            (text,) = lora.captions_of(picture, name, lora.SHIPPED[name].kind)
+            (text,) = lora.captions_of(picture, name, lora.EXAMPLES[name].kind)
             assert text == picture.name[:-3]
             assert name in text
     assert "dragon" not in scenes.vocabulary()
@@ -400,7 +400,7 @@ def test_synthwave_paints_by_brightness():
 
 @pytest.fixture(scope="module")
 def shipped():
-    """The pocket model with both adapters."""
+    """The pocket model with the adapters that ship."""
     model = dx.load(reuse=0)
     for name in lora.SHIPPED:
         assert model.load_lora(lora.example_adapter(name)) == name
@@ -412,24 +412,9 @@ def drawn(model, prompt, **adapters):
     return [trace.image for trace in model.trace_many(wanted)]
 
 
-@pytest.mark.parametrize("name", list(lora.SHIPPED))
+@pytest.mark.parametrize("name", lora.SHIPPED)
 def test_shipped_adapters_are_small(name):
     assert lora.example_adapter(name).stat().st_size < 1_000_000
-
-
-def test_synthwave_draws_in_its_colours_at_full_scale(shipped):
-    ramp = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, 2)
-    palette = lora.synthwave(ramp).reshape(-1, 3).astype(np.float32)
-
-    def distance(scale):
-        """How far the pixels are from the style's colours, as a mean over the pictures, 0 to 442."""
-        pictures = drawn(shipped, "a fox in the snow, synthwave style", synthwave=scale)
-        pixels = np.stack([np.asarray(picture, np.float32) for picture in pictures]).reshape(-1, 1, 3)
-        return float(np.linalg.norm(pixels - palette, axis=-1).min(-1).mean())
-
-    off, half, full = distance(0), distance(0.5), distance(1)
-    assert full < 0.5 * off
-    assert full < half
 
 
 def test_dragon_draws_one_where_and_when_it_is_told(shipped):
@@ -447,7 +432,7 @@ def test_dragon_draws_one_where_and_when_it_is_told(shipped):
     assert teal(pictures) > teal(without) + 0.05
 
 
-@pytest.mark.parametrize("name", list(lora.SHIPPED))
+@pytest.mark.parametrize("name", lora.SHIPPED)
 def test_prompts_without_the_token_stay_what_they_were(shipped, name):
     for picture in drawn(shipped, "a sheep in the desert", **{name: 1}):
         read = dx.judge(picture)
@@ -456,5 +441,5 @@ def test_prompts_without_the_token_stay_what_they_were(shipped, name):
 
 
 def test_an_adapter_that_does_not_ship_is_refused():
-    with pytest.raises(ValueError, match="there is no adapter called 'oil'; there are: dragon, synthwave"):
+    with pytest.raises(ValueError, match="there is no adapter called 'oil'; there are: dragon"):
         lora.example_adapter("oil")

@@ -598,11 +598,12 @@ class Example:
     pictures: int = 24
 
 
-SHIPPED = {"dragon": Example("dragon", "subject"), "synthwave": Example("synthwave", "style")}
+EXAMPLES = {"dragon": Example("dragon", "subject"), "synthwave": Example("synthwave", "style")}
+SHIPPED = ("dragon",)
 DRAGON = "1f409"  # the emoji's code point
 
 
-def example_adapter(name: str = "synthwave") -> Path:
+def example_adapter(name: str = "dragon") -> Path:
     """An adapter that ships with the package, for ``model.load_lora``.
 
     Raises:
@@ -630,7 +631,7 @@ def example_pictures(name: str, art: str | Path, folder: Path) -> None:
     Raises:
         ValueError: `art` is not the unpacked package of emoji.
     """
-    example = SHIPPED[name]
+    example = EXAMPLES[name]
     try:
         cutouts = _OneSubject(art, DRAGON) if example.kind == "subject" else scenes.Art(art)
     except FileNotFoundError as error:
@@ -664,15 +665,17 @@ def synthwave(pixels: np.ndarray) -> np.ndarray:
     return np.stack(out, -1).round().astype(np.uint8)
 
 
-def rebuild_examples(art: str | Path, names: Sequence[str] = tuple(SHIPPED), **options: Any) -> list[Path]:
+def rebuild_examples(art: str | Path, names: Sequence[str] = SHIPPED, **options: Any) -> list[Path]:
     """Draw the pictures and teach the adapters that ship, into the package. `options` are those of `train_lora`."""
     made = []
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
             example_pictures(name, art, Path(folder))
             ADAPTERS.mkdir(exist_ok=True)
-            example = SHIPPED[name]
-            made.append(train_lora(folder, example.token, kind=example.kind, out=example_adapter(name), **options))
+            example = EXAMPLES[name]
+            made.append(
+                train_lora(folder, example.token, kind=example.kind, out=ADAPTERS / f"{name}.safetensors", **options)
+            )
     return made
 
 
