@@ -336,32 +336,31 @@ def _preview(rounds: int) -> Row:
     )
 
 
+def _each(model: Any, settings: Any) -> float:
+    """CPU milliseconds of a recorded run, per step."""
+    start = time.process_time()
+    model.trace(settings)
+    return 1000 * (time.process_time() - start) / settings.steps
+
+
 def _growth(rounds: int) -> Row:
     """CPU milliseconds of one step in a recorded run of 40 over those in one of 10: 1 where cost grows with steps
     alone, less where a fixed part is spread over more of them.
     """
     _, model, few = _pocket(10)
     many = few.replace(steps=40)
-
-    def each(settings: Any) -> float:
-        start = time.process_time()
-        model.trace(settings)
-        return 1000 * (time.process_time() - start) / settings.steps
-
-    return compare("a step of a run of 40 (plain: of 10)", "ms", lambda: each(many), lambda: each(few), rounds)
+    return compare(
+        "a step of a run of 40 (plain: of 10)", "ms", lambda: _each(model, many), lambda: _each(model, few), rounds
+    )
 
 
 def _size(rounds: int) -> Row:
     """CPU milliseconds of one recorded step at twice the side, four times the pixels, over those at the usual one."""
     _, model, usual = _pocket(10)
     large = usual.replace(width=128, height=128)
-
-    def each(settings: Any) -> float:
-        start = time.process_time()
-        model.trace(settings)
-        return 1000 * (time.process_time() - start) / settings.steps
-
-    return compare("a step of 128 px (plain: of 64 px)", "ms", lambda: each(large), lambda: each(usual), rounds)
+    return compare(
+        "a step of 128 px (plain: of 64 px)", "ms", lambda: _each(model, large), lambda: _each(model, usual), rounds
+    )
 
 
 def _columns(rounds: int) -> Row:

@@ -189,14 +189,28 @@ class Grid:
         columns = [getattr(one, self.x[0]) for one in self.settings[0]]
         if not all(isinstance(one, (int, float)) for one in columns):
             columns = [_named(one) for one in columns]
-        shared = [name for name in ("prompt", "sampler", "steps", "guidance", "seed") if name not in self._axes()]
-        caption = " · ".join(_named(getattr(self.settings[0][0], name)) if name == "prompt" else
-                             f"{name} {_named(getattr(self.settings[0][0], name))}" for name in shared)  # fmt: skip
+        prompt = [] if "prompt" in self._axes() else [self.settings[0][0].prompt]
         title = f"adherence over {self.x[0].replace('_', ' ')}"
-        return plot_rows(columns, values, rows, title, "mean probability of what the prompt names", caption)
+        return plot_rows(
+            columns,
+            values,
+            rows,
+            title,
+            "mean probability of what the prompt names",
+            " · ".join(prompt + self._fixed()),
+        )
 
     def _axes(self) -> list[str]:
         return [self.x[0], *([self.y[0]] if self.y else [])]
+
+    def _fixed(self) -> list[str]:
+        """What all cells share, the prompt aside, in words."""
+        first, axes = self.settings[0][0], self._axes()
+        return [
+            f"{name.replace('_', ' ')} {_named(getattr(first, name))}"
+            for name in ("sampler", "steps", "guidance", "seed", "negative_prompt")
+            if name not in axes and getattr(first, name) != ""
+        ]
 
     def plot(self) -> "Figure":
         """The pictures as a table, each with its time and its model evaluations; in place of a failed one stands why.
@@ -481,12 +495,7 @@ def _plot(grid: Grid) -> "Figure":
     what = " and ".join(name.replace("_", " ") for name in reversed(axes))
     head = (first.prompt or "(no prompt)") if "prompt" not in axes else f"{what}, varied"
     text(0.15, 0.14, _plain(head, 11, width - 0.3, "bold"), fontsize=11, fontweight="bold", va="top")
-    fixed = [
-        f"{name.replace('_', ' ')} {_named(getattr(first, name))}"
-        for name in ("sampler", "steps", "guidance", "seed", "negative_prompt")
-        if name not in axes and getattr(first, name) != ""
-    ]
-    text(0.15, 0.38, _plain(" · ".join(fixed), 8, width - 0.3), color=_QUIET, va="top")
+    text(0.15, 0.38, _plain(" · ".join(grid._fixed()), 8, width - 0.3), color=_QUIET, va="top")
 
     def left(column: int) -> float:
         return names + column * (cell_w + gap)

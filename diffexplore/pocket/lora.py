@@ -591,7 +591,7 @@ def _wrapped(text: str, width: int) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """An adapter that ships: its token and kind, and how many pictures it is taught from."""
+    """An adapter taught from pictures drawn here: its token and kind, and how many they are."""
 
     token: str
     kind: str
@@ -626,7 +626,7 @@ class _OneSubject(scenes.Art):
 
 
 def example_pictures(name: str, art: str | Path, folder: Path) -> None:
-    """Draw the pictures that a shipped adapter is taught from into `folder`; their names are their captions.
+    """Draw the pictures that an adapter of `EXAMPLES` is taught from into `folder`; their names are their captions.
 
     Raises:
         ValueError: `art` is not the unpacked package of emoji.
@@ -666,7 +666,10 @@ def synthwave(pixels: np.ndarray) -> np.ndarray:
 
 
 def rebuild_examples(art: str | Path, names: Sequence[str] = SHIPPED, **options: Any) -> list[Path]:
-    """Draw the pictures and teach the adapters that ship, into the package. `options` are those of `train_lora`."""
+    """Draw the pictures and teach the adapters `names` of `EXAMPLES`, into the package.
+
+    The `options` are those of `train_lora`.
+    """
     made = []
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
