@@ -123,7 +123,7 @@ const percent = (sigma) => `${Math.round(100 * noiseShare(sigma))} %`;
 export const snr = (sigma) => (sigma == null ? null : 1 / (sigma * sigma));
 
 /** The numbers of a step for a reader: timestep, sigma, SNR, noise, change, time, adherence. */
-const told = (/** @type {any} */ [timestep, sigma, seconds, change, , adherence] = []) => [figures(timestep), figures(sigma), figures(snr(sigma)), percent(sigma), figures(change), duration(seconds), figures(adherence)];
+const told = (/** @type {any} */ [timestep, sigma, seconds, change, , adherence] = []) => [figures(timestep), figures(sigma), figures(snr(sigma)), percent(sigma), figures(change), duration(seconds), adherence?.toFixed(2) ?? "–"];
 
 /** Numbers as heights from 0 to 1 on one scale: from their least to their greatest logarithm, or from 0. */
 export function heights(rows, log) {
@@ -998,7 +998,7 @@ export class View {
 		}
 		canvas.ariaLabel = `${other ? `${apart ? "difference from" : "swipe with"} ${base?.label}: ` : ""}${wordOf(kind).word} at step ${i + 1} of ${lengthOf(film)}${film.label ? `, ${film.label}` : ""}`;
 		const spent = film.steps.slice(0, i + 1).reduce((sum, step) => sum + (step?.[2] ?? 0), 0);
-		const judged = film.steps[i]?.[5] == null ? "" : `, adherence ${figures(film.steps[i][5])}`;
+		const judged = film.steps[i]?.[5] == null ? "" : `, adherence ${film.steps[i][5].toFixed(2)}`;
 		say(label, session.films.length < 2 ? film.label : `${film.label}: ${unitOf(film)} ${i + 1} of ${lengthOf(film)}, after ${duration(spent)}${judged}`);
 		label.hidden = !film.label;
 		// The neighbours are decoded ahead, so that scrubbing and playing find them ready.
