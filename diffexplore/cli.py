@@ -32,10 +32,20 @@ def notebooks(folder: Path) -> Path:
 
 def lab_command(folder: Path, arguments: Sequence[str] = ()) -> list[str]:
     """The command line that opens JupyterLab on the first notebook in `folder`."""
-    command = [sys.executable, "-m", "jupyterlab", str(folder / FIRST), f"--ServerApp.root_dir={folder}"]
+    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder}"]
+    # Unlike a file to open, the default URL is also in the link that is printed where no browser can be started.
+    command.append(f"--LabApp.default_url=/lab/tree/{FIRST}")
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         command.append("--allow-root")  # containers and classroom machines often have no other user
     return [*command, *arguments]
+
+
+def _become(command: list[str]) -> int:
+    """Go on as another program, so that a signal to this process (Ctrl-C, an end of service) is one to that program."""
+    if os.name == "posix":  # elsewhere a console takes the replaced process for an ended one
+        sys.stdout.flush()
+        os.execv(command[0], command)
+    return subprocess.call(command)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,8 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if importlib.util.find_spec("jupyterlab") is None:
         print('JupyterLab is not installed here; get it with: pip install "diffexplore[lab]"', file=sys.stderr)
         return 1
-    command = lab_command(notebooks(args.folder).resolve(), rest)
-    return subprocess.call(command)
+    return _become(lab_command(notebooks(args.folder).resolve(), rest))
 
 
 if __name__ == "__main__":

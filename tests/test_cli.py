@@ -1,10 +1,13 @@
 """The command line: where the notebooks come from, what is started, what is refused."""
 
 import json
+import os
+import socket
 import sys
 from pathlib import Path
 
 import pytest
+from labs import free_port, lab_environment, serving
 
 from diffexplore import cli
 
@@ -39,12 +42,26 @@ def test_copies_people_changed_are_never_overwritten(tmp_path, monkeypatch):
 
 def test_other_options_reach_jupyterlab(monkeypatch):
     started = []
-    monkeypatch.setattr(cli.subprocess, "call", lambda command: started.append(command) or 0)
+    monkeypatch.setattr(cli, "_become", lambda command: started.append(command) or 0)
     cli.main(["--no-browser", "--port=9999"])
     (command,) = started
     assert command[:3] == [sys.executable, "-m", "jupyterlab"]
-    assert command[3].endswith(cli.FIRST)
     assert command[-2:] == ["--no-browser", "--port=9999"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere JupyterLab is a child process")
+def test_the_printed_link_leads_to_the_notebook_and_ending_the_command_ends_jupyterlab(tmp_path):
+    port = free_port()
+    command = [sys.executable, "-m", "diffexplore.cli", "--no-browser", f"--port={port}", "--ServerApp.port_retries=0"]
+    log = tmp_path / "log.txt"
+    with serving(
+        command, lab_environment(tmp_path, os.environ), tmp_path, f"http://localhost:{port}/api", log
+    ) as server:
+        assert f"http://localhost:{port}/lab/tree/{cli.FIRST}?token=" in log.read_text()
+        server.terminate()
+        server.wait(20)
+        with socket.socket() as probe:
+            assert probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 def test_without_jupyterlab_it_says_how_to_get_it(monkeypatch, capsys):

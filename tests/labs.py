@@ -1,4 +1,4 @@
-"""JupyterLab servers for the browser tests: started with folders of their own, driven through their page."""
+"""JupyterLab servers for the tests: started with folders of their own, driven through their page."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def lab_environment(home: Path, base: Mapping[str, str]) -> dict[str, str]:
 @contextmanager
 def serving(
     command: list[str], environment: Mapping[str, str], folder: Path, answers: str, log: Path
-) -> Iterator[None]:
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run a server, with what it says in `log`, from the moment `answers` (a URL) does; ends it with all it started."""
     with log.open("wb") as file:
         server = subprocess.Popen(
@@ -145,7 +145,7 @@ def serving(
         )
         try:
             _wait_for(answers, server, log)
-            yield
+            yield server
         finally:
             _end(server, signal.SIGTERM)
             try:
