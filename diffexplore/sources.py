@@ -100,6 +100,21 @@ def _unreachable(error: BaseException | None) -> str:
     return ""
 
 
+def _no_answer(name: str) -> str:
+    """What to say if the hub cannot be asked for a model; "" if it answers, whatever it says."""
+    from huggingface_hub import HfApi, constants, errors
+
+    if constants.HF_HUB_OFFLINE:
+        return _OFFLINE
+    try:
+        HfApi().model_info(name, timeout=10)
+    except errors.HfHubHTTPError:
+        return ""
+    except Exception:  # each version of the hub's client has errors of its own for this
+        return _NO_HUB
+    return ""
+
+
 def _from_folder(where: str, dtype: torch.dtype) -> Opened:
     pipeline = _class_of(where, local_files_only=True).from_pretrained(
         where, dtype=dtype, use_safetensors=True, local_files_only=True
@@ -108,8 +123,6 @@ def _from_folder(where: str, dtype: torch.dtype) -> Opened:
 
 
 def _from_hub(where: str, dtype: torch.dtype) -> Opened:
-    from huggingface_hub import constants
-
     name, _, revision = where.partition("@")
     chosen = {"revision": revision} if revision else {}
     cls = _class_of(name, **chosen)
@@ -118,10 +131,8 @@ def _from_hub(where: str, dtype: torch.dtype) -> Opened:
     commit = folder.name if _COMMIT.fullmatch(folder.name) else None
     try:
         pipeline = cls.from_pretrained(folder, dtype=dtype, use_safetensors=True, local_files_only=True)
-    except OSError as error:  # a file is missing: in offline mode diffusers has taken what the cache has for all
-        if constants.HF_HUB_OFFLINE:
-            raise OSError(_OFFLINE) from error
-        raise
+    except OSError as error:  # a file is missing: without a hub diffusers has taken what the cache has for all
+        raise OSError(_no_answer(name) or str(error)) from error
     return Opened(pipeline, name.split("/")[1], commit)
 
 

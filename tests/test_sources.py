@@ -121,7 +121,12 @@ def test_in_offline_mode_a_model_of_which_files_are_missing_says_that_too(hub, t
     assert str(caught.value) == f"'org/pocket' cannot be opened as a model: {OFFLINE}"
 
 
-def test_without_a_network_a_hub_id_says_so_and_nothing_else_is_printed(tmp_path, monkeypatch, capfd, recwarn):
+NO_HUB = "not all of it is on this machine, and the hub cannot be reached; is there a network?"
+
+
+@pytest.fixture
+def unreachable(tmp_path, monkeypatch):
+    """A hub that is asked, with an empty cache, and never answers."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         closed = probe.getsockname()[1]  # free again after this, so nobody listens there
@@ -129,14 +134,25 @@ def test_without_a_network_a_hub_id_says_so_and_nothing_else_is_printed(tmp_path
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{closed}")
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # between the client's retries
+
+
+def test_without_a_network_a_hub_id_says_so_and_nothing_else_is_printed(unreachable, capfd, recwarn):
     with pytest.raises(ValueError, match="cannot be opened") as caught:
         dx.load("nobody/nothing")
-    assert str(caught.value) == (
-        "'nobody/nothing' cannot be opened as a model: not all of it is on this machine, "
-        "and the hub cannot be reached; is there a network?"
-    )
+    assert str(caught.value) == f"'nobody/nothing' cannot be opened as a model: {NO_HUB}"
     assert capfd.readouterr() == ("", "")
     assert [str(warning.message) for warning in recwarn if "huggingface_hub" in warning.filename] == []
+
+
+def test_without_a_network_what_is_in_the_cache_opens(unreachable, hub):
+    assert dx.load("org/pocket").revision == COMMIT
+
+
+def test_without_a_network_a_model_of_which_files_are_missing_says_that(unreachable, hub, tmp_path):
+    (tmp_path / "models--org--pocket" / "snapshots" / COMMIT / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(ValueError, match="cannot be opened") as caught:
+        dx.load("org/pocket")
+    assert str(caught.value) == f"'org/pocket' cannot be opened as a model: {NO_HUB}"
 
 
 # Single files
