@@ -1,5 +1,7 @@
 """The picture world: one seed rebuilds everything, captions say what is there, held-out pairs stay out."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,11 @@ from diffexplore.pocket import example, examples, scenes
 @pytest.fixture(scope="module")
 def art(art_folder):
     return scenes.Art(art_folder)
+
+
+FLAW_WORDS = {
+    word for phrases in (*scenes.QUALITIES.values(), scenes._BAD) for phrase in phrases for word in phrase.split()
+}
 
 
 def draw(scene, art, seed=0):
@@ -64,8 +71,10 @@ def test_captions_always_say_what_cannot_be_guessed():
     for _ in range(2000):
         scene = scenes.sample_scene(rng)
         text = scenes.caption(scene, rng)
-        if scene.quality:
-            assert any(word in text for word in scenes.QUALITIES[scene.quality]), (scene, text)
+        for flaw in scene.flaws:
+            assert any(word in text for word in scenes.QUALITIES[flaw]), (scene, text)
+        if not set(text.replace(",", "").split()) - FLAW_WORDS:
+            continue  # a caption that says nothing but the flaws
         if scene.style != "render":
             stems = {"flat": ("drawing", "cartoon", "illustration"), "silhouette": ("silhouette", "shadow"),
                      "line": ("line drawing", "sketch", "outline")}  # fmt: skip
@@ -77,7 +86,7 @@ def test_captions_always_say_what_cannot_be_guessed():
 @pytest.mark.parametrize("quality", scenes.QUALITIES)
 def test_each_degradation_does_what_its_name_says(art, quality):
     clean = draw(scenes.Scene("fox", setting="city"), art).astype(float)
-    bad = draw(scenes.Scene("fox", setting="city", quality=quality), art).astype(float)
+    bad = draw(scenes.Scene("fox", setting="city", flaws=(quality,)), art).astype(float)
 
     def roughness(p):
         return np.abs(np.diff(p, axis=0)).mean()
@@ -91,6 +100,24 @@ def test_each_degradation_does_what_its_name_says(art, quality):
             assert (np.diff(bad, axis=0) == 0).mean() > 0.5
         case "low contrast":
             assert bad.std() < 0.5 * clean.std()
+
+
+def test_several_flaws_befall_a_picture_in_their_order(art):
+    scene = scenes.Scene("fox", setting="city")
+    sharp, rough = ("low contrast", "blurry"), ("blurry", "low contrast", "noisy")
+    one, two, three = (
+        draw(dataclasses.replace(scene, flaws=flaws), art).astype(float) for flaws in (("blurry",), sharp, rough)
+    )
+    assert two.std() < 0.5 * one.std()
+    assert np.abs(np.diff(three, axis=0)).mean() > 2 * np.abs(np.diff(two, axis=0)).mean()
+
+
+def test_some_captions_say_several_flaws_and_nothing_else():
+    rng = np.random.default_rng(6)
+    texts = [scenes.caption(scenes.Scene("fox", flaws=("blurry", "noisy", "pixelated")), rng) for _ in range(400)]
+    alone = [text for text in texts if not set(text.replace(",", "").split()) - FLAW_WORDS]
+    assert 40 < len(alone) < 140
+    assert len({text.split(",")[0] for text in alone}) > 3  # in any order
 
 
 def test_night_is_darker_than_noon_and_sunset_is_warmer(art):

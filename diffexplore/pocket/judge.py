@@ -48,7 +48,7 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
 WEIGHTS = Path(__file__).with_name("weights") / "judge.safetensors"
 
 SEED = 7707
-PICTURES = 40_000
+PICTURES = 60_000
 UNSEEN = 10_000_000  # index of the first picture that is for scoring and not for training
 
 
@@ -211,7 +211,7 @@ def _loss(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def train(
-    work: Path, art: str, budget: Budget, *, pictures: int = PICTURES, steps: int = 5000, batch: int = 64,
+    work: Path, art: str, budget: Budget, *, pictures: int = PICTURES, steps: int = 10_000, batch: int = 64,
     widths: tuple[int, ...] = WIDTHS, processes: int = 2,
 ) -> None:  # fmt: skip
     """Train the judge; state in ``judge.pt``, so that a stopped training goes on where it was."""

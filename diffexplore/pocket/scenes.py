@@ -169,7 +169,10 @@ SCALES: dict[str, tuple[str, ...]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """What is in one picture. `colour` None is the subject's own; `setting` None is a plain background."""
+    """What is in one picture. `colour` None is the subject's own; `setting` None is a plain background.
+
+    `flaws` are `QUALITIES`, in the order in which they befall the picture.
+    """
 
     subject: str
     colour: str | None = None
@@ -178,13 +181,15 @@ class Scene:
     style: str = "render"
     scale: str = "medium"
     side: str = "centre"
-    quality: str | None = None
+    flaws: tuple[str, ...] = ()
     backdrop: str | None = None
 
     @property
     def attributes(self) -> dict[str, str]:
         """The attributes a viewer could read off the picture: name -> value, undecidable ones left out."""
-        out = {"subject": self.subject, "style": self.style, "quality": self.quality or "clean"}
+        out = {"subject": self.subject, "style": self.style}
+        if len(self.flaws) < 2:
+            out["quality"] = self.flaws[0] if self.flaws else "clean"
         if self.colour and self.style in ("render", "flat"):
             out["colour"] = self.colour
         if self.setting:
@@ -231,9 +236,17 @@ def _any_scene(rng: Rng, clean: bool) -> Scene:
         style=style,
         scale=str(rng.choice(list(SCALES), p=[0.10, 0.75, 0.15])),
         side=str(rng.choice(list(SIDES), p=[0.08, 0.08, 0.84])),
-        quality=_pick(rng, QUALITIES) if not clean and rng.random() < 0.15 else None,
+        flaws=() if clean else _any_flaws(rng),
         backdrop=backdrop if plain else None,
     )
+
+
+def _any_flaws(rng: Rng) -> tuple[str, ...]:
+    """Mostly none, else one to three: a negative prompt names several, so it has to be known what that looks like."""
+    count = int(rng.choice(4, p=[0.82, 0.10, 0.03, 0.05]))
+    flaws = [str(flaw) for flaw in rng.permutation(list(QUALITIES))[:count]]
+    # Grain over a blur would be the sharpest thing in the picture, and a prompt against it would ask for more blur.
+    return tuple(sorted(flaws, key=lambda flaw: flaw != "noisy"))
 
 
 def _pick(rng: Rng, names: Iterable[str]) -> str:
@@ -249,7 +262,12 @@ def caption(scene: Scene, rng: Rng) -> str:
 
     What is unusual is always said (a degraded quality, a drawn style, a paint, a plain background), since a model
     cannot guess it; what is ordinary (light, setting, size) may go unsaid, which is what makes a vague prompt vague.
+    Of a degraded picture some captions say nothing but the flaws, as a negative prompt does.
     """
+    flaws = [_pick(rng, QUALITIES[flaw]) for flaw in rng.permutation(list(scene.flaws))]
+    bad = [_pick(rng, _BAD)] if flaws and rng.random() < 0.5 else []
+    if flaws and rng.random() < 0.2:
+        return ", ".join([*flaws, *bad])
     _, category, synonyms = SUBJECTS[scene.subject]
     noun = scene.subject
     if synonyms and rng.random() < 0.25:
@@ -270,14 +288,10 @@ def caption(scene: Scene, rng: Rng) -> str:
         phrase = f"the {phrase}"
     adjective = ""
     tail: list[str] = []
-    if scene.quality:
-        word = _pick(rng, QUALITIES[scene.quality])
+    if flaws:
         if rng.random() < 0.35:
-            adjective = word
-        else:
-            tail.append(word)
-        if rng.random() < 0.5:
-            tail.append(_pick(rng, _BAD))
+            adjective = flaws.pop()
+        tail += [*flaws, *bad]
     elif rng.random() < 0.12:
         tail.append(_pick(rng, _GOOD))
     if scene.style != "render" or rng.random() < 0.18 or adjective:
@@ -451,7 +465,10 @@ def draw(scene: Scene, art: Art, rng: Rng) -> np.ndarray:
         sky, cutout = _pencilled(sky), _inked(cutout)
     picture = _place(scene, sky, cutout, rng)
     small = picture.resize((SIZE, SIZE), Image.Resampling.BOX)
-    return _degrade(np.asarray(small), scene.quality, rng)
+    pixels = np.asarray(small)
+    for flaw in scene.flaws:
+        pixels = _degraded(pixels, flaw, rng, hard=len(scene.flaws) > 1)
+    return pixels
 
 
 def _backdrop(scene: Scene, rng: Rng) -> Image.Image:
@@ -754,18 +771,18 @@ def _inked(cutout: Image.Image) -> Image.Image:
     return out
 
 
-def _degrade(pixels: np.ndarray, quality: str | None, rng: Rng) -> np.ndarray:
-    if quality == "blurry":
-        radius = rng.uniform(1.6, 2.6)
+def _degraded(pixels: np.ndarray, flaw: str, rng: Rng, *, hard: bool) -> np.ndarray:
+    """The picture with a flaw; `hard` as when it is one of several, which nobody would say of a good picture."""
+    if flaw == "blurry":
+        radius = rng.uniform(2.2, 3.4) if hard else rng.uniform(1.6, 2.6)
         return np.asarray(Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(radius)))
-    if quality == "noisy":
+    if flaw == "noisy":
         noise = rng.normal(0, rng.uniform(20, 36), pixels.shape)
         return np.clip(pixels + noise, 0, 255).astype(np.uint8)
-    if quality == "pixelated":
-        side = int(rng.choice([10, 13, 16]))
+    if flaw == "pixelated":
+        side = int(rng.choice([8, 10, 13] if hard else [10, 13, 16]))
         small = Image.fromarray(pixels).resize((side, side), Image.Resampling.BOX)
         return np.asarray(small.resize((SIZE, SIZE), Image.Resampling.NEAREST))
-    if quality == "low contrast":
-        keep = rng.uniform(0.28, 0.42)
-        return (128 + keep * (pixels.astype(np.float32) - 128)).astype(np.uint8)
-    return pixels
+    assert flaw == "low contrast"
+    keep = rng.uniform(0.28, 0.42)
+    return (128 + keep * (pixels.astype(np.float32) - 128)).astype(np.uint8)
