@@ -1,7 +1,5 @@
 """The judge: what it reads off shipped pictures, what a prompt names, and its training from pictures to weights."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -130,23 +128,6 @@ def test_what_captions_say_is_what_the_scene_is():
         assert not scene.colour or "colour" in found or (scene.flaws and not found), text
 
 
-@pytest.mark.parametrize("holdout", [False, True])
-def test_full_captions_say_everything_that_can_be_read(holdout):
-    for scene in judge.bench_scenes(400, holdout=holdout):
-        found, wanted = judge.named(judge.full_caption(scene)), judge.truth(scene)
-        for attribute in ("subject", "style", "setting", "light"):
-            assert found.get(attribute) == wanted.get(attribute), judge.full_caption(scene)
-        assert found.get("colour", "own") == wanted.get("colour", "own")
-
-
-def test_bench_scenes_are_always_the_same_and_keep_their_kind():
-    for holdout in (False, True):
-        chosen = judge.bench_scenes(50, holdout=holdout)
-        assert chosen == judge.bench_scenes(60, holdout=holdout)[:50]
-        assert {scenes.held_out(scene) for scene in chosen} == {holdout}
-        assert {(scene.flaws, scene.scale, scene.side) for scene in chosen} == {((), "medium", "centre")}
-
-
 def test_adherence_is_the_mean_over_what_the_prompt_names():
     picture = example("a fox in the snow at noon")
     read = dx.judge(picture)
@@ -183,7 +164,7 @@ def test_a_prompt_that_is_no_text_is_refused():
 
 def test_labels_are_what_can_be_read_and_nothing_else():
     def labels(**scene):
-        known = judge._labels(scenes.Scene("fox", **scene))
+        known = judge.labels_of(scenes.Scene("fox", **scene))
         pairs = zip(judge.ATTRIBUTES.items(), known, strict=True)
         return {attribute: values[label] for (attribute, values), label in pairs if label >= 0}
 
@@ -249,7 +230,7 @@ def test_pictures_are_drawn_once_with_every_third_a_held_out_pair(art, work):
 def test_training_learns_and_what_is_exported_reads_the_same(work, tmp_path):
     pictures, labels = judge.prepare(work, "gone", 48)
     judge.export(work, tmp_path / "judge.safetensors", WIDTHS)
-    read = judge._probabilities(pictures, tmp_path / "judge.safetensors", WIDTHS)
+    read = judge.probabilities(pictures, tmp_path / "judge.safetensors", WIDTHS)
     assert (read[2].argmax(1) == labels[:, 2]).mean() > 0.7  # the setting; one in nine by chance
     network = judge.make_network(WIDTHS)
     network.load_state_dict(torch.load(work / "judge.pt", weights_only=True)["parts"]["judge"])
@@ -274,40 +255,6 @@ def test_a_finished_training_does_nothing_more_and_a_longer_one_goes_on(work):
 # --- commands ------------------------------------------------------------------------------------------------------
 
 
-def test_bench_counts_agreement_on_pictures_the_pocket_model_draws(tmp_path, capsys):
-    judge.main(["bench", "--prompts", "9", "--tables", "pairs", "negative", "--json", str(tmp_path / "out.json")])
-    result = json.loads((tmp_path / "out.json").read_text())
-    assert list(result) == ["prompts", "pairs", "negative"]
-    assert result["prompts"] == 9
-    printed = capsys.readouterr().out
-    assert printed.split()[:3] == ["subject", "colour", "setting"]
-    for kind in ("trained pairs", "held-out pairs"):
-        shares = result["pairs"][kind]
-        assert list(shares) == [*judge.ATTRIBUTES, "all", "adherence"]
-        assert shares["all"] <= min(shares["subject"], shares["setting"])
-        assert shares["setting"] > 0.5
-        assert f"{kind:<14}{100 * shares['subject']:>9.1f} %" in printed
-    assert result["negative"]["blurry"]["degraded"] > result["negative"]["blurry and against it"]["degraded"]
-
-
-def test_bench_over_a_setting_varies_that_and_nothing_else(monkeypatch):
-    asked = {}
-
-    def drawn(label, wanted):
-        asked[label] = wanted
-        return np.zeros((len(wanted), 64, 64, 3), np.uint8)
-
-    monkeypatch.setattr(judge, "_drawn", drawn)
-    (table,) = judge.bench(4, ["guidance"]).values()
-    assert list(table) == list(asked) == [f"guidance {g}" for g in (1, 2, 3, 5, 8, 12, 16)]
-    usual = asked["guidance 5"]
-    assert [one.seed for one in usual] == [0, 1, 2, 3]
-    assert all((one.steps, one.sampler) == (20, "DPM++ 2M Karras") for one in usual)
-    assert asked["guidance 16"] == [one.replace(guidance=16) for one in usual]
-    with pytest.raises(ValueError, match="a table is one of pairs, guidance, steps, negative; got 'speed'"):
-        judge.bench(4, ["speed"])
-
-
 @pytest.mark.parametrize("what", ["train", "score"])
 def test_commands_without_art_say_how_to_get_it(what, capsys):
     with pytest.raises(SystemExit):
@@ -315,15 +262,9 @@ def test_commands_without_art_say_how_to_get_it(what, capsys):
     assert f"{what} needs --art FOLDER: npm pack @lobehub/fluent-emoji-3d" in capsys.readouterr().err
 
 
-def test_a_benchmark_of_no_prompts_is_refused(capsys):
-    with pytest.raises(SystemExit):
-        judge.main(["bench", "--prompts", "0"])
-    assert "--prompts must be 1 or more, got 0" in capsys.readouterr().err
-
-
 def test_score_is_one_table_of_both_kinds(art):
     result = judge.score(art, count=30)
-    head, *rows = judge._table(result).splitlines()
+    head, *rows = judge.as_text(result).splitlines()
     assert head.split() == list(judge.ATTRIBUTES)
     assert [row[:14].strip() for row in rows] == ["trained pairs", "held-out pairs"]
     assert result["trained pairs"]["setting"] > 0.6  # the ground is drawn by code: stand-ins change the subject only

@@ -2,23 +2,20 @@
 
     python -m diffexplore.pocket.judge train --art FOLDER     # draw labelled pictures, train, write the weights
     python -m diffexplore.pocket.judge score --art FOLDER     # accuracy on composed pictures it never saw
-    python -m diffexplore.pocket.judge bench                  # does the pocket model draw what prompts say?
 
 The judge is a small convolutional network with one head per attribute, trained on nothing but composed pictures
-(`scenes.draw`), so that it can say how far the pocket model's pictures keep to their prompts. Training can be stopped
-at any moment and goes on where it was when called again.
+(`scenes.draw`), so that it can say how far the pocket model's pictures keep to their prompts (`obedience` counts
+that). Training can be stopped at any moment and goes on where it was when called again.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import functools
-import json
 import multiprocessing
 import re
 import reprlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +27,6 @@ from diffexplore.pocket.train import Budget, Stage
 if TYPE_CHECKING:
     import torch
     from PIL import Image
-
-    from diffexplore.settings import Settings
 
 Table = dict[str, dict[str, float]]
 
@@ -65,7 +60,8 @@ def truth(scene: scenes.Scene) -> dict[str, str]:
     return out
 
 
-def _labels(scene: scenes.Scene) -> list[int]:
+def labels_of(scene: scenes.Scene) -> list[int]:
+    """`truth` as indices into the values of `ATTRIBUTES`, -1 for what nobody could read."""
     known = truth(scene)
     return [values.index(known[name]) if name in known else -1 for name, values in ATTRIBUTES.items()]
 
@@ -73,7 +69,7 @@ def _labels(scene: scenes.Scene) -> list[int]:
 def _labelled(art: scenes.Art, index: int, *, holdout: bool) -> tuple[np.ndarray, list[int]]:
     rng = np.random.default_rng([SEED, index])
     scene = scenes.sample_scene(rng, holdout=holdout)
-    return scenes.draw(scene, art, rng), _labels(scene)
+    return scenes.draw(scene, art, rng), labels_of(scene)
 
 
 def _draw_share(job: tuple[str, int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -257,7 +253,7 @@ def _network(path: Path = WEIGHTS, widths: tuple[int, ...] = WIDTHS) -> torch.nn
     return network.float().eval().requires_grad_(False)
 
 
-def _probabilities(pictures: np.ndarray, path: Path = WEIGHTS, widths: tuple[int, ...] = WIDTHS) -> list[np.ndarray]:
+def probabilities(pictures: np.ndarray, path: Path = WEIGHTS, widths: tuple[int, ...] = WIDTHS) -> list[np.ndarray]:
     """(N, 64, 64, 3) uint8 -> for each attribute (N, values) float32, rows of sum 1."""
     import torch
 
@@ -297,7 +293,7 @@ def judge_many(images: Iterable[Image.Image | np.ndarray]) -> list[dict[str, dic
     arrays = [_as_array(image) for image in images]
     if not arrays:
         return []
-    read = _probabilities(np.stack(arrays))
+    read = probabilities(np.stack(arrays))
     return [
         {
             name: dict(zip(values, part[k].tolist(), strict=True))
@@ -414,9 +410,9 @@ def adherence(image: Image.Image | np.ndarray, prompt: str) -> float:
 # --- measurements --------------------------------------------------------------------------------------------------
 
 
-def _agreement(pictures: np.ndarray, labels: np.ndarray, path: Path = WEIGHTS) -> np.ndarray:
+def agreement(pictures: np.ndarray, labels: np.ndarray, path: Path = WEIGHTS) -> np.ndarray:
     """(N, 6) float: 1 where the judge's likeliest value is the label, 0 where not, nan where there is none."""
-    read = np.stack([part.argmax(1) for part in _probabilities(pictures, path)], 1)
+    read = np.stack([part.argmax(1) for part in probabilities(pictures, path)], 1)
     return np.where(labels < 0, np.nan, read == labels)
 
 
@@ -425,139 +421,12 @@ def score(art: str, count: int = 2000) -> Table:
     cutouts, out = scenes.Art(art), {}
     for kind, holdout in (("trained pairs", False), ("held-out pairs", True)):
         drawn = [_labelled(cutouts, UNSEEN + index, holdout=holdout) for index in range(count)]
-        right = _agreement(np.stack([pixels for pixels, _ in drawn]), np.array([labels for _, labels in drawn]))
+        right = agreement(np.stack([pixels for pixels, _ in drawn]), np.array([labels for _, labels in drawn]))
         out[kind] = dict(zip(ATTRIBUTES, np.nanmean(right, 0).tolist(), strict=True))
     return out
 
 
-def full_caption(scene: scenes.Scene) -> str:
-    """The one caption of a scene that says style, colour, subject, setting and light, each by its first phrase.
-
-    In a line drawing the light goes unsaid, as in training: it cannot be seen.
-    """
-    noun = f"{scene.colour} {scene.subject}" if scene.colour else scene.subject
-    words = [scenes.STYLES[scene.style][0], "an" if noun[0] in "aeiou" else "a", noun]
-    if scene.setting:
-        words.append(scenes.SETTINGS[scene.setting][0])
-    if scene.backdrop:
-        words.append(f"on {'an' if scene.backdrop[0] in 'aeiou' else 'a'} {scene.backdrop} background")
-    if scene.light and scene.style != "line":
-        words.append(scenes.LIGHTS[scene.light][0])
-    return " ".join(words)
-
-
-def bench_scenes(count: int, *, holdout: bool) -> list[scenes.Scene]:
-    """The scenes of the benchmark, always the same: undegraded, and with the subject in its usual size and place."""
-    out = []
-    for index in range(count):
-        rng = np.random.default_rng([SEED, 2 * UNSEEN + index])
-        scene = scenes.sample_scene(rng, holdout=holdout, clean=True)
-        out.append(dataclasses.replace(scene, scale="medium", side="centre"))
-    return out
-
-
-BENCH_NEGATIVE = "blurry, noisy, pixelated, low quality"
-_INVITING = ("blurry", "pixelated", "low contrast")  # "noisy" does not survive the VAE, so there is nothing to count
-_SAID = np.array([name != "quality" for name in ATTRIBUTES])
-
-
-def _drawn(label: str, wanted: Sequence[Settings]) -> np.ndarray:
-    """(N, 64, 64, 3) uint8 by the pocket model, eight at a time, keeping nothing else."""
-    from diffexplore.model import load
-
-    model, out = load(reuse=0), []
-    for start in _progress(range(0, len(wanted), 8), -(-len(wanted) // 8), label):
-        out += [_as_array(trace.image) for trace in model.trace_many(wanted[start : start + 8])]
-    return np.stack(out)
-
-
-def _asked(chosen: Sequence[scenes.Scene], changed: dict[str, Any], ending: str = "") -> list[Settings]:
-    """What the benchmark asks for: scene k by its full caption, with seed k."""
-    from diffexplore.settings import Settings
-
-    base = Settings(**{"steps": 20, "guidance": 5.0, "sampler": "DPM++ 2M Karras", **changed})
-    return [base.replace(prompt=full_caption(scene) + ending, seed=k) for k, scene in enumerate(chosen)]
-
-
-def _obedience(pictures: np.ndarray, chosen: Sequence[scenes.Scene]) -> dict[str, float]:
-    """Shares of pictures that agree with their captions, as `bench` names them."""
-    labels = np.array([_labels(scene) for scene in chosen])
-    right = _agreement(pictures, labels)
-    said = right[:, _SAID]
-    shown = np.stack(
-        [part[np.arange(len(part)), column] for part, column in zip(_probabilities(pictures), labels.T, strict=True)], 1
-    )
-    adherence = np.where(labels < 0, np.nan, shown)[:, _SAID]
-    return {
-        **dict(zip(ATTRIBUTES, np.nanmean(right, 0).tolist(), strict=True)),
-        "all": float((np.isnan(said) | (said == 1)).all(1).mean()),
-        "adherence": float(np.nanmean(adherence, 1).mean()),
-    }
-
-
-def _bench_pairs(prompts: int) -> Table:
-    kinds = {"trained pairs": False, "held-out pairs": True}
-    scenes_of = {kind: bench_scenes(prompts, holdout=holdout) for kind, holdout in kinds.items()}
-    return {kind: _obedience(_drawn(kind, _asked(chosen, {})), chosen) for kind, chosen in scenes_of.items()}
-
-
-def _bench_over(prompts: int, setting: str, values: Sequence[float]) -> Table:
-    chosen = bench_scenes(prompts, holdout=False)
-    out = {}
-    for value in values:
-        label = f"{setting} {value:g}"
-        out[label] = _obedience(_drawn(label, _asked(chosen, {setting: value})), chosen)
-    return out
-
-
-def _bench_negative(prompts: int) -> Table:
-    chosen = bench_scenes(prompts, holdout=False)
-    out: Table = {}
-    for word in _INVITING:
-        for kind, negative in (("", ""), (" and against it", BENCH_NEGATIVE)):
-            label = f"{word}{kind}"
-            pictures = _drawn(label, _asked(chosen, {"negative_prompt": negative}, f", {word}"))
-            quality = _probabilities(pictures)[list(ATTRIBUTES).index("quality")].argmax(1)
-            out[label] = {"degraded": float((quality != 0).mean()), "all": _obedience(pictures, chosen)["all"]}
-    return out
-
-
-TABLES: dict[str, Callable[[int], Table]] = {
-    "pairs": _bench_pairs,
-    "guidance": functools.partial(_bench_over, setting="guidance", values=(1, 2, 3, 5, 8, 12, 16)),
-    "steps": functools.partial(_bench_over, setting="steps", values=(2, 4, 8, 20, 40)),
-    "negative": _bench_negative,
-}
-"""The tables of the benchmark, each of so many prompts."""
-
-
-def bench(prompts: int = 500, tables: Iterable[str] = tuple(TABLES)) -> dict[str, Table]:
-    """Does the pocket model draw what a full caption says, as the judge reads it?
-
-    DPM++ 2M Karras, 20 steps and guidance 5 where the table does not vary them; scene k is drawn with seed k.
-
-    Args:
-        prompts: how many scenes for each row.
-        tables: which of `TABLES`: "pairs" (trained and held-out ones), "guidance", "steps", "negative" (captions that
-            ask for a flaw, without a negative prompt and with `BENCH_NEGATIVE`).
-
-    Returns:
-        Table -> row -> share of pictures, 0 to 1: per attribute those that agree (over those where it can be read),
-        "all" those that agree in everything the caption says, "adherence" the mean probability of what it says. Of
-        "negative": "degraded", those the judge calls so. "quality" is how many are clean, which no caption asks for; it
-        is no part of "all".
-
-    Raises:
-        ValueError: for a table there is none of.
-    """
-    wanted = list(tables)
-    for name in wanted:
-        if name not in TABLES:
-            raise ValueError(f"a table is one of {', '.join(TABLES)}; got {reprlib.repr(name)}")
-    return {name: TABLES[name](prompts) for name in wanted}
-
-
-def _table(result: Table) -> str:
+def as_text(result: Table) -> str:
     """A row for each entry, a column for each share in percent."""
     names = list(next(iter(result.values())))
     first = max(len(row) for row in result)
@@ -568,33 +437,23 @@ def _table(result: Table) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Train the judge, score it, or let it score the pocket model."""
+    """Train the judge, or score it."""
     parser = argparse.ArgumentParser(prog="python -m diffexplore.pocket.judge", description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["train", "export", "score", "bench"])
+    parser.add_argument("what", choices=["train", "export", "score"])
     parser.add_argument("--work", type=Path, default=Path("runs"), help="folder of pictures and checkpoints")
     parser.add_argument("--art", help="unpacked npm package @lobehub/fluent-emoji-3d (for train and score)")
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="the file train and export write")
     parser.add_argument("--minutes", type=float, help="stop training (and let the rate fall) after this long")
     parser.add_argument("--bf16", action="store_true", help="train in bfloat16 (AVX512-BF16, AMX)")
-    parser.add_argument("--prompts", type=int, default=500, help="bench: prompts for each row")
-    parser.add_argument("--tables", nargs="+", choices=list(TABLES), default=list(TABLES), help="bench: which tables")
-    parser.add_argument("--json", type=Path, help="bench: write the shares there too")
     args = parser.parse_args(argv)
     if args.what in ("train", "score") and not args.art:
         parser.error(f"{args.what} needs --art FOLDER: npm pack @lobehub/fluent-emoji-3d, then unpack it")
-    if args.prompts < 1:
-        parser.error(f"--prompts must be 1 or more, got {args.prompts}")
     if args.what == "train":
         train(args.work, args.art, Budget(args.minutes, args.bf16))
     if args.what in ("train", "export"):
         export(args.work, args.out)
-    elif args.what == "score":
-        print(_table(score(args.art)))
     else:
-        result = bench(args.prompts, args.tables)
-        print("\n\n".join(_table(table) for table in result.values()))
-        if args.json:
-            args.json.write_text(json.dumps({"prompts": args.prompts, **result}, indent=2) + "\n")
+        print(as_text(score(args.art)))
 
 
 if __name__ == "__main__":
