@@ -15,6 +15,7 @@ import contextvars
 import copy
 import difflib
 import functools
+import hashlib
 import importlib.util
 import json
 import logging
@@ -73,7 +74,7 @@ def load(
     Args:
         source: None for the pocket model that comes with the package; a diffusers folder; a single
             ``.safetensors`` checkpoint; a hub id, "org/name" or "org/name@revision"; or a ready pipeline of a
-            known family, which is used as it is and never changed.
+            known family, which is watched and never changed but for what `device`, `dtype` and `offload` ask.
         device: where to run; None: CUDA if there is one, else the CPU (a ready pipeline stays where it is).
         dtype: a torch dtype or its name, such as "float16"; None: float32 (a ready pipeline stays as it is).
         offload: "model" or "sequential": keep the networks in main memory and take each to the GPU only while
@@ -84,8 +85,11 @@ def load(
     Only safetensors weights are read, and no code that comes with a model is ever run. The commit that a hub id
     stood for is kept in ``trace.info["revision"]``.
 
+    A single file names no layout of its networks: diffusers fetches that from the hub, once.
+
     Raises:
-        ValueError: one sentence, for a source that is none of these or that cannot be opened.
+        ValueError: one sentence, for a source that is none of these or that cannot be opened, a device that is not
+            here, and a `dtype`, `offload` or `reuse` that is none. Before anything is fetched.
     """
     place, kind = _device(device), _dtype(dtype)
     if offload is not None and offload not in OFFLOADS:
@@ -99,14 +103,16 @@ def load(
         for target in (place, kind):
             source = source if target is None else source.to(target)
         _offload(source, offload, place)
-        return Model(source, reuse=reuse)
+        model = Model(source, reuse=reuse)
+        model._call = _load_call(getattr(source, "name_or_path", None), place, kind, offload)
+        return model
     pocket = source is None
     where = str(POCKET) if source is None else os.fspath(source)
     opened = open_pipeline(where, kind or torch.float32)
     if offload is None:
         opened.pipeline.to(place or ("cuda" if torch.cuda.is_available() else "cpu"))
     _offload(opened.pipeline, offload, place)
-    return Model(
+    model = Model(
         opened.pipeline,
         name="pocket" if pocket else opened.name,
         sampler=DEFAULT_SAMPLER if pocket else None,
@@ -116,6 +122,23 @@ def load(
         revision=opened.revision,
         reuse=reuse,
     )
+    again = None if pocket else f"{where.partition('@')[0]}@{opened.revision}" if opened.revision else where
+    model._call = _load_call(again, place, kind, offload, ready=False)
+    return model
+
+
+def _load_call(
+    source: str | None, device: torch.device | None, dtype: torch.dtype | None, offload: str | None, ready: bool = True
+) -> str:
+    """The call of `load` that opens the same again; `ready`: a pipeline without a name is expected in ``pipeline``."""
+    arguments = [repr(source)] if source else ["pipeline"] if ready else []
+    given = {
+        "device": device and str(device),
+        "dtype": dtype and str(dtype).removeprefix("torch."),
+        "offload": offload,
+    }
+    arguments += [f"{name}={value!r}" for name, value in given.items() if value is not None]
+    return f"dx.load({', '.join(arguments)})"
 
 
 def _offload(pipeline: Any, offload: str | None, place: torch.device | None) -> None:
@@ -280,7 +303,8 @@ class Model:
         self._words = words
         self._near = dict(near or {})
         self._fixed_size = fixed_size
-        self._adapters: list[str] = []
+        self._call = _load_call(getattr(pipeline, "name_or_path", None), None, None, None)
+        self._adapters: dict[str, tuple[Path, str]] = {}  # name -> the file it was loaded from, its hash
         self._taught: dict[str, frozenset[str]] = {}  # adapter -> words that it says it teaches
         # What the model is, as opposed to how somebody samples from it: kept as it came, however often
         # samplers change.
@@ -317,6 +341,14 @@ class Model:
         usual = DEFAULT_FLOW_SAMPLER if self._family.flow else DEFAULT_SAMPLER
         return usual if usual in self.samplers else self.samplers[0]
 
+    def code(self) -> str:
+        """Python that opens this model again and loads its LoRAs, in lines that end in a newline.
+
+        The commit of a hub's model is in it. A ready pipeline that has no name is expected in ``pipeline``.
+        """
+        loras = (f"model.load_lora({str(file)!r}, {name!r})\n" for name, (file, _) in self._adapters.items())
+        return f"model = {self._call}\n" + "".join(loras)
+
     def default_settings(self) -> Settings:
         """Settings with everything filled in and an empty prompt."""
         return self.resolve(Settings())
@@ -342,7 +374,7 @@ class Model:
                 raise ValueError(f"{name} must be a multiple of {multiple} for this model, got {value}")
         for name, _ in settings.adapters:
             if name not in self._adapters:
-                raise ValueError(f"this model has no adapter {shown(name)}: {self._adapters or 'none is loaded'}")
+                raise ValueError(f"this model has no adapter {shown(name)}: {self.adapters or 'none is loaded'}")
         least = self._family.least(self.pipeline)
         if settings.steps < least:
             raise ValueError(f"this pipeline takes at least {least} steps, got {settings.steps}")
@@ -738,7 +770,8 @@ class Model:
     def load_lora(self, path: "str | os.PathLike[str]", name: str | None = None) -> str:
         """Load a LoRA into the pipeline, switched off: runs switch it on by ``adapters={name: scale}``.
 
-        This is the one thing that adds to the pipeline which was handed in; :meth:`unload_loras` takes it out.
+        This is the one thing that adds to the pipeline which was handed in; :meth:`unload_loras` takes it out. Loading
+        the same file under the same name again does nothing.
 
         Args:
             path: a ``.safetensors`` file in diffusers', peft's or kohya's layout.
@@ -748,13 +781,19 @@ class Model:
             Its name.
 
         Raises:
-            ValueError: one sentence, for a file that cannot be read, does not fit or is loaded already.
+            ValueError: one sentence, for a file that cannot be read or does not fit, or a name that another one has.
             ImportError: without peft; says how to get it.
         """
         file = lora_file(os.fspath(path))
         chosen = re.sub(r"[^\w-]+", "_", name or file.stem)  # peft builds module names from it
+        with file.open("rb") as opened:
+            digest = hashlib.file_digest(opened, "sha256").hexdigest()
         if chosen in self._adapters:
-            raise ValueError(f"an adapter {chosen!r} is loaded already; give this one another name")
+            if self._adapters[chosen][1] == digest:
+                return chosen  # a cell that is run again
+            raise ValueError(
+                f"another adapter {chosen!r} is loaded already; give this one another name, or unload_loras() first"
+            )
         if importlib.util.find_spec("peft") is None:
             raise ImportError("LoRA needs peft: pip install peft")
         with self._turn.taken(threading.Event()), quiet():
@@ -763,7 +802,7 @@ class Model:
             except Exception as error:
                 reason = " ".join(str(error).split()) or type(error).__name__
                 raise ValueError(f"{file.name!r} cannot be loaded into this model: {reason[:300]}") from error
-            self._adapters.append(chosen)
+            self._adapters[chosen] = file.resolve(), digest
             self._taught[chosen] = _taught(file)
             self.pipeline.disable_lora()
         return chosen
@@ -903,10 +942,18 @@ def _without_truncation_warning(pipeline: type) -> Iterator[None]:
 
 
 def _device(device: "str | torch.device | None") -> torch.device | None:
+    if device is None:
+        return None
     try:
-        return None if device is None else torch.device(device)
+        place = torch.device(device)
     except (RuntimeError, TypeError):
         raise ValueError(f"device must be a torch device such as 'cpu' or 'cuda', got {shown(device)}") from None
+    try:
+        torch.empty(1, device=place)
+    except Exception as error:  # an AssertionError, a RuntimeError, a driver's own: each device has another
+        reason = " ".join(str(error).split()).split(". ")[0].rstrip(".")
+        raise ValueError(f"device {shown(str(place))} cannot be used here: {reason[:200]}") from error
+    return place
 
 
 def _dtype(dtype: "str | torch.dtype | None") -> torch.dtype | None:

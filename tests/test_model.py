@@ -117,6 +117,31 @@ def test_bad_device_and_dtype_are_named(tiny_pipeline, option, value):
         dx.load(tiny_pipeline, **{option: value})
 
 
+def test_a_device_that_is_not_here_is_refused_before_anything_is_opened(monkeypatch):
+    def opened(*arguments):
+        raise AssertionError("a model was opened")
+
+    monkeypatch.setattr("diffexplore.model.open_pipeline", opened)
+    with pytest.raises(ValueError, match=r"^device 'mtia:0' cannot be used here: \S"):
+        dx.load(device="mtia:0")
+
+
+def test_its_code_opens_the_same(tiny_pipeline, tmp_path):
+    tiny_pipeline.save_pretrained(tmp_path / "mine")
+    assert dx.load().code() == "model = dx.load()\n"
+    assert dx.load(tiny_pipeline).code() == "model = dx.load(pipeline)\n"
+    model = dx.load(tmp_path / "mine", device="cpu", dtype=torch.bfloat16)
+    assert model.code() == f"model = dx.load({str(tmp_path / 'mine')!r}, device='cpu', dtype='bfloat16')\n"
+    names = {"dx": dx}
+    exec(model.code(), names)
+    assert names["model"].pipeline.unet.dtype == torch.bfloat16
+
+
+def test_its_code_loads_its_loras(fresh, lora):
+    fresh.load_lora(lora, "style")
+    assert fresh.code() == f"model = dx.load(pipeline)\nmodel.load_lora({str(lora)!r}, 'style')\n"
+
+
 # What it says
 
 
@@ -463,10 +488,16 @@ def test_a_lora_that_is_not_loaded_is_refused(fresh, lora):
     with pytest.raises(ValueError, match="this model has no adapter 'style': none is loaded"):
         fresh.trace(prompt="a fox", adapters={"style": 1.0})
     fresh.load_lora(lora, "style")
-    with pytest.raises(ValueError, match="an adapter 'style' is loaded already"):
-        fresh.load_lora(lora, "style")
+    with pytest.raises(ValueError, match="another adapter 'style' is loaded already"):
+        fresh.load_lora(example_adapter("dragon"), "style")
     with pytest.raises(ValueError, match="adapters must map names to scales"):
         fresh.trace(prompt="a fox", adapters={"style": "much"})
+
+
+def test_loading_a_lora_again_does_nothing(fresh, lora):
+    assert [fresh.load_lora(lora, "style"), fresh.load_lora(str(lora), "style")] == ["style", "style"]
+    assert fresh.adapters == ["style"]
+    assert fresh.trace(prompt="a fox", steps=2, adapters={"style": 1.0}).image
 
 
 def test_a_lora_of_another_model_is_refused(fresh, tmp_path):

@@ -100,6 +100,7 @@ def test_a_hub_id_is_opened_and_its_commit_recorded(hub, where):
     model = dx.load(where)
     assert (model.name, model.revision) == ("pocket", COMMIT)
     assert model.trace(prompt="a fox", steps=2).info["revision"] == COMMIT
+    assert model.code() == f"model = dx.load('org/pocket@{COMMIT}')\n"
 
 
 OFFLINE = (

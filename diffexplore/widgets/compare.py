@@ -16,7 +16,7 @@ import ipywidgets
 import traitlets
 
 from diffexplore.settings import Settings, shown
-from diffexplore.widgets.controls import NAMES, control, layout, load_call, pocket, sentence, show, value_of
+from diffexplore.widgets.controls import NAMES, control, layout, pocket, sentence, show, value_of
 from diffexplore.widgets.film import Status
 from diffexplore.widgets.viewer import Feed, Viewer
 from diffexplore.widgets.what_if import WhatIf
@@ -173,11 +173,11 @@ class Compare(ipywidgets.Box):  # type: ignore[misc]
             job.cancel()
 
     def code(self) -> str:
-        """Python that makes the same comparison."""
+        """Python that makes the same comparison, with the model that `Model.code` opens."""
         lines = "".join(f"    {name}={value!r},\n" for name, value in self.shared.items())
         columns = "".join(f"        {label!r}: {own!r},\n" for label, own in self.columns.items())
         return (
-            f"import diffexplore as dx\n\nmodel = {load_call(self.model)}\n"
+            f"import diffexplore as dx\n\n{self.model.code()}"
             f"compare = dx.Compare(\n    {{\n{columns}    }},\n    model=model,\n{lines})\ntraces = compare.run()\n"
         )
 

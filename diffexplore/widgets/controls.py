@@ -14,7 +14,7 @@ import ipywidgets
 if TYPE_CHECKING:
     from diffexplore.model import Model
 
-__all__ = ["NAMES", "control", "layout", "load_call", "pocket", "sentence", "show", "value_of"]
+__all__ = ["NAMES", "control", "layout", "pocket", "sentence", "show", "value_of"]
 
 NAMES: Final = ("prompt", "negative_prompt", "steps", "guidance", "seed", "sampler")
 """The settings that have a control."""
@@ -71,12 +71,6 @@ def value_of(name: str, value: Any) -> Any:
         with suppress(ValueError):  # then Settings says what a seed is
             return int(value)
     return value
-
-
-def load_call(model: Model) -> str:
-    """Python that loads the model; a pipeline that was put together by hand is expected in ``pipeline``."""
-    name = getattr(model.pipeline, "name_or_path", None)
-    return f"dx.load({'' if model.name == 'pocket' else repr(name) if name else 'pipeline'})"
 
 
 _pocket_lock = threading.Lock()

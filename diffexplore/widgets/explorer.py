@@ -23,7 +23,7 @@ import ipywidgets
 import traitlets
 
 from diffexplore.settings import Settings
-from diffexplore.widgets.controls import NAMES, control, layout, load_call, pocket, sentence, show, value_of
+from diffexplore.widgets.controls import NAMES, control, layout, pocket, sentence, show, value_of
 from diffexplore.widgets.film import Status
 from diffexplore.widgets.viewer import Feed, Viewer
 
@@ -173,15 +173,14 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
         self._settle()  # where nothing was running any more, but something was due
 
     def code(self) -> str:
-        """Python that makes the same run. For a model made of a ready pipeline without a name, it expects that in
-        ``pipeline``."""
+        """Python that makes the same run, with the model that `Model.code` opens."""
         settings = self.settings
         plain = self.model.resolve(Settings())
         values = {"prompt": settings.prompt} | {name: values[0] for name, values in settings.diff(plain).items()}
         always = {name: getattr(settings, name) for name in ("steps", "guidance", "seed", "sampler")}
         arguments = "".join(f"    {name}={value!r},\n" for name, value in (values | always).items())
         return (
-            f"import diffexplore as dx\n\nmodel = {load_call(self.model)}\n"
+            f"import diffexplore as dx\n\n{self.model.code()}"
             f"trace = model.trace(\n{arguments})\ntrace.image\n"
         )
 
