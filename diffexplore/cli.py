@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return run(args.rounds, args.json)
     if importlib.util.find_spec("jupyterlab") is None:
-        print('JupyterLab is not installed here; get it with: pip install "diffexplore[lab]"', file=sys.stderr)
+        print("JupyterLab is not installed here; get it with: pip install jupyterlab", file=sys.stderr)
         return 1
     return _become(lab_command(notebooks(args.folder).resolve(), rest))
 

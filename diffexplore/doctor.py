@@ -27,10 +27,10 @@ LEAST_MEMORY = 2**30  # bytes; a run of the pocket model peaks at about half of 
 
 # Optional module -> (what it brings, the extra that installs it)
 OPTIONAL = {
-    "jupyterlab": ("JupyterLab, which `diffexplore` opens", "lab"),
-    "scipy": ("the samplers LMS and those with beta schedules", "samplers"),
-    "torchsde": ("the sampler DPM++ SDE", "samplers"),
-    "peft": ("LoRA files", "lora"),
+    "jupyterlab": "JupyterLab, which `diffexplore` opens",
+    "scipy": "the samplers LMS and those with beta schedules",
+    "torchsde": "the sampler DPM++ SDE",
+    "peft": "LoRA files",
 }
 
 
@@ -107,9 +107,9 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _optional() -> Iterator[Finding]:
-    for name, (brings, extra) in OPTIONAL.items():
+    for name, brings in OPTIONAL.items():
         if importlib.util.find_spec(name) is None:
-            yield Finding("note", name, f"not installed: it brings {brings}", f'pip install "diffexplore[{extra}]"')
+            yield Finding("note", name, f"not installed: it brings {brings}", f"pip install {name}")
         else:
             yield Finding("ok", name, importlib.metadata.version(name))
 

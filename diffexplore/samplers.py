@@ -369,7 +369,7 @@ SAMPLERS: Mapping[str, Sampler] = _menu(
         "DPM++ SDE Karras",
         "DPMSolverSDEScheduler",
         {**_KARRAS},
-        "Two evaluations and fresh noise per step, small steps at the end: rich detail from 10 to 15 steps.",
+        "Two evaluations per step and noise from one Brownian path, small steps at the end: detail from 10 to 15 steps.",
         per_step=2,
         extra=-1,
         families=_SCALING,
@@ -484,7 +484,7 @@ SAMPLERS: Mapping[str, Sampler] = _menu(
         "DDIM Trailing",
         "DDIMScheduler",
         {**_TRAILING, **_UNCLIPPED},
-        "DDIM that starts at the noisiest timestep, as its net was trained: darker darks, brighter brights.",
+        "DDIM from the noisiest timestep the net was trained on, in even steps down to the one before clean.",
         zero_snr=True,
     ),
     Sampler(

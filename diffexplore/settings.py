@@ -31,8 +31,10 @@ class Settings(BaseModel):
         prompt: what the picture should show; any length (a model says what it cuts).
         negative_prompt: what it should not show; only works with a guidance above 1.
         steps: denoising steps, 1 to 1000. Some samplers evaluate the model more than once per step.
-        guidance: 0 to 100. ``noise = uncond + guidance * (cond - uncond)``, so 1 is off, for every pipeline.
-        seed: 0 to 2**63 - 1.
+        guidance: 0 to 100. ``noise = uncond + guidance * (cond - uncond)``, so 1 is off, and less than 1 acts as 1;
+            Kandinsky 3 is off up to 2. Where guidance is an input of the network (Flux, LCM) or the mix is rescaled
+            (Qwen-Image), the number is passed on and the formula does not hold.
+        seed: 0 to 2**63 - 1; decides the starting noise, and all noise that a sampler adds on its way.
         sampler: a name from ``diffexplore.SAMPLERS``.
         width: pixels, a multiple of 8 up to 8192.
         height: as width.

@@ -267,8 +267,9 @@ class Trace(Sequence[Step]):
         cancelled: True if the run was stopped; the steps are those before.
         seconds: wall time of the run, decoding included.
         expected: how many evaluations the whole run takes.
-        info: plain JSON-able facts: model, family, sampler class and config, versions, tokens, notes,
-            schedule.
+        info: plain JSON-able facts: model, its commit, family, pipeline, sampler class and config, versions, tokens,
+            unknown words, notes, schedule, how many were drawn together (``batch``); ``reused`` (True) only where the
+            run was known already.
     """
 
     def __init__(
@@ -349,13 +350,18 @@ class Trace(Sequence[Step]):
         Raises:
             ValueError: for an unknown kind, or a size out of range.
             IndexError: for an evaluation that is not there.
+            TypeError: `i` is no whole number.
         """
         from . import views
 
         return views.view(self, kind, i, size)
 
     def plot(self) -> "Figure":
-        """The run on one page: views over the steps and its curves. See :func:`diffexplore.plots.plot`."""
+        """The run on one page: views over the steps and its curves. See :func:`diffexplore.plots.plot`.
+
+        Raises:
+            ValueError: the run has no steps yet.
+        """
         from . import plots
 
         return plots.plot(self)
@@ -365,6 +371,9 @@ class Trace(Sequence[Step]):
 
         Args:
             name: one of ``diffexplore.CURVES``, e.g. "sigma" or "x0_norm".
+
+        Raises:
+            ValueError: for a name that is none of them.
         """
         from . import curves
 

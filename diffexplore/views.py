@@ -27,7 +27,8 @@ logarithmic for large ones (the asinh stretch of Lupton et al. 2004, PASP 116:13
 picture by half its range and one that moves it by a hundredth are both readable, and the first still looks
 the stronger.
 
-Numbers that are not finite are drawn in magenta.
+Numbers that are not finite are drawn in magenta, and an estimate that has some in linear colours, as decoders spread
+them over the whole picture. (One that overflows in the decoder itself is black.)
 """
 
 import math
@@ -187,10 +188,15 @@ def _signed(difference: np.ndarray) -> np.ndarray:
 
 
 def _change(trace: "Trace", i: int, exact: bool) -> np.ndarray:
-    if exact and trace.decode is not None:
-        now, before = (_picture(trace, "x0", k, exact).astype(np.float32) for k in (i, i - 1))
-        return (now - before) / 255
-    return _linear(trace, trace[i].x0 - trace[i - 1].x0, bias=False)
+    now, before = trace[i].x0, trace[i - 1].x0
+    if exact and trace.decode is not None and _sound(now) and _sound(before):
+        decoded = [_picture(trace, "x0", k, exact).astype(np.float32) for k in (i, i - 1)]
+        return (decoded[0] - decoded[1]) / 255
+    return _linear(trace, now - before, bias=False)
+
+
+def _sound(field: "Tensor") -> bool:
+    return bool(np.isfinite(field.numpy()).all())
 
 
 def _unit(step: "Step") -> "Tensor":
@@ -225,7 +231,7 @@ def _picture(trace: "Trace", kind: str, i: int, exact: bool) -> np.ndarray:
     """What the decoder makes of a field, or its linear colours."""
     step = trace[i]
     field: Tensor = _unit(step) if kind == "latents_decoded" else getattr(step, kind)
-    if not exact or trace.decode is None:
+    if not exact or trace.decode is None or not _sound(field):
         return _bytes(_linear(trace, field))
     with _decoded_lock:
         cache = _decoded.setdefault(trace, OrderedDict())

@@ -67,7 +67,7 @@ def test_the_printed_link_leads_to_the_notebook_and_ending_the_command_ends_jupy
 def test_without_jupyterlab_it_says_how_to_get_it(monkeypatch, capsys):
     monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None)
     assert cli.main([]) == 1
-    assert 'pip install "diffexplore[lab]"' in capsys.readouterr().err
+    assert "pip install jupyterlab" in capsys.readouterr().err
 
 
 def test_bench_refuses_what_it_does_not_know(capsys):

@@ -249,6 +249,16 @@ def test_numbers_that_are_not_finite_are_magenta() -> None:
     assert sorted(zip(*np.nonzero(magenta), strict=True)) == [(1, 3), (4, 6)]
 
 
+def test_a_broken_estimate_is_magenta_where_a_decoder_would_make_it_black() -> None:
+    latents = field(0)
+    latents[2, 1, 3] = math.nan
+    pixels = views.frame(trace_of(step(latents=latents), decode=enlarge), "x0", 0)
+    magenta = np.all(pixels == (255, 0, 255), axis=-1)
+    assert list(zip(*np.nonzero(magenta), strict=True)) == [(1, 3)]
+    trace = trace_of(step(0), step(1, latents=latents), step(2), decode=enlarge)
+    assert [views.frame(trace, "change", i).shape[:2] for i in (1, 2)] == [(H, W)] * 2, "nor is there a change to decode"
+
+
 @pytest.mark.parametrize("channels", [1, 2, 3, 16])
 def test_a_trace_without_a_matrix_shows_channels(channels: int) -> None:
     latents = torch.zeros(channels, H, W)

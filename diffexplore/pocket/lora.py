@@ -208,7 +208,7 @@ def train_lora(
         rank: of the changes; the file's size is proportional to it.
         steps, minutes: the length; whichever is used up first ends the training. The minutes count from the call on;
             writing the file and drawing the sheet come to it.
-        rate: AdamW's learning rate; it falls to nothing over the second half.
+        rate: AdamW's learning rate; it rises over 20 steps and falls to a fiftieth over the second half.
         prior: how many pictures the model draws of its own world, to keep what it knows; 0: none.
         flip: show each picture mirrored too. Turn it off where left and right matter.
         seed: decides all randomness. Equal seeds give equal files on one machine as long as the steps, not the
@@ -222,6 +222,7 @@ def train_lora(
     Raises:
         ValueError: one sentence, before any work, for each argument that cannot be used.
         ImportError: without peft; says how to get it.
+        RuntimeError: the loss is no longer a number, as the rate is too high.
     """
     begun = time.monotonic()
     target = _check(token, out, kind, templates, rank, steps, minutes, rate, prior, seed)
@@ -231,7 +232,7 @@ def train_lora(
         # The sheet would be one of the pictures next time.
         raise ValueError(f"{shown(str(target), 200)} is in the folder of pictures: name a file elsewhere")
     if importlib.util.find_spec("peft") is None:
-        raise ImportError('teaching a LoRA needs peft: pip install "diffexplore[lora]"')
+        raise ImportError("teaching a LoRA needs peft: pip install peft")
     import torch
 
     with torch.random.fork_rng(devices=[]):
@@ -720,7 +721,7 @@ def main(argv: list[str] | None = None) -> None:
                     args.folder, args.token or "", out=args.out, kind=args.kind, templates=args.template, **options
                 )
             ]
-    except (ValueError, ImportError) as error:
+    except (ValueError, ImportError, RuntimeError) as error:
         parser.error(str(error))
     for path in made:
         print(f"{path} ({path.stat().st_size / 1e6:.2f} MB); what it does: {sheet_of(path)}")

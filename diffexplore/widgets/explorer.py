@@ -54,6 +54,10 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
         status: "idle", "running", "done", "cancelled" or "failed"; read only.
         viewer: The `Viewer` inside.
 
+    Raises:
+        ValueError: One sentence, before a model is loaded: a setting that makes no sense; or, after, one that this model
+            cannot do.
+
     Examples:
         >>> explorer = Explorer(prompt="a red fox in the snow", steps=20)  # doctest: +SKIP
         >>> trace = explorer.run()  # doctest: +SKIP

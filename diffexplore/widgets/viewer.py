@@ -505,6 +505,11 @@ class Replay(Viewer):
         source: A `Trace`, the path of a saved one, or a list or dict (by label) of them: several share one timeline.
         view: The view it opens with, one of ``diffexplore.VIEWS``.
 
+    Raises:
+        ValueError: One sentence, for runs without steps, too many of them, a file that is no saved run, or an unknown view.
+        TypeError: `source` is nothing of the above.
+        FileNotFoundError: There is no such file.
+
     Examples:
         >>> Replay({"5 steps": short, "20 steps": long}, view="latents")  # doctest: +SKIP
     """

@@ -95,6 +95,7 @@ def test_from_the_wheel_to_a_picture_that_a_slider_changes(
         assert sorted(path.name for path in work.iterdir()) == ["diffexplore-notebooks"]
         installed = lab.run(page, "import diffexplore; print(diffexplore.__file__)")
         assert installed.startswith(str(python.parents[1])), "this is not the installed package"
+        assert lab.run(page, "import peft, scipy, torchsde") == "", "the notebooks need these"
 
         with timed("run its cells down to the widget"):
             count = lab.run_through(page, "dx.Explorer(")
