@@ -100,8 +100,8 @@ def curve(trace: "Trace", name: str) -> np.ndarray:
 def adherence_at(trace: "Trace", i: int) -> float:
     """How far the estimate of evaluation `i` shows what the run's prompt names, 0 to 1, by the pocket model's judge.
 
-    The judge learned from finished pictures. An early estimate is a blur that it was never shown, so what it says there is
-    a guess at what the blur resembles; from the middle of a run on, the number means what it says.
+    The judge learned from finished pictures. An early estimate is a blur that it was never shown, so there it guesses
+    what the blur resembles; from the middle of a run on, the number means what it says.
 
     Costs one pass of the decoder, unless that estimate has been looked at already, and one of the judge (about 2 ms).
 

@@ -43,9 +43,9 @@ class NegativeWords:
     def moved(self) -> dict[str, float]:
         """Part -> how far its absence moves the finished latents, as a share of what the whole negative prompt moves.
 
-        0: leaving it out changes nothing; 1: as much as leaving out everything. It is a distance and has no direction: a
-        word that works against the others moves the picture too, so look at `plot`. The shares do not add up to 1, as
-        words overlap and reinforce one another. All 0 where the negative prompt did nothing at all.
+        0: leaving it out changes nothing; 1: as much as leaving out everything. It is a distance without a direction:
+        a word that works against the others moves the picture too, so look at `plot`. The shares do not add up to 1,
+        as words overlap and reinforce one another. All 0 where the negative prompt did nothing at all.
         """
         total = _distance(self.whole, self.none)
         return {part: _distance(self.whole, run) / total if total else 0.0 for part, run in self.without.items()}

@@ -369,7 +369,7 @@ SAMPLERS: Mapping[str, Sampler] = _menu(
         "DPM++ SDE Karras",
         "DPMSolverSDEScheduler",
         {**_KARRAS},
-        "Two evaluations per step and noise from one Brownian path, small steps at the end: detail from 10 to 15 steps.",
+        "Two evaluations per step, noise from one Brownian path, small steps at the end: detail from 10 to 15 steps.",
         per_step=2,
         extra=-1,
         families=_SCALING,

@@ -256,7 +256,7 @@ def test_a_broken_estimate_is_magenta_where_a_decoder_would_make_it_black() -> N
     magenta = np.all(pixels == (255, 0, 255), axis=-1)
     assert list(zip(*np.nonzero(magenta), strict=True)) == [(1, 3)]
     trace = trace_of(step(0), step(1, latents=latents), step(2), decode=enlarge)
-    assert [views.frame(trace, "change", i).shape[:2] for i in (1, 2)] == [(H, W)] * 2, "nor is there a change to decode"
+    assert [views.frame(trace, "change", i).shape[:2] for i in (1, 2)] == [(H, W)] * 2
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 16])

@@ -55,7 +55,7 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
         viewer: The `Viewer` inside.
 
     Raises:
-        ValueError: One sentence, before a model is loaded: a setting that makes no sense; or, after, one that this model
+        ValueError: One sentence: a setting that makes no sense (said before a model is loaded), or one that this model
             cannot do.
 
     Examples:
@@ -183,10 +183,7 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
         values = {"prompt": settings.prompt} | {name: values[0] for name, values in settings.diff(plain).items()}
         always = {name: getattr(settings, name) for name in ("steps", "guidance", "seed", "sampler")}
         arguments = "".join(f"    {name}={value!r},\n" for name, value in (values | always).items())
-        return (
-            f"import diffexplore as dx\n\n{self.model.code()}"
-            f"trace = model.trace(\n{arguments})\ntrace.image\n"
-        )
+        return f"import diffexplore as dx\n\n{self.model.code()}trace = model.trace(\n{arguments})\ntrace.image\n"
 
     def close(self) -> None:
         """Stop what is going and take the widget off every page."""

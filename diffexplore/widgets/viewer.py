@@ -506,7 +506,8 @@ class Replay(Viewer):
         view: The view it opens with, one of ``diffexplore.VIEWS``.
 
     Raises:
-        ValueError: One sentence, for runs without steps, too many of them, a file that is no saved run, or an unknown view.
+        ValueError: One sentence, for runs without steps, too many of them, a file that is no saved run, or an unknown
+            view.
         TypeError: `source` is nothing of the above.
         FileNotFoundError: There is no such file.
 
