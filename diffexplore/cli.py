@@ -50,19 +50,27 @@ def _become(command: list[str]) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line. Options that are not ours (``--no-browser``, ``--port=...``) go on to JupyterLab."""
-    parser = argparse.ArgumentParser(prog="diffexplore", description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument(
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    folder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    folder.add_argument(
         "--folder",
         type=Path,
         default=Path("diffexplore-notebooks"),
         help="where the notebooks are copied to if this is not a clone (default: %(default)s)",
+    )
+    parser = argparse.ArgumentParser(
+        prog="diffexplore", description=__doc__.splitlines()[0] if __doc__ else None, parents=[folder]
     )
     commands = parser.add_subparsers(dest="command")
     bench = commands.add_parser("bench", help="measure this machine and print a table")
     bench.add_argument("--json", metavar="FILE", help="write the figures as JSON too (- for standard output)")
     bench.add_argument("--rounds", type=int, default=5, help="repetitions of every row (default: %(default)s)")
     commands.add_parser("doctor", help="say what is here, what is missing, and how to get it")
-    args, rest = parser.parse_known_args(argv)
+    args, rest = folder.parse_known_args(arguments)
+    # A first word of ours goes to our parser; after an option of JupyterLab a word is that option's ("--port 8888").
+    args.command = None
+    if rest and (not rest[0].startswith("-") or rest[0] in ("-h", "--help")):
+        args, rest = parser.parse_known_args(arguments)
     if args.command == "doctor":
         if rest:
             parser.error(f"doctor does not know {' '.join(rest)}")

@@ -14,7 +14,7 @@ import textwrap
 import threading
 import uuid
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,7 +187,8 @@ class Grid:
             raise ValueError("none of these pictures can be judged: the judge knows the pocket model's world alone")
         rows = [""] if self.y is None else [_named(getattr(line[0], self.y[0])) for line in self.settings]
         columns = [getattr(one, self.x[0]) for one in self.settings[0]]
-        if not all(isinstance(one, (int, float)) for one in columns):
+        # A seed is a name for its noise: between two of them lies nothing.
+        if self.x[0] == "seed" or not all(isinstance(one, (int, float)) for one in columns):
             columns = [_named(one) for one in columns]
         prompt = [] if "prompt" in self._axes() else [self.settings[0][0].prompt]
         title = f"adherence over {self.x[0].replace('_', ' ')}"
@@ -208,8 +209,8 @@ class Grid:
         first, axes = self.settings[0][0], self._axes()
         return [
             f"{name.replace('_', ' ')} {_named(getattr(first, name))}"
-            for name in ("sampler", "steps", "guidance", "seed", "negative_prompt")
-            if name not in axes and getattr(first, name) != ""
+            for name in ("sampler", "steps", "guidance", "seed", "negative_prompt", "adapters")
+            if name not in axes and getattr(first, name) not in ("", ())
         ]
 
     def plot(self) -> "Figure":
@@ -327,7 +328,11 @@ def _in_batches(model: Model, cells: Sequence[Settings], report: Report) -> None
 
 
 def _on_executor(model: Model, weights: str, executor: Executor, cells: Sequence[Settings], report: Report) -> None:
-    ticket = _Ticket(uuid.uuid4().hex, os.getpid(), _source(model), model.name, model.revision, weights)
+    ticket = _Ticket(
+        uuid.uuid4().hex, os.getpid(), _source(model), model.name, model.revision, weights,
+        {"dtype": str(model._network.dtype).removeprefix("torch."), **model._options},
+        tuple((str(file), name) for name, (file, _) in model._adapters.items()),
+    )  # fmt: skip
     _AT_HOME[ticket.token] = model
     futures: dict[Future[Trace | bytes], Settings] = {}
     try:
@@ -356,6 +361,8 @@ class _Ticket:
     name: str
     revision: str | None
     weights: str
+    options: Mapping[str, Any]
+    loras: tuple[tuple[str, str], ...]
 
 
 _AT_HOME: "weakref.WeakValueDictionary[str, Model]" = weakref.WeakValueDictionary()
@@ -389,10 +396,14 @@ def _abroad(ticket: _Ticket) -> Model:
                     "save it to a folder and load that, or use an executor of threads"
                 )
             pocket = ticket.source == str(POCKET)
-            model = load(None if pocket else ticket.source)
+            model = load(None if pocket else ticket.source, **ticket.options)
             model.name, model.revision = ticket.name, ticket.revision
+            for file, name in ticket.loras:
+                model.load_lora(file, name)
             if _weights(model) != ticket.weights:
-                raise ValueError(f"{shown(ticket.source, 200)} holds other weights than the model of this sweep")
+                raise ValueError(
+                    f"{shown(ticket.source, 200)} holds other weights than the model of this sweep, or in another dtype"
+                )
             _ABROAD.clear()
             _ABROAD[ticket.token] = model
         return _ABROAD[ticket.token]

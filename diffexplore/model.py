@@ -11,6 +11,7 @@ What was computed is remembered (see reuse.py): asked for the same again, a mode
 says so in ``trace.info["reused"]``.
 """
 
+import atexit
 import contextvars
 import copy
 import difflib
@@ -104,7 +105,7 @@ def load(
             source = source if target is None else source.to(target)
         _offload(source, offload, place)
         model = Model(source, reuse=reuse)
-        model._call = _load_call(getattr(source, "name_or_path", None), place, kind, offload)
+        model._options = _options(place, kind, offload)
         return model
     pocket = source is None
     where = str(POCKET) if source is None else os.fspath(source)
@@ -122,23 +123,15 @@ def load(
         revision=opened.revision,
         reuse=reuse,
     )
-    again = None if pocket else f"{where.partition('@')[0]}@{opened.revision}" if opened.revision else where
-    model._call = _load_call(again, place, kind, offload, ready=False)
+    model._source = "" if pocket else f"{where.partition('@')[0]}@{opened.revision}" if opened.revision else where
+    model._options = _options(place, kind, offload)
     return model
 
 
-def _load_call(
-    source: str | None, device: torch.device | None, dtype: torch.dtype | None, offload: str | None, ready: bool = True
-) -> str:
-    """The call of `load` that opens the same again; `ready`: a pipeline without a name is expected in ``pipeline``."""
-    arguments = [repr(source)] if source else ["pipeline"] if ready else []
-    given = {
-        "device": device and str(device),
-        "dtype": dtype and str(dtype).removeprefix("torch."),
-        "offload": offload,
-    }
-    arguments += [f"{name}={value!r}" for name, value in given.items() if value is not None]
-    return f"dx.load({', '.join(arguments)})"
+def _options(device: torch.device | None, dtype: torch.dtype | None, offload: str | None) -> dict[str, str]:
+    """What was asked of `load`, as it takes it."""
+    given = {"device": device, "dtype": dtype, "offload": offload}
+    return {name: str(value).removeprefix("torch.") for name, value in given.items() if value is not None}
 
 
 def _offload(pipeline: Any, offload: str | None, place: torch.device | None) -> None:
@@ -247,6 +240,17 @@ class Job:
             logger.exception("a done callback of %r failed", self)
 
 
+_models: "weakref.WeakSet[Model]" = weakref.WeakSet()
+
+
+@atexit.register
+def _stop_all() -> None:
+    """End what is running before the interpreter does: a thread that it finds inside torch makes it abort."""
+    workers = [worker for model in list(_models) if (worker := model._stop()) is not None]
+    for worker in workers:
+        worker.join(5)
+
+
 class Model:
     """A pipeline opened up: what it can do, and its runs as traces.
 
@@ -303,7 +307,8 @@ class Model:
         self._words = words
         self._near = dict(near or {})
         self._fixed_size = fixed_size
-        self._call = _load_call(getattr(pipeline, "name_or_path", None), None, None, None)
+        self._source: str | None = getattr(pipeline, "name_or_path", None) or None  # "": the pocket model
+        self._options: dict[str, str] = {}  # what `load` was asked for
         self._adapters: dict[str, tuple[Path, str]] = {}  # name -> the file it was loaded from, its hash
         self._taught: dict[str, frozenset[str]] = {}  # adapter -> words that it says it teaches
         # What the model is, as opposed to how somebody samples from it: kept as it came, however often
@@ -318,6 +323,7 @@ class Model:
         self._queued: list[Job] = []  # submitted together, waiting for the worker
         self._running: list[Job] = []
         self._worker: threading.Thread | None = None
+        _models.add(self)
 
     def __repr__(self) -> str:
         width, height = self.size
@@ -347,7 +353,9 @@ class Model:
         The commit of a hub's model is in it. A ready pipeline that has no name is expected in ``pipeline``.
         """
         loras = (f"model.load_lora({str(file)!r}, {name!r})\n" for name, (file, _) in self._adapters.items())
-        return f"model = {self._call}\n" + "".join(loras)
+        source = ["pipeline"] if self._source is None else [repr(self._source)] if self._source else []
+        arguments = [*source, *(f"{name}={value!r}" for name, value in self._options.items())]
+        return f"model = dx.load({', '.join(arguments)})\n" + "".join(loras)
 
     def default_settings(self) -> Settings:
         """Settings with everything filled in and an empty prompt."""
@@ -372,8 +380,8 @@ class Model:
         for name, value in (("width", width), ("height", height)):
             if value % multiple:
                 raise ValueError(f"{name} must be a multiple of {multiple} for this model, got {value}")
-        for name, _ in settings.adapters:
-            if name not in self._adapters:
+        for name, scale in settings.adapters:
+            if scale and name not in self._adapters:
                 raise ValueError(f"this model has no adapter {shown(name)}: {self.adapters or 'none is loaded'}")
         least = self._family.least(self.pipeline)
         if settings.steps < least:
@@ -556,6 +564,14 @@ class Model:
         for old in replaced:
             old.cancel()
         return jobs
+
+    def _stop(self) -> threading.Thread | None:
+        """Cancel all that was submitted; the thread that may still be at it."""
+        with self._jobs:
+            jobs = [*self._queued, *self._running]
+        for job in jobs:
+            job.cancel()
+        return self._worker if jobs else None
 
     def _new(self, settings: Settings | None, values: Mapping[str, Any]) -> Trace:
         """An empty trace of checked settings."""
@@ -800,12 +816,20 @@ class Model:
             try:
                 self.pipeline.load_lora_weights(str(file.parent), weight_name=file.name, adapter_name=chosen)
             except Exception as error:
+                self._drop_half_loaded(chosen)
                 reason = " ".join(str(error).split()) or type(error).__name__
                 raise ValueError(f"{file.name!r} cannot be loaded into this model: {reason[:300]}") from error
             self._adapters[chosen] = file.resolve(), digest
             self._taught[chosen] = _taught(file)
             self.pipeline.disable_lora()
         return chosen
+
+    def _drop_half_loaded(self, name: str) -> None:
+        """Take out what of a refused LoRA is in already: the part for one network may fit and that for another not."""
+        if any(name in names for names in self.pipeline.get_list_adapters().values()):
+            self.pipeline.delete_adapters(name)
+            if any(self.pipeline.get_list_adapters().values()):
+                self.pipeline.disable_lora()
 
     def unload_loras(self) -> None:
         """Take all LoRAs out of the pipeline again."""

@@ -238,6 +238,9 @@ def plot_rows(
     fig = Figure(figsize=(_WIDTH * 0.6, 3.4), facecolor="white", layout="constrained")
     axes = fig.add_subplot()
     _heading(axes, title, unit)
+    if not names:
+        order = sorted(range(len(columns)), key=lambda k: columns[k])
+        columns, values = [columns[k] for k in order], values[:, order]
     x = np.arange(len(columns)) if names else np.array(columns, dtype=np.float64)
     few = len(rows) <= len(_COLOURS)
     for k, (row, line) in enumerate(zip(rows, values, strict=True)):
@@ -252,7 +255,8 @@ def plot_rows(
             spread = np.sqrt(np.where(known, (values - mean) ** 2, 0).sum(0) / np.maximum(count - 1, 1) / count)
         axes.fill_between(x, mean - spread, mean + spread, color=_INK, alpha=0.12, lw=0)
         axes.plot(x, mean, color=_INK, lw=2, marker="o", ms=4, label="mean of all, with its standard error")
-    axes.set_xticks(x, names or [f"{one:g}" for one in x], fontsize=_TEXT - 1, **_AS_TYPED)
+    ticks = names or [f"{one:g}" if isinstance(one, float) else str(one) for one in columns]
+    axes.set_xticks(x, ticks, fontsize=_TEXT - 1, **_AS_TYPED)
     if names and (len(names) > 4 or max(map(len, names)) > 12):
         axes.tick_params(axis="x", labelrotation=30)
     axes.set_xlabel(_plain(caption, _TEXT, _WIDTH * 0.6), **_LABEL, **_AS_TYPED)
@@ -463,6 +467,7 @@ def _recipe(trace: Trace) -> str:
         parts.insert(2, f"{len(trace)} evaluations")
     if trace.cancelled:
         parts.append("stopped early")
+    parts += [f"{name} {scale:g}" for name, scale in s.adapters if scale]
     if s.negative_prompt:
         parts.append(f"negative prompt: {s.negative_prompt}")
     return " · ".join(part for part in parts if part)

@@ -43,10 +43,16 @@ def test_copies_people_changed_are_never_overwritten(tmp_path, monkeypatch):
 def test_other_options_reach_jupyterlab(monkeypatch):
     started = []
     monkeypatch.setattr(cli, "_become", lambda command: started.append(command) or 0)
-    cli.main(["--no-browser", "--port=9999"])
+    cli.main(["--no-browser", "--port=9999", "--ip", "0.0.0.0"])
     (command,) = started
     assert command[:3] == [sys.executable, "-m", "jupyterlab"]
-    assert command[-2:] == ["--no-browser", "--port=9999"]
+    assert command[-4:] == ["--no-browser", "--port=9999", "--ip", "0.0.0.0"]
+
+
+def test_a_word_that_is_no_command_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["docter"])
+    assert "invalid choice: 'docter'" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(os.name != "posix", reason="elsewhere JupyterLab is a child process")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tiny import make_pipeline
 
 import diffexplore as dx
 from diffexplore.model import Model
@@ -219,6 +221,37 @@ def test_a_label_that_says_the_value_follows_it(tiny_model: Model) -> None:
     compare = Compare("steps", model=tiny_model, **{k: v for k, v in SHARED.items() if k != "steps"})
     compare._own_controls["4", "steps"].value = 6
     assert list(compare.columns) == ["6", "10", "20", "50"]
+    compare.close()
+
+
+def test_a_numbered_label_follows_its_value_too(tiny_model: Model) -> None:
+    compare = Compare("steps", model=tiny_model, **{k: v for k, v in SHARED.items() if k != "steps"})
+    compare._more.click()
+    assert list(compare.columns)[-1] == "50 (2)"
+    compare._own_controls["50 (2)", "steps"].value = 30
+    assert list(compare.columns) == ["4", "10", "20", "50", "30"]
+    compare.close()
+
+
+def test_numbers_of_numpy_are_numbers(tiny_model: Model) -> None:
+    compare = Compare({str(k): {"seed": k} for k in np.arange(3)}, model=tiny_model, steps=np.int64(4))
+    assert json.loads(compare.to_json())["columns"] == {"0": {"seed": 0}, "1": {"seed": 1}, "2": {"seed": 2}}
+    compare.close()
+
+
+def test_what_is_left_to_the_model_is_no_entry_of_a_menu(tiny_model: Model) -> None:
+    compare = Compare("steps", model=tiny_model, sampler=None)
+    assert compare._shared_controls["sampler"].value == tiny_model.sampler
+    assert None not in compare._shared_controls["sampler"].options
+    compare.close()
+
+
+def test_columns_that_differ_in_a_lora_say_so(lora: Path) -> None:
+    model = Model(make_pipeline())
+    model.load_lora(lora, "style")
+    compare = Compare({"off": {}, "on": {"adapters": {"style": 0.5}}}, model=model, **SHARED)
+    compare.run()
+    assert [film["about"].get("adapters") for film in compare.viewer._film["films"]] == [None, "style 0.5"]
     compare.close()
 
 

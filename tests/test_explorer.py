@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import random
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -395,6 +397,49 @@ def test_its_repr_is_stable_and_short(explorer: Explorer) -> None:
     assert len(repr(explorer)) < 200
 
 
+def test_what_the_model_refuses_is_refused_as_every_value_is_and_changes_nothing(tiny_model: Model) -> None:
+    explorer = Explorer(tiny_model, sampler="DDIM", steps=10)
+    with pytest.raises(ValueError, match="at most 999 steps"):
+        explorer.steps = 1000
+    assert explorer.steps == 10
+    assert "at most 999 steps" in explorer.viewer._error
+    assert explorer.settings.steps == 10
+    explorer.close()
+
+
+def test_an_interrupt_while_a_run_is_started_leaves_a_widget_that_runs(explorer: Explorer) -> None:
+    tell, interrupted = explorer.viewer.tell, []
+
+    def interrupt(**said: Any) -> None:
+        if not interrupted:
+            interrupted.append(said)
+            raise KeyboardInterrupt
+        tell(**said)
+
+    explorer.viewer.tell = interrupt  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        explorer.run()
+    assert wait(lambda: explorer.status != "running")
+    explorer.seed = 4
+    explorer._go.click()
+    assert wait(lambda: explorer.status == "done")
+    assert wait(lambda: bool(explorer.viewer._film))
+
+
+def test_a_closed_explorer_lets_go_of_its_run_and_its_model() -> None:
+    explorer = Explorer(Model(make_pipeline()), prompt="a red fox", steps=2, sampler="DDIM")
+    gone = [weakref.ref(explorer.run()), weakref.ref(explorer.model), weakref.ref(explorer)]
+    explorer.model.remembered.clear()
+    explorer.close()
+    del explorer
+
+    def let_go() -> bool:  # the model's thread ends some seconds after its last run
+        gc.collect()
+        return [ref() for ref in gone] == [None, None, None]
+
+    assert wait(let_go)
+
+
 # --- adapters ---
 
 
@@ -413,6 +458,17 @@ def test_every_lora_has_a_slider_that_is_heard(lora: Path) -> None:
     with pytest.raises(ValueError, match="no adapter 'other'"):
         explorer.adapters = {"other": 1}
     assert explorer.adapters == (("style", 3.0),)
+    explorer.close()
+
+
+def test_a_lora_that_was_taken_out_does_not_bind_the_other_settings(lora: Path) -> None:
+    model = Model(make_pipeline())
+    model.load_lora(lora, "style")
+    explorer = Explorer(model, steps=2, adapters={"style": 0.5})
+    model.unload_loras()
+    explorer._scales["style"].value = 0
+    explorer.steps = 3
+    assert explorer.settings.steps == 3
     explorer.close()
 
 

@@ -216,7 +216,8 @@ def test_a_torn_or_foreign_document_is_refused(film: Film) -> None:
 def test_films_are_made_of_whatever_holds_runs(film: Film, tiny_trace: Trace, tmp_path: Path) -> None:
     tiny_trace.save(tmp_path / "run.safetensors")
     several = films_of({"one": tiny_trace, "saved": tmp_path / "run.safetensors", "both": [film, tiny_trace]})
-    assert [one.label for one in several] == ["one", "saved", "", "both"]
+    assert [one.label for one in several] == ["one", "saved", "run 3", "both"]
+    assert film.label == ""
     assert all(len(one.steps) == 4 for one in several)
     for wrong in (7, [], None):
         with pytest.raises(TypeError, match="give a trace"):

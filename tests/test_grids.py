@@ -111,6 +111,17 @@ def test_another_process_opens_the_model_anew(tmp_path: Path) -> None:
     assert all("holds other weights" in error for error in changed.errors[0])
 
 
+def test_another_process_has_its_dtype_and_its_loras(tmp_path: Path, lora: Path) -> None:
+    make_pipeline().save_pretrained(tmp_path / "tiny")
+    model = dx.load(tmp_path / "tiny", device="cpu", dtype="bfloat16")
+    model.load_lora(lora, "style")
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
+        grid = sweep(model, x=("adapters", [{}, {"style": 1.0}]), executor=executor, sampler="DDIM", steps=2, **SHARED)
+    assert grid.errors == [["", ""]]
+    off, on = grid.traces[0]
+    assert not torch.equal(off.final, on.final)
+
+
 def test_finished_cells_are_loaded_instead_of_drawn(tiny_model: Model, tmp_path: Path) -> None:
     model, folder = Model(tiny_model.pipeline, reuse=0), tmp_path / "a" / "b"
     first = sweep(model, x=("steps", [2]), out=folder, sampler="DDIM", **SHARED)

@@ -1,6 +1,8 @@
 """Model and Job: the same picture as plain diffusers, refusals before work, newest wins, cancel, turns."""
 
 import gc
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -494,6 +496,22 @@ def test_a_lora_that_is_not_loaded_is_refused(fresh, lora):
         fresh.trace(prompt="a fox", adapters={"style": "much"})
 
 
+def test_a_lora_of_which_one_part_fits_leaves_nothing_behind(fresh, lora, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    before = fresh.trace(prompt="a fox", steps=2).final
+    tensors = load_file(lora)
+    tensors["text_encoder.text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight"] = torch.zeros(2, 5)
+    tensors["text_encoder.text_model.encoder.layers.0.self_attn.q_proj.lora_B.weight"] = torch.zeros(5, 2)
+    save_file(tensors, tmp_path / "half.safetensors")
+    with pytest.raises(ValueError, match=r"'half\.safetensors' cannot be loaded"):
+        fresh.load_lora(tmp_path / "half.safetensors", "style")
+    fresh.remembered.clear()
+    assert torch.equal(fresh.trace(prompt="a fox", steps=2).final, before)
+    fresh.load_lora(lora, "style")
+    assert not torch.equal(fresh.trace(prompt="a fox", steps=2, adapters={"style": 1.0}).final, before)
+
+
 def test_loading_a_lora_again_does_nothing(fresh, lora):
     assert [fresh.load_lora(lora, "style"), fresh.load_lora(str(lora), "style")] == ["style", "style"]
     assert fresh.adapters == ["style"]
@@ -511,6 +529,13 @@ def test_a_lora_of_another_model_is_refused(fresh, tmp_path):
 
 
 # Cancel, threads, memory
+
+
+def test_a_program_that_ends_in_the_middle_of_a_run_ends_in_peace():
+    code = "import time, diffexplore as dx; job = dx.load().submit(steps=999, sampler='Euler')\n"
+    code += "while not len(job.trace): time.sleep(0.01)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_200_random_cancels_leave_nothing_behind():

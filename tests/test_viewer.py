@@ -3,11 +3,13 @@ one)."""
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -349,7 +351,71 @@ def test_pictures_that_cannot_be_made_are_said_and_nobody_waits_for_them(wire: W
     assert wire.viewer._error == "The pictures of this run could not be made: MemoryError: no room for a picture"
 
 
+def test_a_run_that_is_tried_again_from_its_first_step_is_shown_whole(wire: Wire, tiny_trace: Trace) -> None:
+    trace = growing(tiny_trace)
+    feed = wire.viewer.feed([trace], here=True)
+    grow(trace, tiny_trace)
+    deadline = time.monotonic() + 20
+    wire.viewer.drive(lambda: len(feed.films[0].frames) > 3 or time.monotonic() > deadline)
+    trace.clear()
+    wire.viewer.drive(lambda: not feed.films[0].steps or time.monotonic() > deadline)
+    assert feed.error is None
+    grow(trace, tiny_trace)
+    wire.viewer.end(feed, "done")
+    wire.drive(feed)
+    (film,) = unpack(wire.viewer._film, wire.viewer._frames)
+    assert film.frames == Film.of(trace).frames
+
+
+def test_answers_from_another_thread_may_come_at_any_moment(wire: Wire, tiny_trace: Trace) -> None:
+    trace = growing(tiny_trace)
+    feed = wire.viewer.feed([trace], here=True)
+    over = threading.Event()
+
+    def answer() -> None:
+        while not over.is_set():
+            wire.hear(kind="ack", run=feed.run, piece=len(feed.pieces) - 1, view="x0")
+
+    threads = [threading.Thread(target=answer) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    grow(trace, tiny_trace)
+    wire.viewer.end(feed, "done")
+    wire.drive(feed)
+    over.set()
+    for thread in threads:
+        thread.join()
+    assert feed.error is None
+
+
 # --- the widget ---
+
+
+def test_a_closed_viewer_lets_go_of_its_runs(tiny_trace: Trace) -> None:
+    trace = growing(tiny_trace)
+    viewer = Viewer()
+    feed = viewer.feed([trace], here=True)
+    grow(trace, tiny_trace)
+    viewer.end(feed, "done")
+    viewer.drive(feed.complete.is_set)
+    gone = [weakref.ref(trace), weakref.ref(viewer)]
+    viewer.close()
+    del trace, feed, viewer
+    deadline = time.monotonic() + 10
+    while any(ref() for ref in gone) and time.monotonic() < deadline:  # its thread has to notice
+        gc.collect()
+        time.sleep(0.01)
+    assert [ref() for ref in gone] == [None, None]
+
+
+def test_runs_without_names_are_numbered(tiny_trace: Trace) -> None:
+    assert [film["label"] for film in Replay([tiny_trace, tiny_trace])._film["films"]] == ["run 1", "run 2"]
+    assert [film["label"] for film in Replay(tiny_trace)._film["films"]] == [""]
+
+
+def test_a_run_without_steps_is_refused(tiny_trace: Trace) -> None:
+    with pytest.raises(ValueError, match="nothing to show of a run without steps"):
+        Replay(growing(tiny_trace))
 
 
 def test_replay_shows_a_saved_run_with_no_model_and_writes_it_as_a_page(tiny_trace: Trace, tmp_path: Path) -> None:

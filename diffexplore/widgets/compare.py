@@ -8,6 +8,7 @@ not drawn again. A column whose settings are refused, or whose run fails, says s
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -16,7 +17,7 @@ import ipywidgets
 import traitlets
 
 from diffexplore.settings import Settings, shown
-from diffexplore.widgets.controls import NAMES, control, layout, pocket, sentence, show, value_of
+from diffexplore.widgets.controls import NAMES, close_all, control, layout, pocket, sentence, show, value_of
 from diffexplore.widgets.film import Status
 from diffexplore.widgets.viewer import Feed, Viewer
 from diffexplore.widgets.what_if import WhatIf
@@ -150,7 +151,12 @@ class Compare(ipywidgets.Box):  # type: ignore[misc]
             KeyboardInterrupt: The kernel was interrupted. The runs are stopped, and what they made is in the viewer and
                 in `traces`.
         """
-        jobs, feed = self._start(here=True)
+        try:
+            jobs, feed = self._start(here=True)
+        except KeyboardInterrupt:
+            self.cancel()
+            self.viewer.release()
+            raise
 
         def over() -> bool:
             return feed.complete.is_set() and all(job.done() for job in jobs.values())
@@ -215,7 +221,7 @@ class Compare(ipywidgets.Box):  # type: ignore[misc]
         """Stop what is going and take the widget off every page."""
         if self._ready:  # Python calls this too for what was never finished, because its settings were refused
             self.cancel()
-            self.viewer.close()
+            close_all(self)
         super().close()
 
     # --- settings ---
@@ -224,12 +230,11 @@ class Compare(ipywidgets.Box):  # type: ignore[misc]
     def _check_columns(self, proposal: Any) -> Any:
         columns = {str(label): dict(own) for label, own in proposal["value"].items()}
         checked_columns(columns, Settings(**self.shared))
-        return columns
+        return {label: _as_checked(own) for label, own in columns.items()}
 
     @traitlets.validate("shared")
     def _check_shared(self, proposal: Any) -> Any:
-        Settings(**proposal["value"])
-        return dict(proposal["value"])
+        return _as_checked(proposal["value"])
 
     def _set(self, shared: Mapping[str, Any], columns: Mapping[str, Any]) -> None:
         """Both at once: columns may only make sense with the new shared settings."""
@@ -384,7 +389,7 @@ class Compare(ipywidgets.Box):  # type: ignore[misc]
         if laid != self._laid:
             self._lay_out(varied)
             self._laid = laid
-        base = self.model.resolve(Settings()).model_dump() | self.shared
+        base = self._base()
         for name, one in self._shared_controls.items():
             show(one, name, base[name])
         for (label, name), one in self._own_controls.items():
@@ -392,6 +397,11 @@ class Compare(ipywidgets.Box):  # type: ignore[misc]
         self._vary.value = varied[0] if len(varied) == 1 else "(several)"
         self._more.disabled, self._fewer.disabled = len(self.columns) >= MOST, len(self.columns) <= FEWEST
         self._json.value = self.to_json()
+
+    def _base(self) -> dict[str, Any]:
+        """What all columns share, with every None filled in."""
+        given = {name: value for name, value in self.shared.items() if value is not None}
+        return self.model.resolve(Settings()).model_dump() | given
 
     def _lay_out(self, varied: list[str]) -> None:
         self._shared_controls = {name: control(name, self.model) for name in NAMES if name not in varied}
@@ -411,7 +421,7 @@ class Compare(ipywidgets.Box):  # type: ignore[misc]
             boxes.append(
                 ipywidgets.VBox([title, *own], layout=layout(border_left="3px solid #8884", padding="0 0 0 6px"))
             )
-        base = self.model.resolve(Settings()).model_dump() | self.shared
+        base = self._base()
         for name, one in self._shared_controls.items():
             show(one, name, base[name])
             one.observe(lambda c, n=name: self._quietly(lambda: self._from_shared(n, c["new"])), names="value")
@@ -430,7 +440,7 @@ class Compare(ipywidgets.Box):  # type: ignore[misc]
     def _from_column(self, label: str, name: str, value: Any) -> None:
         """A label that only says the value follows it; one that a person wrote stays."""
         own = {**self.columns[label], name: value_of(name, value)}
-        new = _label(own) if label == _label(self.columns[label]) else label
+        new = _label(own) if _NUMBER.sub("", label) == _label(self.columns[label]) else label
         self._put(label, new, own)
 
     def _rename(self, old: str, new: str) -> None:
@@ -472,6 +482,15 @@ class Compare(ipywidgets.Box):  # type: ignore[misc]
             self.viewer.tell(error=sentence(error))
 
 
+def _as_checked(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as given, but numbers as `Settings` keeps them: numpy's would not go into JSON."""
+    checked = Settings(**values)
+    return {
+        name: value if value is None or isinstance(value, (str, Mapping)) else getattr(checked, name)
+        for name, value in values.items()
+    }
+
+
 def checked_columns(columns: Mapping[str, Any], shared: Settings) -> None:
     """Refuse what cannot be a comparison, in one sentence."""
     if not isinstance(columns, Mapping) or not FEWEST <= len(columns) <= MOST:
@@ -489,6 +508,9 @@ def _label(own: Mapping[str, Any]) -> str:
     """A label that says what a column has of its own."""
     text = ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in own.values())
     return " ".join(text.split())[:48] or "plain"
+
+
+_NUMBER: Final = re.compile(r" \(\d+\)$")
 
 
 def _free(label: str, taken: Any) -> str:

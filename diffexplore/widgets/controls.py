@@ -14,7 +14,7 @@ import ipywidgets
 if TYPE_CHECKING:
     from diffexplore.model import Model
 
-__all__ = ["NAMES", "control", "layout", "pocket", "sentence", "show", "value_of"]
+__all__ = ["NAMES", "close_all", "control", "layout", "pocket", "sentence", "show", "value_of"]
 
 NAMES: Final = ("prompt", "negative_prompt", "steps", "guidance", "seed", "sampler")
 """The settings that have a control."""
@@ -71,6 +71,14 @@ def value_of(name: str, value: Any) -> Any:
         with suppress(ValueError):  # then Settings says what a seed is
             return int(value)
     return value
+
+
+def close_all(box: ipywidgets.Box) -> None:
+    """Close what is in a box, at every depth: ipywidgets keeps every open widget, with all its callbacks reach."""
+    for child in box.children:
+        if isinstance(child, ipywidgets.Box):
+            close_all(child)
+        child.close()
 
 
 _pocket_lock = threading.Lock()

@@ -23,7 +23,7 @@ import ipywidgets
 import traitlets
 
 from diffexplore.settings import Settings
-from diffexplore.widgets.controls import NAMES, control, layout, pocket, sentence, show, value_of
+from diffexplore.widgets.controls import NAMES, close_all, control, layout, pocket, sentence, show, value_of
 from diffexplore.widgets.film import Status
 from diffexplore.widgets.viewer import Feed, Viewer
 
@@ -135,7 +135,11 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
             KeyboardInterrupt: The kernel was interrupted. The run is stopped, and what it made is in the viewer and in
                 ``trace``.
         """
-        job, feed = self._start(here=True)
+        try:
+            job, feed = self._start(here=True)
+        except KeyboardInterrupt:
+            self._let_go()
+            raise
         begun = time.monotonic()
         hinted = False
 
@@ -167,6 +171,16 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
                 self._say_notes(job.trace.settings)
         return job.result()
 
+    def _let_go(self) -> None:
+        """An interrupt came while a run was being started: leave nothing that waits for it."""
+        with self._lock:
+            self._starting = self._blocked = False
+            job = self._job
+        self.viewer.release()
+        self.cancel()
+        if job is not None:
+            job.add_done_callback(lambda _: self._settle())
+
     def cancel(self) -> None:
         """Stop the run that is going, if any. Returns at once; what was made stays on show."""
         with self._lock:
@@ -189,7 +203,7 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
         """Stop what is going and take the widget off every page."""
         if self._ready:  # Python calls this too for what was never finished, because its settings were refused
             self.cancel()
-            self.viewer.close()
+            close_all(self)
         super().close()
 
     # --- settings ---
@@ -199,8 +213,9 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
         name, value = proposal["trait"].name, proposal["value"]
         try:
             checked = Settings(**{name: value})
-            if self._ready and name in ("sampler", "adapters"):
-                checked = self.model.resolve(checked)
+            if self._ready:
+                others = {other: getattr(self, other) for other in _TRAITS if other != name}
+                checked = self.model.resolve(checked.replace(**others, **self._size))
         except ValueError as error:
             if self._ready:
                 self.viewer.tell(error=sentence(error))

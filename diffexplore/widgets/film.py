@@ -36,7 +36,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import pairwise
 from os import PathLike
@@ -148,6 +148,8 @@ class Film:
         about |= {"steps": settings.steps, "guidance": settings.guidance, "seed": str(settings.seed)}
         if settings.sampler:
             about["sampler"] = settings.sampler
+        if adapters := [f"{name} {scale:g}" for name, scale in settings.adapters if scale]:
+            about["adapters"] = ", ".join(adapters)
         if model := trace.info.get("model"):
             about["model"] = str(model)
         size = (settings.width or 1, settings.height or 1)
@@ -284,13 +286,23 @@ def unpack(document: Mapping[str, Any], data: bytes) -> list[Film]:
 Source = "Trace | Film | str | PathLike[str] | Sequence[Source] | Mapping[str, Source]"
 
 
-def films_of(source: Any, label: str = "") -> list[Film]:
+def films_of(source: Any) -> list[Film]:
     """Films of whatever holds runs: a trace, a film, the path of a saved trace, a list of these, or a dict of them by
-    label.
+    label. Of several, those without a label are numbered.
 
     Raises:
         TypeError: Something else, or an empty list.
+        ValueError: A run has no steps.
     """
+    films = _films(source, "")
+    if not all(film.steps for film in films):
+        raise ValueError("there is nothing to show of a run without steps")
+    if len(films) == 1:
+        return films
+    return [film if film.label else replace(film, label=f"run {number}") for number, film in enumerate(films, 1)]
+
+
+def _films(source: Any, label: str) -> list[Film]:
     from diffexplore.trace import Trace
 
     if isinstance(source, Film):
@@ -300,9 +312,9 @@ def films_of(source: Any, label: str = "") -> list[Film]:
     if isinstance(source, (str, PathLike)):
         return [Film.of(Trace.load(source), label)]
     if isinstance(source, Mapping):
-        films = [film for name, one in source.items() for film in films_of(one, str(name))]
+        films = [film for name, one in source.items() for film in _films(one, str(name))]
     elif isinstance(source, Sequence):
-        films = [film for one in source for film in films_of(one, label)]
+        films = [film for one in source for film in _films(one, label)]
     else:
         films = []
     if not films:

@@ -107,11 +107,12 @@ export function figures(x) {
 	return size < 0.0005 ? x.toExponential(0) : String(Number(x.toPrecision(size < 1 ? 2 : 3)));
 }
 
-export function duration(seconds) {
-	if (seconds == null) return "–";
-	if (seconds < 0.9995) return `${figures(seconds * 1000)} ms`;
-	if (seconds < 100) return `${seconds.toPrecision(3)} s`;
-	return `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
+export function duration(s) {
+	if (s == null) return "–";
+	if (s < 0.9995) return `${figures(s * 1000)} ms`;
+	if (s < 100) return `${s.toPrecision(3)} s`;
+	s = Math.round(s);
+	return `${Math.floor(s / 60)} min ${s % 60} s`;
 }
 
 /** The share of noise in the latents' variance: b^2 / (a^2 + b^2), sigma = b / a. */
@@ -801,7 +802,7 @@ export class View {
 		const film = films[0];
 		const step = session.reference.steps[shown];
 		say(this.count, "");
-		this.count.append("step ", h("b", {}, String(shown + 1)), ` of ${places}`);
+		this.count.append("step ", h("b", {}, String(Math.min(shown + 1, places))), ` of ${places}`);
 		told(step).filter((_, k) => k !== 4).forEach((text, k) => say(this.facts[k], text));
 		for (const node of this.judged) node.hidden = film.about.model !== "pocket"; // the one whose pictures the judge reads
 		this.bar.style.width = percent(step?.[1]).replace(" ", "");

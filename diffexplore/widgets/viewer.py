@@ -148,8 +148,17 @@ class Feed:
         """Bring the films up to what the traces hold now."""
         for k, (trace, film) in enumerate(zip(self.traces, self.films, strict=True)):
             end = self.ends.get(k)  # before the steps: a run that is over then has no more of them
-            for _ in range(len(film.steps), len(trace)):
-                film.grow(trace)
+            if len(trace) < len(film.steps):  # a batch that failed is tried again one by one, from the first step
+                film.steps.clear()
+                film.frames.clear()
+                self._told[k] = (0, "running", None)
+                self._outbox = {key: None for key in self._outbox if key[0] != k}
+            try:
+                for _ in range(len(film.steps), len(trace)):
+                    film.grow(trace)
+            except IndexError:
+                if len(film.steps) < len(trace):
+                    raise  # it was not emptied while we read
             if film.status == "running":
                 film.expected = max(trace.expected, len(film.steps))
             if end is not None and film.status == "running":
@@ -162,7 +171,12 @@ class Feed:
         start = time.perf_counter()
         did = False
         for k, kind, i, exact in self._wanted(looked_at):
-            self.films[k].shoot(self.traces[k], kind, i, exact)
+            try:
+                self.films[k].shoot(self.traces[k], kind, i, exact)
+            except IndexError:
+                if i < len(self.traces[k]):
+                    raise  # it was not emptied while we read, see `take_in`
+                return True
             self._outbox[k, kind, i] = None
             did = True
             if time.perf_counter() - start > _TURN:
@@ -270,8 +284,9 @@ class Feed:
 class Viewer(anywidget.AnyWidget):  # type: ignore[misc]
     """Films on one timeline. Shows what it is given: `show` for finished traces, `feed` for runs that are going."""
 
-    _esm = Path(__file__).parent / "viewer.js"
-    _css = Path(__file__).parent / "viewer.css"
+    # As text: anywidget watches files that are given by their path, and its watcher keeps every widget alive.
+    _esm = (Path(__file__).parent / "viewer.js").read_text("utf-8")
+    _css = (Path(__file__).parent / "viewer.css").read_text("utf-8")
 
     view = traitlets.Unicode("x0").tag(sync=True)
     """The view to open with, one of ``diffexplore.VIEWS``; setting it later switches every view of the widget."""
@@ -358,6 +373,12 @@ class Viewer(anywidget.AnyWidget):  # type: ignore[misc]
             )
             self._thread.start()
 
+    def release(self) -> None:
+        """A caller that was going to drive will not, after all."""
+        with self._changed:
+            self._claimed = False
+        self.wake()
+
     def end(self, feed: Feed, status: Status, k: int = 0) -> None:
         """The run of film `k` is over."""
         with self._changed:
@@ -371,6 +392,7 @@ class Viewer(anywidget.AnyWidget):  # type: ignore[misc]
                 for feed in (self._feed, self._next):
                     if feed is not None:
                         feed.complete.set()
+                self._feed = self._next = None  # with them go the runs, and the model that decodes them
                 self._changed.notify_all()
         super().close()
 
@@ -411,7 +433,7 @@ class Viewer(anywidget.AnyWidget):  # type: ignore[misc]
         try:
             idle_since = time.monotonic()
             while not self._closed and not (done is not None and done()):
-                wait = self._turn()
+                wait = self._turn(here=done is not None)
                 if wait is not None:
                     idle_since = time.monotonic()
                 with self._changed:
@@ -426,17 +448,17 @@ class Viewer(anywidget.AnyWidget):  # type: ignore[misc]
         finally:
             self._driving.release()
             if done is not None:
-                with self._changed:
-                    self._claimed = False
-                self.wake()  # for what may be left to do
+                self.release()  # for what may be left to do
 
     def _idle(self, wait: float | None, since: float) -> bool:
         return wait is None and not self._woken and time.monotonic() - since >= _IDLE
 
-    def _turn(self) -> float | None:
+    def _turn(self, here: bool = True) -> float | None:
         """Do a little of what there is to do. Returns seconds to wait before the next turn, None where only news can
-        bring one."""
+        bring one. `here`: for a caller that drives; the thread takes up nothing once there is one."""
         with self._changed:
+            if self._claimed and not here:
+                return None
             if self._next is not None and self._next.started:
                 if self._feed is not None:
                     self._feed.complete.set()
@@ -454,14 +476,16 @@ class Viewer(anywidget.AnyWidget):  # type: ignore[misc]
             feed.take_in()
             # While a newer run prepares its first step, the processor is its own.
             busy = newer is None and feed.shoot(self._looked_at)
-            wait = feed.ready(time.monotonic())
-            if wait == 0.0:
-                with self._changed:
-                    content, buffers = feed.next_piece(time.monotonic())
-                with self._publishing:
-                    self.send(content, buffers)
+            with self._changed:  # what the browser says changes what is on its way
                 wait = feed.ready(time.monotonic())
-            if feed.finished and not feed.complete.is_set():
+                piece = feed.next_piece(time.monotonic()) if wait == 0.0 else None
+            if piece is not None:
+                with self._publishing:
+                    self.send(*piece)
+            with self._changed:
+                wait = feed.ready(time.monotonic())
+                finished = feed.finished
+            if finished and not feed.complete.is_set():
                 self._commit(feed.films, feed.run)
                 feed.complete.set()
         except Exception as error:  # a picture that cannot be made must not leave a caller waiting, nor fail unseen
@@ -506,8 +530,7 @@ class Replay(Viewer):
         view: The view it opens with, one of ``diffexplore.VIEWS``.
 
     Raises:
-        ValueError: One sentence, for runs without steps, too many of them, a file that is no saved run, or an unknown
-            view.
+        ValueError: One sentence, for a run without steps, a file that is no saved run, or an unknown view.
         TypeError: `source` is nothing of the above.
         FileNotFoundError: There is no such file.
 

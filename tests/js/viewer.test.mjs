@@ -35,7 +35,7 @@ test("missing pieces are those below the count that were not seen", () => {
 test("numbers read well over nine orders of magnitude", () => {
   const cases = [[4096, "4096"], [157.4, "157"], [14.615, "14.6"], [1, "1"], [0.0292, "0.029"], [0.00001, "1e-5"], [0, "0"], [null, "\u2013"]];
   for (const [number, text] of cases) assert.equal(viewer.figures(number), text);
-  const times = [[0.0421, "42.1 ms"], [0.9996, "1.00 s"], [12.34, "12.3 s"], [125, "2 min 5 s"], [null, "\u2013"]];
+  const times = [[0.0421, "42.1 ms"], [0.9996, "1.00 s"], [12.34, "12.3 s"], [125, "2 min 5 s"], [119.7, "2 min 0 s"], [null, "\u2013"]];
   for (const [seconds, text] of times) assert.equal(viewer.duration(seconds), text);
 });
 
