@@ -290,6 +290,17 @@ def test_adherence_over_samplers_has_their_names_and_a_lone_row_no_mean():
     assert axes.get_xlabel().startswith("a $fox$ in the snow")
 
 
+def test_seeds_are_names_and_numbers_are_in_order():
+    model = dx.load()
+    (axes,) = sweep(model, x=("seed", [1234569, 1234567]), prompt="a fox", steps=1).plot_adherence().axes
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["1234569", "1234567"]
+    grid = sweep(model, x=("guidance", [5.0, 1.0]), prompt="a fox", steps=1)
+    (axes,) = grid.plot_adherence().axes
+    (line,) = axes.lines
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["1", "5"]
+    assert line.get_ydata().tolist() == grid.adherence()[0, ::-1].tolist()
+
+
 def test_pictures_of_another_model_have_no_adherence(tiny_model):
     grid = sweep(tiny_model, x=("steps", [2, 3]), prompt="a fox")
     assert np.isnan(grid.adherence()).all()
