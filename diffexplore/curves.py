@@ -107,12 +107,12 @@ def adherence_at(trace: "Trace", i: int) -> float:
 
     Returns:
         :func:`diffexplore.adherence` of the decoded x0. NaN where there is nothing to judge: a run of another model, a
-        prompt that names nothing the judge knows, a saved trace (it has no decoder).
+        prompt that names nothing the judge knows, a trace saved without its pictures.
 
     Raises:
         IndexError: for an evaluation that is not there.
     """
-    if trace.decode is None or not np.isfinite(trace[i].x0.numpy()).all():
+    if (trace.decode is None and trace.picture(i) is None) or not np.isfinite(trace[i].x0.numpy()).all():
         return math.nan
     from .views import frame
 

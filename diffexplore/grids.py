@@ -274,7 +274,7 @@ def _save(trace: Trace, path: Path) -> None:
     # Under another name first: a sweep that is killed leaves no half-written cell.
     partial = path.with_name(f"{path.stem}.{uuid.uuid4().hex[:8]}.part")
     try:
-        trace.save(partial)
+        trace.save(partial, pictures=False)  # a decoder is lent again
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -412,7 +412,7 @@ def _abroad(ticket: _Ticket) -> Model:
 def _to_bytes(trace: Trace) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"run{_SUFFIX}"
-        trace.save(path)
+        trace.save(path, pictures=False)
         return path.read_bytes()
 
 

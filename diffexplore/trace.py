@@ -6,12 +6,13 @@ anew each time: a latent is small, the formula costs microseconds, and a long ru
 derived tensor twice.
 
 A trace is data. Pictures need a decoder, which the model lends as ``trace.decode``; a saved trace has none,
-but keeps its final picture and a small latents-to-RGB matrix.
+but keeps its final picture, the decoded estimate of every step and a small latents-to-RGB matrix.
 
 File format (:meth:`Trace.save`): one safetensors file. Tensors: ``latents``, ``output`` (steps, C, h, w);
 ``cond``, ``uncond`` (the split ones, in order); ``final`` (C, h, w); ``matrix`` (C + 1, 3); ``image`` (PNG
-bytes as uint8). The metadata key ``diffexplore`` holds JSON: ``version``, ``settings``, ``steps`` (the
-scalars of each), ``cancelled``, ``seconds``, ``expected``, ``info``. Latents are stored in float32, so they
+bytes as uint8); ``pictures`` (the estimates as image files, one after the other, as uint8). The metadata key
+``diffexplore`` holds JSON: ``version``, ``settings``, ``steps`` (the scalars of each), ``cancelled``,
+``seconds``, ``expected``, ``info``, and ``pictures``, the bytes of each. Latents are stored in float32, so they
 come back bit by bit. Nothing is ever unpickled.
 """
 
@@ -21,6 +22,7 @@ import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, overload
 
@@ -298,6 +300,7 @@ class Trace(Sequence[Step]):
         self.info: dict[str, Any] = {} if info is None else info
         self._steps = list(steps)
         self._matrix = matrix
+        self._pictures: list[bytes] = []  # of a loaded trace: the decoded x0 of every step, encoded
         if expected is None:
             entry = SAMPLERS.get(settings.sampler or "")
             expected = entry.evaluations(settings.steps) if entry and not self._steps else len(self._steps)
@@ -402,16 +405,47 @@ class Trace(Sequence[Step]):
 
         film.to_html(self, path)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def picture(self, i: int) -> np.ndarray | None:
+        """The decoded estimate of a step as a loaded trace kept it, (H, W, 3) uint8; None where none was kept.
+
+        Raises:
+            IndexError: for an evaluation that is not there.
+            ValueError: it is damaged.
+        """
+        from PIL import Image
+
+        if not self._pictures:
+            return None
+        try:
+            kept = Image.open(io.BytesIO(self._pictures[i]), formats=["PNG", "WEBP", "JPEG"])
+            return np.asarray(kept.convert("RGB"))
+        except (OSError, Image.DecompressionBombError) as error:
+            raise ValueError(f"the picture of step {i} is damaged ({type(error).__name__}: {error})") from None
+
+    def _encoded(self) -> list[bytes]:
+        """The decoded x0 of every step as image files: without loss up to 128 x 128 pixels, else as JPEG."""
+        from . import views
+        from .widgets.film import encode
+
+        if self._pictures or self.decode is None:
+            return self._pictures
+        frames = (views.frame(self, "x0", i) for i in range(len(self)))
+        return [encode(pixels, side=max(pixels.shape)).data for pixels in frames]
+
+    def save(self, path: str | os.PathLike[str], *, pictures: bool = True) -> None:
         """Write the run to one safetensors file (the format is in this module's docstring). The decoder stays
         behind.
 
         Args:
             path: where to write; an existing file is replaced.
+            pictures: decode the estimate of every step and keep the pictures too, so that a replay looks as the run
+                did. Costs a pass of the decoder for each step not looked at yet. False: a replay shows linear colours,
+                one pixel per latent.
         """
         from safetensors.torch import save_file
 
         steps = list(self)
+        kept = self._encoded() if pictures else []
         tensors: dict[str, torch.Tensor] = {}
         if steps:
             tensors["latents"] = torch.stack([s.latents for s in steps])
@@ -428,6 +462,8 @@ class Trace(Sequence[Step]):
             png = io.BytesIO()
             self.image.save(png, "PNG")
             tensors["image"] = torch.frombuffer(bytearray(png.getvalue()), dtype=torch.uint8)
+        if kept:
+            tensors["pictures"] = torch.frombuffer(bytearray(b"".join(kept)), dtype=torch.uint8)
         facts = {
             "version": FORMAT,
             "settings": self.settings.model_dump(),
@@ -436,12 +472,13 @@ class Trace(Sequence[Step]):
             "seconds": self.seconds,
             "expected": self.expected,
             "info": self.info,
+            "pictures": [len(one) for one in kept],
         }
         save_file(tensors, os.fspath(path), metadata={"diffexplore": json.dumps(facts)})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read a run that :meth:`save` wrote. Its ``decode`` is None; matrix and image are there.
+        """Read a run that :meth:`save` wrote. Its ``decode`` is None; matrix, image and pictures are there.
 
         Args:
             path: a file of :meth:`save`.
@@ -482,7 +519,7 @@ class Trace(Sequence[Step]):
             matrix = tensors["matrix"].numpy() if "matrix" in tensors else None
             if matrix is not None and (matrix.ndim != 2 or matrix.shape[1] != 3):
                 raise ValueError(f"matrix of shape {matrix.shape}")
-            return cls(
+            trace = cls(
                 Settings(**facts["settings"]),
                 _steps(facts["steps"], tensors),
                 final=tensors.get("final"),
@@ -493,6 +530,9 @@ class Trace(Sequence[Step]):
                 info=dict(facts["info"]),
                 expected=int(facts["expected"]),
             )
+            if "pictures" in tensors:
+                trace._pictures = _cut(tensors["pictures"].numpy().tobytes(), facts["pictures"], len(trace))
+            return trace
         except (
             ValueError,
             KeyError,
@@ -503,6 +543,14 @@ class Trace(Sequence[Step]):
             Image.DecompressionBombError,
         ) as error:
             raise ValueError(f"{str(path)!r} is a damaged run ({type(error).__name__}: {error})") from None
+
+
+def _cut(data: bytes, lengths: list[int], count: int) -> list[bytes]:
+    """Bytes cut into `count` pieces; ValueError where they do not fit."""
+    ends = list(accumulate(lengths))
+    if len(lengths) != count or min(lengths, default=0) < 0 or ends[-1:] != [len(data)]:
+        raise ValueError(f"{len(lengths)} pictures of {sum(lengths)} bytes for {count} steps, found {len(data)} bytes")
+    return [data[end - length : end] for end, length in zip(ends, lengths, strict=True)]
 
 
 def _steps(scalars: list[dict[str, Any]], tensors: dict[str, torch.Tensor]) -> list[Step]:

@@ -121,8 +121,8 @@ def frame(trace: "Trace", kind: str, i: int, exact: bool = True) -> np.ndarray:
         kind: one of :data:`VIEWS`, or a finer one of :data:`KINDS`.
         i: the evaluation, counted from 0; negative numbers count from the end.
         exact: decode what is a picture (``x0``, ``x0_cond``, ``x0_uncond``, ``change``, ``latents_decoded``)
-            where the trace has a decoder. False, or a trace without one (such as a saved one): linear
-            colours, in well under a millisecond.
+            where the trace has a decoder; a loaded one has pictures of ``x0`` that it kept. False, or where
+            there is neither: linear colours, in well under a millisecond.
 
     Returns:
         (H, W, 3) uint8, not to be written to: of the picture's size where decoded, else one pixel per latent.
@@ -189,10 +189,15 @@ def _signed(difference: np.ndarray) -> np.ndarray:
 
 def _change(trace: "Trace", i: int, exact: bool) -> np.ndarray:
     now, before = trace[i].x0, trace[i - 1].x0
-    if exact and trace.decode is not None and _sound(now) and _sound(before):
+    if exact and _decodes(trace) and _sound(now) and _sound(before):
         decoded = [_picture(trace, "x0", k, exact).astype(np.float32) for k in (i, i - 1)]
         return (decoded[0] - decoded[1]) / 255
     return _linear(trace, now - before, bias=False)
+
+
+def _decodes(trace: "Trace") -> bool:
+    """Whether there are decoded estimates: a decoder, or what it made before the trace was saved."""
+    return trace.decode is not None or trace.picture(0) is not None
 
 
 def _sound(field: "Tensor") -> bool:
@@ -231,6 +236,9 @@ def _picture(trace: "Trace", kind: str, i: int, exact: bool) -> np.ndarray:
     """What the decoder makes of a field, or its linear colours."""
     step = trace[i]
     field: Tensor = _unit(step) if kind == "latents_decoded" else getattr(step, kind)
+    kept = trace.picture(i) if exact and kind == "x0" and trace.decode is None else None
+    if kept is not None:
+        return kept
     if not exact or trace.decode is None or not _sound(field):
         return _bytes(_linear(trace, field))
     with _decoded_lock:

@@ -70,7 +70,10 @@ def test_there_is_no_adherence_where_nothing_can_be_judged(tiny_trace: Trace, tm
     assert np.isnan(curve(unnamed, "adherence")).all()
     trace = model.trace(prompt="a fox", steps=2)
     trace.save(tmp_path / "run.safetensors")
-    assert np.isnan(curve(Trace.load(tmp_path / "run.safetensors"), "adherence")).all(), "it has no decoder"
+    kept = curve(Trace.load(tmp_path / "run.safetensors"), "adherence")
+    assert kept.tolist() == curve(trace, "adherence").tolist()
+    trace.save(tmp_path / "run.safetensors", pictures=False)
+    assert np.isnan(curve(Trace.load(tmp_path / "run.safetensors"), "adherence")).all(), "it has no pictures"
 
 
 def test_the_schedule() -> None:

@@ -228,7 +228,8 @@ def test_a_saved_trace_shows_without_its_decoder(tiny_trace: Trace, tmp_path: Pa
     tiny_trace.save(tmp_path / "run.safetensors")
     (film,) = films_of(str(tmp_path / "run.safetensors"))
     assert film.complete
-    assert pixels(film.frames["x0", 2]).shape == (8, 12, 3)
+    np.testing.assert_array_equal(pixels(film.frames["x0", 2]), np.asarray(tiny_trace.view("x0", 2)))
+    assert pixels(film.frames["latents", 2]).shape == (8, 12, 3)
     np.testing.assert_array_equal(pixels(film.final), np.asarray(tiny_trace.image))
 
 

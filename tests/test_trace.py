@@ -96,6 +96,25 @@ def test_save_and_load(tiny_trace, tmp_path):
     assert again.view("x0", 2).size == tiny_trace.view("x0", 2).size
 
 
+def test_a_saved_run_keeps_the_pictures_of_its_steps_however_often_it_is_saved(tiny_trace, tmp_path):
+    tiny_trace.save(tmp_path / "one.safetensors")
+    Trace.load(tmp_path / "one.safetensors").save(tmp_path / "two.safetensors")
+    again = Trace.load(tmp_path / "two.safetensors")
+    for i in range(4):
+        assert np.array_equal(again.picture(i), tiny_trace.decode(tiny_trace[i].x0))
+    assert tiny_trace.picture(0) is None, "it has a decoder"
+    tiny_trace.save(tmp_path / "bare.safetensors", pictures=False)
+    assert Trace.load(tmp_path / "bare.safetensors").picture(0) is None
+
+
+def test_a_damaged_picture_is_refused_when_it_is_looked_at(tiny_trace, tmp_path):
+    tiny_trace.save(tmp_path / "run.safetensors")
+    trace = Trace.load(tmp_path / "run.safetensors")
+    trace._pictures[1] = b"no picture"
+    with pytest.raises(ValueError, match="the picture of step 1 is damaged"):
+        trace.view("x0", 1)
+
+
 def test_save_and_load_without_a_split(tiny_model, tmp_path):
     trace = tiny_model.trace(prompt="a fox", steps=2, guidance=1.0)
     trace.save(tmp_path / "run.safetensors")
@@ -124,7 +143,7 @@ def test_wrong_files_are_refused_in_one_sentence(tmp_path, tiny_trace):
         Trace.load(path)
 
 
-@pytest.mark.parametrize("spoil", ["settings", "steps", "expected", "latents"])
+@pytest.mark.parametrize("spoil", ["settings", "steps", "expected", "latents", "pictures"])
 def test_damaged_runs_are_refused(tmp_path, tiny_trace, spoil):
     from safetensors import safe_open
 
@@ -135,7 +154,7 @@ def test_damaged_runs_are_refused(tmp_path, tiny_trace, spoil):
     if spoil == "latents":
         tensors["latents"] = tensors["latents"][:2]
     else:
-        facts[spoil] = {"settings": {"steps": 0}, "steps": [{}], "expected": "x"}[spoil]
+        facts[spoil] = {"settings": {"steps": 0}, "steps": [{}], "expected": "x", "pictures": [1, 2]}[spoil]
     save_file(tensors, tmp_path / "bad.safetensors", metadata={"diffexplore": json.dumps(facts)})
     with pytest.raises(ValueError, match="is a damaged run"):
         Trace.load(tmp_path / "bad.safetensors")
