@@ -406,7 +406,13 @@ class Trace(Sequence[Step]):
         film.to_html(self, path)
 
     def picture(self, i: int) -> np.ndarray | None:
-        """The decoded estimate of a step as a loaded trace kept it, (H, W, 3) uint8; None where none was kept.
+        """The decoded estimate of a step as a loaded trace kept it.
+
+        Args:
+            i: which evaluation, from 0.
+
+        Returns:
+            (H, W, 3) uint8, without loss up to 128 x 128 pixels, else from a JPEG; None where none was kept.
 
         Raises:
             IndexError: for an evaluation that is not there.
