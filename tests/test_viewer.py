@@ -367,6 +367,16 @@ def test_a_run_that_is_tried_again_from_its_first_step_is_shown_whole(wire: Wire
     assert film.frames == Film.of(trace).frames
 
 
+def test_who_waits_for_a_run_that_is_replaced_by_a_finished_one_waits_no_longer(wire: Wire, tiny_trace: Trace) -> None:
+    trace = growing(tiny_trace)
+    feed = wire.viewer.feed([trace], here=True)
+    grow(trace, tiny_trace, 2)
+    wire.viewer._turn()
+    wire.viewer.show(tiny_trace)
+    wire.drive(feed)
+    assert wire.viewer._film["films"][0]["status"] == "done"
+
+
 def test_answers_from_another_thread_may_come_at_any_moment(wire: Wire, tiny_trace: Trace) -> None:
     trace = growing(tiny_trace)
     feed = wire.viewer.feed([trace], here=True)

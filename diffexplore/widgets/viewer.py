@@ -335,7 +335,7 @@ class Viewer(anywidget.AnyWidget):  # type: ignore[misc]
         with self._changed:
             self._runs += 1
             run = self._runs
-            self._feed = self._next = None
+            self._drop()
         self._commit(films, run)
 
     def feed(self, traces: Sequence[Trace] | Mapping[str, Trace], here: bool = False) -> Feed:
@@ -389,12 +389,16 @@ class Viewer(anywidget.AnyWidget):  # type: ignore[misc]
         if not self._closed:
             with self._changed:
                 self._closed = True
-                for feed in (self._feed, self._next):
-                    if feed is not None:
-                        feed.complete.set()
-                self._feed = self._next = None  # with them go the runs, and the model that decodes them
+                self._drop()
                 self._changed.notify_all()
         super().close()
+
+    def _drop(self) -> None:
+        """Let go of what is being shown, and of the runs in it; whoever waits for it need not."""
+        for feed in (self._feed, self._next):
+            if feed is not None:
+                feed.complete.set()
+        self._feed = self._next = None
 
     # --- the wire ---
 
