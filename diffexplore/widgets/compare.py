@@ -57,7 +57,7 @@ PRESETS: Final[dict[str, Callable[[Model, Settings], Columns]]] = {
     ),
     "negative prompt": lambda _, s: {
         "without": {"negative_prompt": ""},
-        "with": {"negative_prompt": s.negative_prompt or "blurry, low quality"},
+        "with": {"negative_prompt": s.negative_prompt or "blurry, noisy, low quality"},
     },
     "samplers": lambda model, _: _each("sampler", _samplers(model)),
     "steps": lambda _, __: _each("steps", [4, 10, 20, 50]),
