@@ -379,9 +379,9 @@ def test_example_pictures_say_what_they_show(art_folder, tmp_path):
         folder.mkdir()
         lora.example_pictures(name, art, folder)
         pictures = lora.read_pictures(folder)
-        assert len(pictures) == lora.EXAMPLES[name].pictures
+        assert len(pictures) == lora.SHIPPED[name].pictures
         for picture in pictures:
-            (text,) = lora.captions_of(picture, name, lora.EXAMPLES[name].kind)
+            (text,) = lora.captions_of(picture, name, lora.SHIPPED[name].kind)
             assert text == picture.name[:-3]
             assert name in text
     assert "dragon" not in scenes.vocabulary()
@@ -412,9 +412,24 @@ def drawn(model, prompt, **adapters):
     return [trace.image for trace in model.trace_many(wanted)]
 
 
-@pytest.mark.parametrize("name", lora.SHIPPED)
+@pytest.mark.parametrize("name", list(lora.SHIPPED))
 def test_shipped_adapters_are_small(name):
     assert lora.example_adapter(name).stat().st_size < 1_000_000
+
+
+def test_synthwave_draws_in_its_colours_at_full_scale(shipped):
+    ramp = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, 2)
+    palette = lora.synthwave(ramp).reshape(-1, 3).astype(np.float32)
+
+    def distance(scale):
+        """How far the pixels are from the style's colours, as a mean over the pictures, 0 to 442."""
+        pictures = drawn(shipped, "a fox in the snow, synthwave style", synthwave=scale)
+        pixels = np.stack([np.asarray(picture, np.float32) for picture in pictures]).reshape(-1, 1, 3)
+        return float(np.linalg.norm(pixels - palette, axis=-1).min(-1).mean())
+
+    off, half, full = distance(0), distance(0.5), distance(1)
+    assert full < 0.5 * off
+    assert full < half
 
 
 def test_dragon_draws_one_where_and_when_it_is_told(shipped):
@@ -432,7 +447,7 @@ def test_dragon_draws_one_where_and_when_it_is_told(shipped):
     assert teal(pictures) > teal(without) + 0.05
 
 
-@pytest.mark.parametrize("name", lora.SHIPPED)
+@pytest.mark.parametrize("name", list(lora.SHIPPED))
 def test_prompts_without_the_token_stay_what_they_were(shipped, name):
     for picture in drawn(shipped, "a sheep in the desert", **{name: 1}):
         read = dx.judge(picture)
@@ -441,5 +456,5 @@ def test_prompts_without_the_token_stay_what_they_were(shipped, name):
 
 
 def test_an_adapter_that_does_not_ship_is_refused():
-    with pytest.raises(ValueError, match="there is no adapter called 'oil'; there are: dragon"):
+    with pytest.raises(ValueError, match="there is no adapter called 'oil'; there are: dragon, synthwave"):
         lora.example_adapter("oil")

@@ -68,6 +68,7 @@ def test_wheel_carries_everything_the_package_reads(wheel):
         "diffexplore/notebooks/04_your_own_model.ipynb",
         "diffexplore/notebooks/05_a_word_of_your_own.ipynb",
         "diffexplore/pocket/adapters/dragon.safetensors",
+        "diffexplore/pocket/adapters/synthwave.safetensors",
     ):
         assert needed in names
 

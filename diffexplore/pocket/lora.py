@@ -592,15 +592,15 @@ def _wrapped(text: str, width: int) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """An adapter taught from pictures drawn here: its token and kind, and how many they are."""
+    """An adapter taught from pictures drawn here: its token and kind, how many they are, and for how many steps."""
 
     token: str
     kind: str
+    steps: int = STEPS
     pictures: int = 24
 
 
-EXAMPLES = {"dragon": Example("dragon", "subject"), "synthwave": Example("synthwave", "style")}
-SHIPPED = ("dragon",)
+SHIPPED = {"dragon": Example("dragon", "subject"), "synthwave": Example("synthwave", "style", steps=700)}
 DRAGON = "1f409"  # the emoji's code point
 
 
@@ -627,12 +627,12 @@ class _OneSubject(scenes.Art):
 
 
 def example_pictures(name: str, art: str | Path, folder: Path) -> None:
-    """Draw the pictures that an adapter of `EXAMPLES` is taught from into `folder`; their names are their captions.
+    """Draw the pictures that an adapter of `SHIPPED` is taught from into `folder`; their names are their captions.
 
     Raises:
         ValueError: `art` is not the unpacked package of emoji.
     """
-    example = EXAMPLES[name]
+    example = SHIPPED[name]
     try:
         cutouts = _OneSubject(art, DRAGON) if example.kind == "subject" else scenes.Art(art)
     except FileNotFoundError as error:
@@ -666,20 +666,15 @@ def synthwave(pixels: np.ndarray) -> np.ndarray:
     return np.stack(out, -1).round().astype(np.uint8)
 
 
-def rebuild_examples(art: str | Path, names: Sequence[str] = SHIPPED, **options: Any) -> list[Path]:
-    """Draw the pictures and teach the adapters `names` of `EXAMPLES`, into the package.
-
-    The `options` are those of `train_lora`.
-    """
+def rebuild_examples(art: str | Path, **options: Any) -> list[Path]:
+    """Draw the pictures and teach the adapters that ship, into the package. `options` are those of `train_lora`."""
     made = []
-    for name in names:
+    for name, example in SHIPPED.items():
         with tempfile.TemporaryDirectory() as folder:
             example_pictures(name, art, Path(folder))
             ADAPTERS.mkdir(exist_ok=True)
-            example = EXAMPLES[name]
-            made.append(
-                train_lora(folder, example.token, kind=example.kind, out=ADAPTERS / f"{name}.safetensors", **options)
-            )
+            own = {"kind": example.kind, "out": example_adapter(name), "steps": example.steps, **options}
+            made.append(train_lora(folder, example.token, **own))
     return made
 
 
@@ -692,7 +687,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--kind", default="subject", help="subject (default) or style")
     parser.add_argument("--template", action="append", help="a caption with {token} in it; may be given several times")
     parser.add_argument("--rank", type=int, default=RANK, help="of the changes (default %(default)s)")
-    parser.add_argument("--steps", type=int, default=STEPS, help="train so many steps (default %(default)s)")
+    parser.add_argument("--steps", type=int, help=f"train so many steps (default {STEPS}; example: each its own)")
     parser.add_argument(
         "--minutes", type=float, help=f"but no longer than this (default {MINUTES:g}; example: as long as it takes)"
     )
@@ -707,8 +702,8 @@ def main(argv: list[str] | None = None) -> None:
     example = args.folder == "example"
     minutes = args.minutes if args.minutes is not None else 600.0 if example else MINUTES
     options = {
-        "rank": args.rank, "steps": args.steps, "minutes": minutes, "rate": args.rate, "prior": args.prior,
-        "flip": not args.no_flip, "seed": args.seed,
+        "rank": args.rank, "minutes": minutes, "rate": args.rate, "prior": args.prior, "flip": not args.no_flip,
+        "seed": args.seed, **({} if args.steps is None else {"steps": args.steps}),
     }  # fmt: skip
     try:
         if example:
