@@ -112,7 +112,7 @@ def adherence_at(trace: "Trace", i: int) -> float:
     Raises:
         IndexError: for an evaluation that is not there.
     """
-    if (trace.decode is None and trace.picture(i) is None) or not np.isfinite(trace[i].x0.numpy()).all():
+    if not trace.decoded or not np.isfinite(trace[i].x0.numpy()).all():
         return math.nan
     from .views import frame
 

@@ -25,7 +25,7 @@ __all__ = ["Finding", "examine", "memory_limit", "run"]
 MARKS = ("ok", "note", "FAIL")
 LEAST_MEMORY = 2**30  # bytes; a run of the pocket model peaks at about half of it, a notebook server needs the rest
 
-# Optional module -> (what it brings, the extra that installs it)
+# Optional module -> what it brings
 OPTIONAL = {
     "jupyterlab": "JupyterLab, which `diffexplore` opens",
     "scipy": "the samplers LMS and those with beta schedules",

@@ -330,8 +330,7 @@ def _in_batches(model: Model, cells: Sequence[Settings], report: Report) -> None
 def _on_executor(model: Model, weights: str, executor: Executor, cells: Sequence[Settings], report: Report) -> None:
     ticket = _Ticket(
         uuid.uuid4().hex, os.getpid(), _source(model), model.name, model.revision, weights,
-        {"dtype": str(model._network.dtype).removeprefix("torch."), **model._options},
-        tuple((str(file), name) for name, (file, _) in model._adapters.items()),
+        {"dtype": model.pipeline.dtype, **model.options}, model.adapter_files,
     )  # fmt: skip
     _AT_HOME[ticket.token] = model
     futures: dict[Future[Trace | bytes], Settings] = {}
@@ -362,7 +361,7 @@ class _Ticket:
     revision: str | None
     weights: str
     options: Mapping[str, Any]
-    loras: tuple[tuple[str, str], ...]
+    loras: Mapping[str, Path]
 
 
 _AT_HOME: "weakref.WeakValueDictionary[str, Model]" = weakref.WeakValueDictionary()
@@ -398,7 +397,7 @@ def _abroad(ticket: _Ticket) -> Model:
             pocket = ticket.source == str(POCKET)
             model = load(None if pocket else ticket.source, **ticket.options)
             model.name, model.revision = ticket.name, ticket.revision
-            for file, name in ticket.loras:
+            for name, file in ticket.loras.items():
                 model.load_lora(file, name)
             if _weights(model) != ticket.weights:
                 raise ValueError(

@@ -105,7 +105,7 @@ def load(
             source = source if target is None else source.to(target)
         _offload(source, offload, place)
         model = Model(source, reuse=reuse)
-        model._options = _options(place, kind, offload)
+        model.options = _options(place, kind, offload)
         return model
     pocket = source is None
     where = str(POCKET) if source is None else os.fspath(source)
@@ -124,7 +124,7 @@ def load(
         reuse=reuse,
     )
     model._source = "" if pocket else f"{where.partition('@')[0]}@{opened.revision}" if opened.revision else where
-    model._options = _options(place, kind, offload)
+    model.options = _options(place, kind, offload)
     return model
 
 
@@ -262,6 +262,7 @@ class Model:
         size: (width, height) it draws if nothing else is asked for.
         revision: the commit of the hub it is; None where it came from elsewhere.
         remembered: the results it keeps.
+        options: the device, dtype and offload that `load` was asked for, by name.
     """
 
     def __init__(
@@ -308,7 +309,7 @@ class Model:
         self._near = dict(near or {})
         self._fixed_size = fixed_size
         self._source: str | None = getattr(pipeline, "name_or_path", None) or None  # "": the pocket model
-        self._options: dict[str, str] = {}  # what `load` was asked for
+        self.options: dict[str, str] = {}
         self._adapters: dict[str, tuple[Path, str]] = {}  # name -> the file it was loaded from, its hash
         self._taught: dict[str, frozenset[str]] = {}  # adapter -> words that it says it teaches
         # What the model is, as opposed to how somebody samples from it: kept as it came, however often
@@ -352,9 +353,9 @@ class Model:
 
         The commit of a hub's model is in it. A ready pipeline that has no name is expected in ``pipeline``.
         """
-        loras = (f"model.load_lora({str(file)!r}, {name!r})\n" for name, (file, _) in self._adapters.items())
+        loras = (f"model.load_lora({str(file)!r}, {name!r})\n" for name, file in self.adapter_files.items())
         source = ["pipeline"] if self._source is None else [repr(self._source)] if self._source else []
-        arguments = [*source, *(f"{name}={value!r}" for name, value in self._options.items())]
+        arguments = [*source, *(f"{name}={value!r}" for name, value in self.options.items())]
         return f"model = dx.load({', '.join(arguments)})\n" + "".join(loras)
 
     def default_settings(self) -> Settings:
@@ -783,6 +784,11 @@ class Model:
         """Names of the LoRAs that were loaded here, for ``Settings.adapters``."""
         return list(self._adapters)
 
+    @property
+    def adapter_files(self) -> dict[str, Path]:
+        """Name -> the file it was loaded from, of each of `adapters`."""
+        return {name: file for name, (file, _) in self._adapters.items()}
+
     def load_lora(self, path: "str | os.PathLike[str]", name: str | None = None) -> str:
         """Load a LoRA into the pipeline, switched off: runs switch it on by ``adapters={name: scale}``.
 
@@ -826,9 +832,10 @@ class Model:
 
     def _drop_half_loaded(self, name: str) -> None:
         """Take out what of a refused LoRA is in already: the part for one network may fit and that for another not."""
-        if any(name in names for names in self.pipeline.get_list_adapters().values()):
+        listed = getattr(self.pipeline, "get_list_adapters", dict)  # some pipelines take no LoRA at all
+        if any(name in names for names in listed().values()):
             self.pipeline.delete_adapters(name)
-            if any(self.pipeline.get_list_adapters().values()):
+            if any(listed().values()):
                 self.pipeline.disable_lora()
 
     def unload_loras(self) -> None:

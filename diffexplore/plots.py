@@ -467,7 +467,7 @@ def _recipe(trace: Trace) -> str:
         parts.insert(2, f"{len(trace)} evaluations")
     if trace.cancelled:
         parts.append("stopped early")
-    parts += [f"{name} {scale:g}" for name, scale in s.adapters if scale]
+    parts += s.loras
     if s.negative_prompt:
         parts.append(f"negative prompt: {s.negative_prompt}")
     return " · ".join(part for part in parts if part)

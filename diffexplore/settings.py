@@ -137,6 +137,11 @@ class Settings(BaseModel):
         """A copy with some values changed, checked like new ones."""
         return type(self)(**{**self.model_dump(), **values})
 
+    @property
+    def loras(self) -> list[str]:
+        """The LoRAs that are on, each with its scale, in words."""
+        return [f"{name} {scale:g}" for name, scale in self.adapters if scale]
+
     def diff(self, other: "Settings") -> dict[str, tuple[Any, Any]]:
         """What differs.
 

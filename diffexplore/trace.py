@@ -405,6 +405,11 @@ class Trace(Sequence[Step]):
 
         film.to_html(self, path)
 
+    @property
+    def decoded(self) -> bool:
+        """Whether its estimates can be seen as pictures: it has a decoder, or kept what that made."""
+        return self.decode is not None or bool(self._pictures)
+
     def picture(self, i: int) -> np.ndarray | None:
         """The decoded estimate of a step as a loaded trace kept it.
 
@@ -428,16 +433,6 @@ class Trace(Sequence[Step]):
         except (OSError, Image.DecompressionBombError) as error:
             raise ValueError(f"the picture of step {i} is damaged ({type(error).__name__}: {error})") from None
 
-    def _encoded(self) -> list[bytes]:
-        """The decoded x0 of every step as image files: without loss up to 128 x 128 pixels, else as JPEG."""
-        from . import views
-        from .widgets.film import encode
-
-        if self._pictures or self.decode is None:
-            return self._pictures
-        frames = (views.frame(self, "x0", i) for i in range(len(self)))
-        return [encode(pixels, side=max(pixels.shape)).data for pixels in frames]
-
     def save(self, path: str | os.PathLike[str], *, pictures: bool = True) -> None:
         """Write the run to one safetensors file (the format is in this module's docstring). The decoder stays
         behind.
@@ -451,7 +446,11 @@ class Trace(Sequence[Step]):
         from safetensors.torch import save_file
 
         steps = list(self)
-        kept = self._encoded() if pictures else []
+        kept = self._pictures if pictures else []
+        if pictures and self.decode is not None:
+            from .widgets.film import pictures_of
+
+            kept = pictures_of(self)
         tensors: dict[str, torch.Tensor] = {}
         if steps:
             tensors["latents"] = torch.stack([s.latents for s in steps])

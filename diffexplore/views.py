@@ -189,15 +189,10 @@ def _signed(difference: np.ndarray) -> np.ndarray:
 
 def _change(trace: "Trace", i: int, exact: bool) -> np.ndarray:
     now, before = trace[i].x0, trace[i - 1].x0
-    if exact and _decodes(trace) and _sound(now) and _sound(before):
+    if exact and trace.decoded and _sound(now) and _sound(before):
         decoded = [_picture(trace, "x0", k, exact).astype(np.float32) for k in (i, i - 1)]
         return (decoded[0] - decoded[1]) / 255
     return _linear(trace, now - before, bias=False)
-
-
-def _decodes(trace: "Trace") -> bool:
-    """Whether there are decoded estimates: a decoder, or what it made before the trace was saved."""
-    return trace.decode is not None or trace.picture(0) is not None
 
 
 def _sound(field: "Tensor") -> bool:

@@ -207,3 +207,8 @@ def test_pixart_alpha_takes_two_steps_at_least():
     alpha.__class__ = PixArtAlphaPipeline
     with pytest.raises(ValueError, match="this pipeline takes at least 2 steps, got 1"):
         Model(alpha).resolve(dx.Settings(steps=1, sampler="DPM++ 2M Karras"))
+
+
+def test_a_pipeline_that_takes_no_lora_says_so_in_one_sentence(lora):
+    with pytest.raises(ValueError, match=r"'my style\.safetensors' cannot be loaded into this model"):
+        model("pixart").load_lora(lora)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from PIL import Image
 
 from diffexplore.pocket import scenes, train
 
@@ -100,6 +101,13 @@ def test_export_is_a_folder_plain_diffusers_loads(work, tmp_path):
     image = pipeline("a fox in the snow", num_inference_steps=2).images[0]
     assert image.size == (64, 64)
     assert {p.dtype for p in pipeline.text_encoder.parameters()} == {torch.float32}
+
+
+def test_the_sheet_of_exported_weights_has_all_prompts_in_rows_of_eight(work, tmp_path):
+    train.export(work, TINY, tmp_path / "weights")
+    train.released_sheet(tmp_path / "weights", TINY)
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size == (8 * 128, 8 * 128)
 
 
 def test_exported_weights_can_be_adopted(work, tmp_path):

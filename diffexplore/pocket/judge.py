@@ -384,8 +384,8 @@ def adherence(image: Image.Image | np.ndarray, prompt: str) -> float:
     """How far a picture of the pocket model's world shows what the prompt names, 0 to 1.
 
     The mean of the judge's probabilities of what is named, over the attributes that are named; a quality ("blurry") is
-    one of them, so a negative prompt that takes it away lowers the number. What the prompt itself
-    makes unreadable is left out: a colour in a silhouette, the light in space.
+    one of them, so a negative prompt that takes it away lowers the number. What the prompt itself makes unreadable is
+    left out: a colour in a silhouette, the light in space.
 
     Args:
         image: as for `judge`.

@@ -604,11 +604,24 @@ def train_unet(work: Path, recipe: Recipe, budget: Budget) -> None:
         return ((guess - noise).square().mean((1, 2, 3)) * weight[t]).mean()
 
     def sheet(path: Path) -> None:
-        prompts = Path(__file__).with_name("sheet.txt").read_text().splitlines()
-        pipeline = make_pipeline(work, recipe, tokenizer, stage.average["text"], stage.average["unet"])
-        _save_grid(_samples(pipeline, prompts, recipe.sheet_steps), path, columns=8)
+        draw_sheet(make_pipeline(work, recipe, tokenizer, stage.average["text"], stage.average["unet"]), recipe, path)
 
     stage.run(loss_of, sheet, every=900)
+
+
+def draw_sheet(pipeline: Any, recipe: Recipe, path: Path) -> None:
+    """Draw the prompts of ``sheet.txt``, eight to a row."""
+    prompts = Path(__file__).with_name("sheet.txt").read_text().splitlines()
+    _save_grid(_samples(pipeline, prompts, recipe.sheet_steps), path, columns=8)
+
+
+def released_sheet(folder: Path, recipe: Recipe) -> None:
+    """The sheet of exported weights, as ``sheet.png`` beside their folder."""
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
+    pipeline.set_progress_bar_config(disable=True)
+    draw_sheet(pipeline, recipe, folder.with_name("sheet.png"))
 
 
 def _samples(pipeline: Any, prompts: list[str], steps: int, guidance: float = 5.0) -> torch.Tensor:
@@ -708,11 +721,13 @@ def adopt(work: Path, recipe: Recipe, folder: Path) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Run one stage."""
     parser = argparse.ArgumentParser(prog="python -m diffexplore.pocket.train", description=__doc__.splitlines()[0])
-    parser.add_argument("stage", choices=["prepare", "vae", "encode", "unet", "decoder", "export", "adopt", "psnr"])
+    parser.add_argument(
+        "stage", choices=["prepare", "vae", "encode", "unet", "decoder", "export", "adopt", "psnr", "sheet"]
+    )
     parser.add_argument("--work", type=Path, default=Path("runs"), help="folder of pictures and checkpoints")
     parser.add_argument("--art", help="unpacked npm package @lobehub/fluent-emoji-3d (for prepare and psnr)")
     weights = Path(__file__).with_name("weights")
-    parser.add_argument("--out", type=Path, default=weights, help="the folder export writes and adopt reads")
+    parser.add_argument("--out", type=Path, default=weights, help="the folder export writes, the others read")
     parser.add_argument("--minutes", type=float, help="stop (and let the rate fall) after this long")
     parser.add_argument("--bf16", action="store_true", help="compute in bfloat16 (AVX512-BF16, AMX)")
     parser.add_argument("--processes", type=int, default=2, help="processes that train together, one thread each")
@@ -727,6 +742,8 @@ def main(argv: list[str] | None = None) -> None:
         export(args.work, RECIPE, args.out)
     elif args.stage == "adopt":
         adopt(args.work, RECIPE, args.out)
+    elif args.stage == "sheet":
+        released_sheet(args.out, RECIPE)
     elif args.stage == "psnr":
         print(f"{psnr(args.out, args.art, RECIPE):.2f} dB")
     else:

@@ -102,6 +102,12 @@ def encode(pixels: np.ndarray | Image.Image, *, exact: bool = True, side: int = 
     return Frame(buffer.getvalue(), chosen, exact)
 
 
+def pictures_of(trace: Trace) -> list[bytes]:
+    """The decoded x0 of every step as image files: without loss up to 128 x 128 pixels, else as JPEG."""
+    frames = (frame(trace, "x0", i) for i in range(len(trace)))
+    return [encode(pixels, side=max(pixels.shape)).data for pixels in frames]
+
+
 @dataclass(eq=False)
 class Film:
     """One run as encoded pictures.
@@ -148,8 +154,8 @@ class Film:
         about |= {"steps": settings.steps, "guidance": settings.guidance, "seed": str(settings.seed)}
         if settings.sampler:
             about["sampler"] = settings.sampler
-        if adapters := [f"{name} {scale:g}" for name, scale in settings.adapters if scale]:
-            about["adapters"] = ", ".join(adapters)
+        if settings.loras:
+            about["adapters"] = ", ".join(settings.loras)
         if model := trace.info.get("model"):
             about["model"] = str(model)
         size = (settings.width or 1, settings.height or 1)
