@@ -20,16 +20,16 @@ _HOMES = {
     "SAMPLERS": "samplers",
     "Model": "model",
     "load": "model",
-    "Step": "trace",
+    "Step": "record.step",
     "Trace": "trace",
-    "VIEWS": "views",
-    "CURVES": "curves",
-    "forward": "forward_process",
-    "sweep": "grids",
-    "race": "convergence",
-    "diminishing_returns": "convergence",
-    "negative_words": "negative",
-    "read_recipe": "recipe",
+    "VIEWS": "looks.views",
+    "CURVES": "looks.curves",
+    "forward": "experiments.forward",
+    "sweep": "experiments.sweep",
+    "race": "experiments.race",
+    "diminishing_returns": "experiments.race",
+    "negative_words": "experiments.negative",
+    "read_recipe": "looks.pictures",
     "judge": "pocket.judge",
     "adherence": "pocket.judge",
     "Compare": "widgets.compare",
@@ -62,14 +62,14 @@ __all__ = [
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from diffexplore.convergence import diminishing_returns, race
-    from diffexplore.curves import Curve
-    from diffexplore.forward_process import forward
-    from diffexplore.grids import sweep
+    from diffexplore.experiments.forward import forward
+    from diffexplore.experiments.negative import negative_words
+    from diffexplore.experiments.race import diminishing_returns, race
+    from diffexplore.experiments.sweep import sweep
+    from diffexplore.looks.curves import Curve
+    from diffexplore.looks.pictures import read_recipe
     from diffexplore.model import Model, load
-    from diffexplore.negative import negative_words
     from diffexplore.pocket.judge import adherence, judge
-    from diffexplore.recipe import read_recipe
     from diffexplore.samplers import Sampler
     from diffexplore.settings import Settings
     from diffexplore.trace import Step, Trace

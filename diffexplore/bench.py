@@ -251,7 +251,7 @@ def _draw_plain(plain: Any, settings: Any, **values: Any) -> None:
 
 def _first_frame(rounds: int) -> Row:
     """Wall seconds from asking for a run to its first decoded frame, over those of a plain call to its picture."""
-    from diffexplore import views
+    from diffexplore.looks import views
 
     plain, model, settings = _pocket()
 
@@ -319,7 +319,7 @@ def _stop(rounds: int) -> Row:
 
 def _preview(rounds: int) -> Row:
     """CPU milliseconds of one preview of x0 in linear colours over those of one that is decoded; none remembered."""
-    from diffexplore import views
+    from diffexplore.looks import views
 
     _, model, settings = _pocket()
     trace = model.trace(settings)

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from . import __version__
+from diffexplore import __version__
 
 __all__ = ["Finding", "examine", "memory_limit", "run"]
 
@@ -160,7 +160,7 @@ def _browser() -> Iterator[Finding]:
 
 def _picture() -> Iterator[Finding]:
     """Draws a picture, the one thing that all the rest is for."""
-    from . import load
+    from diffexplore.model import load
 
     trace = load(device="cpu").trace(prompt="a fox in the snow at noon", steps=4, seed=7)
     assert trace.image is not None, "an uncancelled run ends with a picture"

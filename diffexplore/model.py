@@ -33,13 +33,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 
-from . import reuse as _reuse
-from .families import family_of
-from .recorder import Cancelled, interruptible, record
-from .samplers import SAMPLERS, build, native, suitable
-from .settings import Settings, shown
-from .sources import SOURCES, lora_file, open_pipeline, quiet
-from .trace import Step, Trace
+from diffexplore.pipelines.family import family_of
+from diffexplore.pipelines.open import SOURCES, lora_file, open_pipeline, quiet
+from diffexplore.runs import memory as _reuse
+from diffexplore.runs.recorder import Cancelled, interruptible, record
+from diffexplore.samplers import SAMPLERS, build, native, suitable
+from diffexplore.settings import Settings
+from diffexplore.trace import Step, Trace
+from diffexplore.words import shown
 
 if TYPE_CHECKING:
     from PIL import Image

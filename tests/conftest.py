@@ -60,7 +60,7 @@ def art_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from PIL import Image, ImageDraw
 
-    from diffexplore.pocket import scenes
+    from diffexplore.pocket.factory import scenes
 
     folder = tmp_path_factory.mktemp("art")
     (folder / "assets").mkdir()

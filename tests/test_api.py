@@ -104,8 +104,18 @@ def test_every_public_name_is_there_with_its_docstring(entries, name):
 
 
 def test_what_the_functions_return_is_there_too(entries):
-    returned = {"model": "Job", "grids": "Grid", "convergence": "Race", "negative": "NegativeWords"}
-    for module, name in (*returned.items(), ("convergence", "Returns"), ("samplers", "Sampler"), ("curves", "Curve")):
+    returned = {
+        "model": "Job",
+        "experiments.sweep": "Grid",
+        "experiments.race": "Race",
+        "experiments.negative": "NegativeWords",
+    }
+    for module, name in (
+        *returned.items(),
+        ("experiments.race", "Returns"),
+        ("samplers", "Sampler"),
+        ("looks.curves", "Curve"),
+    ):
         assert entries[f"diffexplore.{module}"][name]
 
 
@@ -119,9 +129,11 @@ def test_the_checks_below_see_what_they_are_about():
     assert {"diffexplore.load", "diffexplore.Model.trace", "diffexplore.Settings.diff", "diffexplore.Trace.load"} < set(
         CALLABLES
     )
-    assert {"diffexplore.Model.samplers", "diffexplore.model.Job.result", "diffexplore.grids.Grid.plot"} < set(
-        CALLABLES
-    )
+    assert {
+        "diffexplore.Model.samplers",
+        "diffexplore.model.Job.result",
+        "diffexplore.experiments.sweep.Grid.plot",
+    } < set(CALLABLES)
     assert "ValueError" in raised(dx.load)
 
 

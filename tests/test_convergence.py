@@ -9,9 +9,9 @@ import pytest
 from matplotlib.text import Text
 
 import diffexplore as dx
-from diffexplore.convergence import diminishing_returns, knee, noise_added, race
+from diffexplore.experiments.race import diminishing_returns, knee, noise_added, race
+from diffexplore.looks.figures import Figure
 from diffexplore.model import Model
-from diffexplore.plots import Figure
 from diffexplore.samplers import SAMPLERS
 
 SHARED = {"prompt": "a red fox", "seed": 3}

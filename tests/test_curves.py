@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import diffexplore as dx
-from diffexplore.curves import CURVES, SPECTRA, curve, parting, spectrum
+from diffexplore.looks.curves import CURVES, SPECTRA, curve, parting, spectrum
 from diffexplore.settings import Settings
 from diffexplore.trace import Step, Trace
 

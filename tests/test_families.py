@@ -10,8 +10,8 @@ import torch
 from tiny_families import MAKERS, family, size
 
 import diffexplore as dx
-from diffexplore.families import FAMILIES, family_of, known_pipelines
 from diffexplore.model import Model
+from diffexplore.pipelines.family import FAMILIES, family_of, known_pipelines
 from diffexplore.samplers import SAMPLERS, build
 
 MODELS: dict[str, Model] = {}

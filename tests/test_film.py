@@ -16,10 +16,10 @@ import torch
 from PIL import Image
 
 import diffexplore as dx
-from diffexplore.curves import spectrum
+from diffexplore.looks.curves import spectrum
+from diffexplore.looks.views import VIEWS, frame
 from diffexplore.settings import Settings
 from diffexplore.trace import Step, Trace
-from diffexplore.views import VIEWS, frame
 from diffexplore.widgets.film import BANDS, SIDE, TOKENS, Film, Frame, encode, films_of, pack, to_html, unpack
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from diffexplore.forward_process import fit, forward, levels
+from diffexplore.experiments.forward import fit, forward, levels
 from diffexplore.trace import Trace
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from matplotlib.text import Text
 from tiny import make_pipeline
 
 import diffexplore as dx
-from diffexplore.grids import Grid, sweep
+from diffexplore.experiments.sweep import Grid, sweep
+from diffexplore.looks.figures import Figure
 from diffexplore.model import Model
-from diffexplore.plots import Figure
 
 STEPS = ("steps", [2, 3])
 SAMPLER = ("sampler", ["DDIM", "Euler a", "Heun"])

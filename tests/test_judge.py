@@ -6,8 +6,9 @@ import torch
 from PIL import Image
 
 import diffexplore as dx
-from diffexplore.pocket import example, examples, judge, scenes
-from diffexplore.pocket.train import Budget
+from diffexplore.pocket import example, examples, judge
+from diffexplore.pocket.factory import scenes
+from diffexplore.pocket.factory.train import Budget
 
 WIDTHS = (8, 8, 16, 16)
 

@@ -12,7 +12,8 @@ from PIL import Image
 from safetensors import safe_open
 
 import diffexplore as dx
-from diffexplore.pocket import lora, scenes
+from diffexplore.pocket import lora
+from diffexplore.pocket.factory import scenes
 
 # --- pictures and captions -----------------------------------------------------------------------------------------
 

@@ -563,7 +563,7 @@ def test_200_random_cancels_leave_nothing_behind():
 
 
 def test_a_50_step_guided_trace_of_sdxl_size_holds_under_80_mb():
-    from diffexplore.reuse import size_of
+    from diffexplore.runs.memory import size_of
     from diffexplore.trace import Step, Trace
 
     def latents():

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import diffexplore as dx
+from diffexplore.experiments.negative import negative_words
 from diffexplore.model import Model
-from diffexplore.negative import negative_words
 
 WHAT = {"prompt": "a red fox", "steps": 3, "seed": 2, "sampler": "DDIM"}
 

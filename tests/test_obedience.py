@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from diffexplore.pocket import judge, obedience, scenes
+from diffexplore.pocket import judge
+from diffexplore.pocket.factory import obedience, scenes
 
 
 @pytest.mark.parametrize("holdout", [False, True])

@@ -13,9 +13,9 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from PIL import Image
 
-from diffexplore import views
-from diffexplore.curves import spectrum
-from diffexplore.plots import Figure, plot, plot_curves, plot_forward, plot_spectrum
+from diffexplore.looks import views
+from diffexplore.looks.curves import spectrum
+from diffexplore.looks.figures import Figure, plot, plot_curves, plot_forward, plot_spectrum
 from diffexplore.settings import Settings
 from diffexplore.trace import Step, Trace
 

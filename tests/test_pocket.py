@@ -9,7 +9,7 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 
 from diffexplore.model import POCKET
-from diffexplore.pocket import scenes
+from diffexplore.pocket.factory import scenes
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffexplore import predictions as p
+from diffexplore.record import predictions as p
 
 SHAPE = (4, 6, 5)
 

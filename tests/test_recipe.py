@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from diffexplore.recipe import MAX_TEXT, _from_parameters, _parameters, read_recipe
+from diffexplore.looks.pictures import MAX_TEXT, _from_parameters, _parameters, read_recipe
 from diffexplore.settings import Settings
 
 

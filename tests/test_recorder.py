@@ -15,9 +15,9 @@ import pytest
 import torch
 from tiny import make_pipeline
 
-from diffexplore import predictions
-from diffexplore.predictions import x0_of
-from diffexplore.recorder import Cancelled, Levels, denoisers, interruptible, record
+from diffexplore.record import predictions
+from diffexplore.record.predictions import x0_of
+from diffexplore.runs.recorder import Cancelled, Levels, denoisers, interruptible, record
 from diffexplore.samplers import SAMPLERS, build
 
 BASE = {

@@ -20,8 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import make_pipeline
 
-from diffexplore.recorder import Cancelled, denoisers, record
-from diffexplore.reuse import Store, copy_of, evaluations, fingerprint, prompts, run_key, size_of
+from diffexplore.runs.memory import Store, copy_of, evaluations, fingerprint, prompts, run_key, size_of
+from diffexplore.runs.recorder import Cancelled, denoisers, record
 from diffexplore.samplers import build
 from diffexplore.settings import Settings
 from diffexplore.trace import Trace

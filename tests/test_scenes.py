@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from diffexplore.pocket import example, examples, scenes
+from diffexplore.pocket import example, examples
+from diffexplore.pocket.factory import scenes
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from tiny import make_pipeline
 
 import diffexplore as dx
 from diffexplore.model import POCKET
-from diffexplore.sources import lora_file, open_pipeline, tensor_names
+from diffexplore.pipelines.open import lora_file, open_pipeline, tensor_names
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

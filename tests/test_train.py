@@ -9,7 +9,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 
-from diffexplore.pocket import scenes, train
+from diffexplore.pocket.factory import scenes, train
 
 TINY = dataclasses.replace(
     train.RECIPE, pictures=24, captions=2, vae_channels=(8, 8, 16), vae_batch=2, vae_steps=6,

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
+from diffexplore.looks.views import VIEWS
 from diffexplore.trace import Trace
-from diffexplore.views import VIEWS
 from diffexplore.widgets import viewer as room
 from diffexplore.widgets.film import Film, unpack
 from diffexplore.widgets.viewer import LOST, RATE, WINDOW, Feed, Replay, Viewer

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffexplore import views
+from diffexplore.looks import views
 from diffexplore.settings import Settings
 from diffexplore.trace import Step, Trace
 

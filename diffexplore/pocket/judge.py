@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from diffexplore.pocket import scenes
-from diffexplore.pocket.train import Budget, Stage
+from diffexplore.pocket.factory import scenes
+from diffexplore.pocket.factory.train import Budget, Stage
 
 if TYPE_CHECKING:
     import torch

@@ -36,9 +36,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from diffexplore.pocket import scenes
-from diffexplore.pocket.train import RECIPE
-from diffexplore.settings import shown
+from diffexplore.pocket.factory import scenes
+from diffexplore.pocket.factory.train import RECIPE
+from diffexplore.words import shown
 
 if TYPE_CHECKING:
     import torch
@@ -326,7 +326,7 @@ def _open() -> Any:
     import torch
     from diffusers import StableDiffusionPipeline
 
-    from diffexplore.sources import quiet
+    from diffexplore.pipelines.open import quiet
 
     with quiet():
         pipeline = StableDiffusionPipeline.from_pretrained(WEIGHTS, dtype=torch.float32, local_files_only=True)
@@ -559,7 +559,7 @@ def draw_sheet(adapter: Path, path: Path, prompts: Sequence[str], scales: Sequen
     """Draw each prompt (a column) at each scale of the adapter (a row), from equal noise, into one labelled PNG."""
     import torch
 
-    from diffexplore.sources import quiet
+    from diffexplore.pipelines.open import quiet
 
     pipeline = _open()
     with quiet():

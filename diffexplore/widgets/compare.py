@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import ipywidgets
 import traitlets
 
-from diffexplore.settings import Settings, shown
+from diffexplore.settings import Settings
 from diffexplore.widgets.controls import NAMES, close_all, control, layout, pocket, sentence, show, value_of
 from diffexplore.widgets.film import Status
 from diffexplore.widgets.viewer import Feed, Viewer
 from diffexplore.widgets.what_if import WhatIf
+from diffexplore.words import shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -213,7 +214,7 @@ class Compare(ipywidgets.Box):  # type: ignore[misc]
         Raises:
             ValueError: There are not two runs yet.
         """
-        from diffexplore.plots import plot_parting
+        from diffexplore.looks.figures import plot_parting
 
         return plot_parting(self.traces)
 

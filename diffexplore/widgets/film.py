@@ -46,8 +46,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 from PIL import Image
 
-from diffexplore.curves import adherence_at, spectrum
-from diffexplore.views import CAPTIONS, VIEWS, frame, why_blank
+from diffexplore.looks.curves import adherence_at, spectrum
+from diffexplore.looks.views import CAPTIONS, VIEWS, frame, why_blank
 
 if TYPE_CHECKING:
     from diffexplore.trace import Trace

@@ -69,7 +69,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anywidget
 import traitlets
 
-from diffexplore.views import CAPTIONS, VIEWS
+from diffexplore.looks.views import CAPTIONS, VIEWS
 from diffexplore.widgets.film import Film, Frame, Status, films_of, pack, page, to_html, unpack
 
 if TYPE_CHECKING:

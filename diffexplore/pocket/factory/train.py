@@ -1,16 +1,16 @@
 """Train the pocket model from nothing on two CPU cores: pictures, VAE, then text encoder and U-Net together.
 
-    python -m diffexplore.pocket.train prepare --art FOLDER      # draw and caption the pictures
-    python -m diffexplore.pocket.train vae                       # pictures <-> latents
-    python -m diffexplore.pocket.train encode                    # all pictures to latents, once
-    python -m diffexplore.pocket.train unet                      # captions and noise -> latents
-    python -m diffexplore.pocket.train decoder                   # optional: sharpen the decoder, latents unchanged
-    python -m diffexplore.pocket.train export --out FOLDER       # a standard StableDiffusionPipeline folder, fp16
-    python -m diffexplore.pocket.train psnr --art FOLDER         # how well the exported VAE keeps unseen pictures
+    python -m diffexplore.pocket.factory.train prepare --art FOLDER      # draw and caption the pictures
+    python -m diffexplore.pocket.factory.train vae               # pictures <-> latents
+    python -m diffexplore.pocket.factory.train encode            # all pictures to latents, once
+    python -m diffexplore.pocket.factory.train unet              # captions and noise -> latents
+    python -m diffexplore.pocket.factory.train decoder           # optional: sharpen the decoder, latents unchanged
+    python -m diffexplore.pocket.factory.train export --out FOLDER # a standard StableDiffusionPipeline folder, fp16
+    python -m diffexplore.pocket.factory.train psnr --art FOLDER # how well the exported VAE keeps unseen pictures
 
 To go on from exported weights where the checkpoints are gone, adopt them before ``encode``::
 
-    python -m diffexplore.pocket.train adopt --out FOLDER
+    python -m diffexplore.pocket.factory.train adopt --out FOLDER
 
 Each stage can be stopped at any moment and goes on where it was when called again; state lies in ``--work`` (default
 ``runs/``). The learning rate is constant after a short warm-up and falls to almost nothing over the last part of a
@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from diffexplore.pocket import scenes
+from diffexplore.pocket.factory import scenes
 
 if TYPE_CHECKING:
     import torch
@@ -611,7 +611,7 @@ def train_unet(work: Path, recipe: Recipe, budget: Budget) -> None:
 
 def draw_sheet(pipeline: Any, recipe: Recipe, path: Path) -> None:
     """Draw the prompts of ``sheet.txt``, eight to a row."""
-    prompts = Path(__file__).with_name("sheet.txt").read_text().splitlines()
+    prompts = (Path(__file__).parents[1] / "sheet.txt").read_text().splitlines()
     _save_grid(_samples(pipeline, prompts, recipe.sheet_steps), path, columns=8)
 
 
@@ -720,13 +720,15 @@ def adopt(work: Path, recipe: Recipe, folder: Path) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Run one stage."""
-    parser = argparse.ArgumentParser(prog="python -m diffexplore.pocket.train", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m diffexplore.pocket.factory.train", description=__doc__.splitlines()[0]
+    )
     parser.add_argument(
         "stage", choices=["prepare", "vae", "encode", "unet", "decoder", "export", "adopt", "psnr", "sheet"]
     )
     parser.add_argument("--work", type=Path, default=Path("runs"), help="folder of pictures and checkpoints")
     parser.add_argument("--art", help="unpacked npm package @lobehub/fluent-emoji-3d (for prepare and psnr)")
-    weights = Path(__file__).with_name("weights")
+    weights = Path(__file__).parents[1] / "weights"
     parser.add_argument("--out", type=Path, default=weights, help="the folder export writes, the others read")
     parser.add_argument("--minutes", type=float, help="stop (and let the rate fall) after this long")
     parser.add_argument("--bf16", action="store_true", help="compute in bfloat16 (AVX512-BF16, AMX)")

@@ -23,15 +23,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from .curves import adherence_of
-from .model import BATCH, POCKET, Model, load
-from .settings import Settings, near, shown
-from .trace import Trace
+from diffexplore.looks.curves import adherence_of
+from diffexplore.model import BATCH, POCKET, Model, load
+from diffexplore.settings import Settings
+from diffexplore.trace import Trace
+from diffexplore.words import near, shown
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from .plots import Figure
+    from diffexplore.looks.figures import Figure
 
 __all__ = ["Grid", "sweep"]
 
@@ -168,8 +169,8 @@ class Grid:
         """How far each picture shows what its prompt names, by the judge of the pocket model.
 
         Returns:
-            (rows, columns) float64, 0 to 1 (:func:`diffexplore.curves.adherence_of`); NaN where a cell failed or there
-            is nothing to judge.
+            (rows, columns) float64, 0 to 1 (:func:`diffexplore.looks.curves.adherence_of`); NaN where a cell failed or
+            there is nothing to judge.
         """
         rows = [[math.nan if trace is None else adherence_of(trace) for trace in line] for line in self.traces]
         return np.array(rows, dtype=np.float64)
@@ -180,7 +181,7 @@ class Grid:
         Raises:
             ValueError: if nothing in the grid can be judged.
         """
-        from .plots import plot_rows
+        from diffexplore.looks.figures import plot_rows
 
         values = self.adherence()
         if np.isnan(values).all():
@@ -469,7 +470,7 @@ def _named(value: Any) -> str:
 
 def _wrapped(text: str, size: float, width: float, most: int) -> str:
     """Text as typed in up to `most` lines of `width` inches at `size` points, the rest cut."""
-    from .plots import _plain
+    from diffexplore.looks.figures import _plain
 
     lines = textwrap.wrap(" ".join(text.split())[:1000], max(4, int(width * 72 / (0.52 * size))))
     if len(lines) > most:
@@ -480,7 +481,7 @@ def _wrapped(text: str, size: float, width: float, most: int) -> str:
 def _plot(grid: Grid) -> "Figure":
     from matplotlib.patches import Rectangle
 
-    from .plots import _AS_TYPED, _FAINT, _INK, _QUIET, Figure, _plain
+    from diffexplore.looks.figures import _AS_TYPED, _FAINT, _INK, _QUIET, Figure, _plain
 
     down, across = len(grid.settings), len(grid.x[1])
     first = grid.settings[0][0]
@@ -555,7 +556,7 @@ def _pixels(image: "Image.Image", width: float, height: float) -> np.ndarray:
     """A picture resampled for `width` by `height` inches of paper, smoother than matplotlib would."""
     from PIL import Image
 
-    from .plots import _DENSITY
+    from diffexplore.looks.figures import _DENSITY
 
     size = (max(1, math.ceil(width * _DENSITY)), max(1, math.ceil(height * _DENSITY)))
     return np.asarray(image.convert("RGB").resize(size, Image.Resampling.LANCZOS))

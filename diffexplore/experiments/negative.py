@@ -16,8 +16,8 @@ import numpy as np
 from diffexplore.settings import Settings
 
 if TYPE_CHECKING:
+    from diffexplore.looks.figures import Figure
     from diffexplore.model import Model
-    from diffexplore.plots import Figure
     from diffexplore.trace import Trace
 
 __all__ = ["NegativeWords", "negative_words"]
@@ -57,7 +57,7 @@ class NegativeWords:
 
     def plot(self) -> Figure:
         """The pictures side by side: with none, with all, and without each part, with its share."""
-        from diffexplore.plots import Figure
+        from diffexplore.looks.figures import Figure
 
         cells = [("no negative prompt", self.none), ("all of it", self.whole)]
         cells += [

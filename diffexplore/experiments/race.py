@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from .model import Model
-from .samplers import SAMPLERS
-from .settings import MAX_STEPS, Settings, near, shown
-from .trace import Trace
+from diffexplore.model import Model
+from diffexplore.samplers import SAMPLERS
+from diffexplore.settings import MAX_STEPS, Settings
+from diffexplore.trace import Trace
+from diffexplore.words import near, shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from PIL import Image
 
-    from .plots import Figure
+    from diffexplore.looks.figures import Figure
 
 __all__ = ["Race", "Returns", "diminishing_returns", "noise_added", "race"]
 
@@ -404,8 +405,8 @@ def _apart(one: np.ndarray, other: np.ndarray) -> float:
 def _plot_race(race: Race) -> "Figure":
     from matplotlib.ticker import MaxNLocator
 
-    from .grids import _fitted, _pixels, cost_line
-    from .plots import _AS_TYPED, _COLOURS, _FAINT, _INK, _LABEL, _QUIET, Figure, _plain
+    from diffexplore.experiments.sweep import _fitted, _pixels, cost_line
+    from diffexplore.looks.figures import _AS_TYPED, _COLOURS, _FAINT, _INK, _LABEL, _QUIET, Figure, _plain
 
     runs = list(race.traces.items())
     across = min(2, len(runs))
@@ -467,8 +468,8 @@ def _plot_race(race: Race) -> "Figure":
 
 
 def _plot_returns(found: Convergence) -> "Figure":
-    from .grids import _wrapped
-    from .plots import _AS_TYPED, _COLOURS, _INK, _LABEL, _QUIET, Figure, _heading, _legend, _plain
+    from diffexplore.experiments.sweep import _wrapped
+    from diffexplore.looks.figures import _AS_TYPED, _COLOURS, _INK, _LABEL, _QUIET, Figure, _heading, _legend, _plain
 
     notes = [_wrapped(note, 7.5, 9.5, 2) for note in found.notes]
     lines = sum(note.count("\n") + 1 for note in notes)
@@ -523,7 +524,7 @@ def _finite(values: np.ndarray) -> np.ndarray:
 
 def _bare(axes: "Axes") -> None:
     """Quiet ticks and spines, as on all our figures."""
-    from .plots import _FAINT, _QUIET, _TEXT
+    from diffexplore.looks.figures import _FAINT, _QUIET, _TEXT
 
     axes.tick_params(labelsize=_TEXT - 1.5, color=_FAINT, labelcolor=_QUIET, length=3, which="both")
     axes.grid(visible=True, axis="y", color=_FAINT, linewidth=0.5)

@@ -1,7 +1,7 @@
 """Does the pocket model draw what prompts say? Hundreds of captions, drawn by it and read by the judge.
 
-    python -m diffexplore.pocket.obedience                                       # all tables, 500 prompts a row
-    python -m diffexplore.pocket.obedience --prompts 100 --tables pairs steps    # fewer prompts, two of the tables
+    python -m diffexplore.pocket.factory.obedience                               # all tables, 500 prompts a row
+    python -m diffexplore.pocket.factory.obedience --prompts 100 --tables pairs steps # fewer prompts, two tables
 
 A caption of the benchmark names style, colour, subject, setting and light, as far as the scene has them; the judge
 never sees it, and has to find them all in the picture.
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from diffexplore.pocket import scenes
+from diffexplore.pocket.factory import scenes
 from diffexplore.pocket.judge import ATTRIBUTES, SEED, UNSEEN, Table, agreement, as_text, labels_of, probabilities
 
 if TYPE_CHECKING:
@@ -158,7 +158,9 @@ def bench(prompts: int = 500, tables: Iterable[str] = tuple(TABLES)) -> dict[str
 
 def main(argv: list[str] | None = None) -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(prog="python -m diffexplore.pocket.obedience", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m diffexplore.pocket.factory.obedience", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--prompts", type=int, default=500, help="prompts for each row (default: %(default)s)")
     parser.add_argument("--tables", nargs="+", choices=list(TABLES), default=list(TABLES), help="which tables")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the shares there too")

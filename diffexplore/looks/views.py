@@ -41,12 +41,12 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from PIL import Image
 
-from .settings import near, shown
+from diffexplore.words import near, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .trace import Step, Trace
+    from diffexplore.trace import Step, Trace
 
 __all__ = ["CAPTIONS", "KINDS", "VIEWS", "frame", "view", "why_blank"]
 

@@ -19,10 +19,10 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, MaxNLocator
 from PIL import Image
 
-from . import views
-from .curves import CURVES, curve, parting, spectrum
-from .settings import shown as in_words
-from .trace import Trace
+from diffexplore.looks import views
+from diffexplore.looks.curves import CURVES, curve, parting, spectrum
+from diffexplore.trace import Trace
+from diffexplore.words import shown as in_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -163,7 +163,7 @@ def plot_curves(
 
     Args:
         traces: one trace, or label -> trace to compare runs.
-        names: one name or several, of ``diffexplore.curves.CURVES``.
+        names: one name or several, of ``diffexplore.looks.curves.CURVES``.
 
     Raises:
         ValueError: for an unknown name, no name, no trace, or a trace with no steps.
@@ -271,10 +271,10 @@ def plot_spectrum(trace: Trace, columns: int = 8, kind: str = "x0") -> Figure:
     Args:
         trace: any trace with at least one step.
         columns: how many evaluations, as in :func:`plot`.
-        kind: which tensor, as in :func:`diffexplore.curves.spectrum`.
+        kind: which tensor, as in :func:`diffexplore.looks.curves.spectrum`.
 
     Raises:
-        ValueError: as :func:`plot` and :func:`diffexplore.curves.spectrum`.
+        ValueError: as :func:`plot` and :func:`diffexplore.looks.curves.spectrum`.
     """
     chosen = _chosen(trace, columns)
     fig = Figure(figsize=(5.2, 3.2), facecolor="white", layout="constrained")

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .families import known_pipelines
-from .settings import shown
+from diffexplore.pipelines.family import known_pipelines
+from diffexplore.words import shown
 
 __all__ = ["SOURCES", "Opened", "lora_file", "open_pipeline", "quiet"]
 

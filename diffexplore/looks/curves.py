@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from .settings import near, shown
+from diffexplore.words import near, shown
 
 if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-    from .trace import Step, Trace
+    from diffexplore.trace import Step, Trace
 
 __all__ = ["CURVES", "SPECTRA", "Curve", "adherence_at", "adherence_of", "curve", "parting", "spectrum"]
 
@@ -114,7 +114,7 @@ def adherence_at(trace: "Trace", i: int) -> float:
     """
     if not trace.decoded or not np.isfinite(trace[i].x0.numpy()).all():
         return math.nan
-    from .views import frame
+    from diffexplore.looks.views import frame
 
     return _judged(trace, lambda: frame(trace, "x0", i))
 
@@ -127,7 +127,7 @@ def adherence_of(trace: "Trace") -> float:
 
 
 def _judged(trace: "Trace", picture: "Callable[[], Image.Image | np.ndarray]") -> float:
-    from .pocket.judge import adherence, named
+    from diffexplore.pocket.judge import adherence, named
 
     prompt = trace.settings.prompt
     if trace.info.get("model") != "pocket" or not named(prompt):

@@ -26,8 +26,8 @@ from typing import Any
 
 import torch
 
-from . import predictions
-from .trace import Step
+from diffexplore.record import predictions
+from diffexplore.trace import Step
 
 __all__ = ["Cancelled", "Levels", "denoisers", "interruptible", "record"]
 

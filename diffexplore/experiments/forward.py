@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from .settings import Settings, shown
-from .trace import Step, Trace
+from diffexplore.settings import Settings
+from diffexplore.trace import Step, Trace
+from diffexplore.words import shown
 
 if TYPE_CHECKING:
-    from .model import Model
+    from diffexplore.model import Model
 
 __all__ = ["Level", "fit", "forward", "levels"]
 

@@ -641,7 +641,7 @@ def build(name: str, base_config: Mapping[str, Any], *, seed: int | Sequence[int
     """
     entry = SAMPLERS.get(name)
     if entry is None:
-        from .settings import near, shown
+        from diffexplore.words import near, shown
 
         raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}; got {shown(name)}{near(name, SAMPLERS)}")
     if entry.missing:

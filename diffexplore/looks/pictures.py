@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, PngImagePlugin
 
-from .samplers import SAMPLERS
-from .settings import Settings, shown
+from diffexplore.samplers import SAMPLERS
+from diffexplore.settings import Settings
+from diffexplore.words import shown
 
 if TYPE_CHECKING:
-    from .trace import Trace
+    from diffexplore.trace import Trace
 
 __all__ = ["read_recipe", "write_recipe"]
 

@@ -32,8 +32,8 @@ import numpy as np
 import torch
 from torch.nn.modules import module as torch_module
 
-from .settings import Settings
-from .trace import Decoder, Trace
+from diffexplore.settings import Settings
+from diffexplore.trace import Decoder, Trace
 
 __all__ = ["Store", "copy_of", "evaluations", "fingerprint", "prompts", "run_key", "size_of"]
 

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .settings import Settings, shown
+from diffexplore.settings import Settings
+from diffexplore.words import shown
 
 if TYPE_CHECKING:
     from PIL import Image

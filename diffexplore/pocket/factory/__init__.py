@@ -1,0 +1,1 @@
+"""How the pocket models are made. Nothing that runs a model imports this."""

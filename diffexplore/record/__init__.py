@@ -1,0 +1,1 @@
+"""What happened in a run, as data: steps, their numbers, and the file they are kept in."""

@@ -1,0 +1,1 @@
+"""Running a model: one run, what watches or changes it, whose turn it is, and what is remembered."""
