@@ -51,7 +51,7 @@ def test_what_cannot_be_explained_is_refused_before_any_work(tiny_model: Model, 
 
 def test_the_figure_names_every_part(tiny_model: Model) -> None:
     found = negative_words(tiny_model, negative_prompt="blurry, $night", **WHAT)
-    titles = [axes.get_title() for axes in found.plot().axes]
+    titles = [text.get_text() for text in found.plot().texts]
     assert len(titles) == 4
     assert any("without $night" in title for title in titles)
 

@@ -11,12 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from diffexplore.looks.figures import Cell, Figure, plot_sheet
 from diffexplore.settings import Settings
 
 if TYPE_CHECKING:
-    from diffexplore.looks.figures import Figure
     from diffexplore.model import Model
     from diffexplore.trace import Trace
 
@@ -57,22 +55,10 @@ class NegativeWords:
 
     def plot(self) -> Figure:
         """The pictures side by side: with none, with all, and without each part, with its share."""
-        from diffexplore.looks.figures import Figure
-
-        cells = [("no negative prompt", self.none), ("all of it", self.whole)]
-        cells += [
-            (f"without {row['word']}\nmoved {row['moved']:.0%}", self.without[row["word"]]) for row in self.table()
-        ]
-        across = min(len(cells), 5)
-        down = -(-len(cells) // across)
-        figure = Figure(figsize=(1.9 * across, 2.3 * down), facecolor="white", layout="constrained")
-        for place, (title, run) in enumerate(cells, 1):
-            axes = figure.add_subplot(down, across, place)
-            if run.image is not None:
-                axes.imshow(np.asarray(run.image))
-            axes.set_title(title, fontsize=8, parse_math=False)
-            axes.set_axis_off()
-        return figure
+        cells = [Cell(self.none.image, "no negative prompt"), Cell(self.whole.image, "all of it")]
+        for row in self.table():
+            cells.append(Cell(self.without[row["word"]].image, f"without {row['word']}\nmoved {row['moved']:.0%}"))
+        return plot_sheet(cells)
 
 
 def negative_words(model: Model, settings: Settings | None = None, **values: Any) -> NegativeWords:

@@ -11,6 +11,24 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from diffexplore.looks.figures.kit import (
+    AS_TYPED,
+    COLOURS,
+    FAINT,
+    INK,
+    LABEL,
+    QUIET,
+    TEXT,
+    Figure,
+    bare,
+    finite,
+    fitted,
+    heading,
+    legend,
+    plain,
+    wrapped,
+)
+from diffexplore.looks.figures.paper import resampled
 from diffexplore.model import Model
 from diffexplore.samplers import SAMPLERS
 from diffexplore.settings import MAX_STEPS, Settings
@@ -20,8 +38,6 @@ from diffexplore.words import near, shown
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from PIL import Image
-
-    from diffexplore.looks.figures import Figure
 
 __all__ = ["Race", "Returns", "diminishing_returns", "noise_added", "race"]
 
@@ -405,8 +421,7 @@ def _apart(one: np.ndarray, other: np.ndarray) -> float:
 def _plot_race(race: Race) -> "Figure":
     from matplotlib.ticker import MaxNLocator
 
-    from diffexplore.experiments.sweep import _fitted, _pixels, cost_line
-    from diffexplore.looks.figures import _AS_TYPED, _COLOURS, _FAINT, _INK, _LABEL, _QUIET, Figure, _plain
+    from diffexplore.experiments.sweep import cost_line
 
     runs = list(race.traces.items())
     across = min(2, len(runs))
@@ -416,15 +431,15 @@ def _plot_race(race: Race) -> "Figure":
     figure = Figure(figsize=(width, height), facecolor="white")
 
     def text(x: float, y: float, words: str, **style: Any) -> None:
-        figure.text(x / width, 1 - y / height, words, **{"fontsize": 8, "color": _INK, **style, **_AS_TYPED})
+        figure.text(x / width, 1 - y / height, words, **{"fontsize": 8, "color": INK, **style, **AS_TYPED})
 
     shared = runs[0][1].settings
     title = f"{race.evaluations} model evaluations each: {shared.prompt or '(no prompt)'}"
-    text(0.15, 0.12, _plain(title, 11, width - 0.3, "bold"), fontsize=11, fontweight="bold", va="top")
+    text(0.15, 0.12, plain(title, 11, width - 0.3, "bold"), fontsize=11, fontweight="bold", va="top")
     line = (
         f"guidance {shared.guidance:g} · seed {shared.seed} · right of each picture: noise level σ at each evaluation"
     )
-    text(0.15, 0.36, _plain(line, 8, width - 0.3), color=_QUIET, va="top")
+    text(0.15, 0.36, plain(line, 8, width - 0.3), color=QUIET, va="top")
     sigmas = {name: trace.curve("sigma") for name, trace in runs}
     levels = np.concatenate(list(sigmas.values()))
     levels = levels[levels > 0]
@@ -432,15 +447,15 @@ def _plot_race(race: Race) -> "Figure":
     for number, (name, trace) in enumerate(runs):
         x, y = (number % across) * pair + 0.15, top + (number // across) * (side + between) + 0.2
         assert trace.image is not None
-        own_w, own_h = _fitted(trace.image.width / trace.image.height, side, side)
+        own_w, own_h = fitted(trace.image.width / trace.image.height, side, side)
         axes = figure.add_axes((x / width, 1 - (y + own_h) / height, own_w / width, own_h / height))
-        axes.imshow(_pixels(trace.image, own_w, own_h), interpolation="antialiased", aspect="auto")
+        axes.imshow(resampled(trace.image, own_w, own_h), interpolation="antialiased", aspect="auto")
         axes.set(xticks=[], yticks=[])
         for spine in axes.spines.values():
-            spine.set(color=_FAINT, linewidth=0.6)
+            spine.set(color=FAINT, linewidth=0.6)
         text(x, y - 0.05, name, fontweight="bold", va="bottom")
         words = f"{trace.settings.steps} steps · {cost_line(trace)}"
-        text(x + side + 0.6, y - 0.05, _plain(words, 7.5, panel), fontsize=7.5, color=_QUIET, va="bottom")
+        text(x + side + 0.6, y - 0.05, plain(words, 7.5, panel), fontsize=7.5, color=QUIET, va="bottom")
         beside = figure.add_axes(
             ((x + side + 0.6) / width, 1 - (y + side) / height, panel / width, side / height), facecolor="white"
         )
@@ -449,85 +464,67 @@ def _plot_race(race: Race) -> "Figure":
             beside.plot(
                 np.arange(1, len(values) + 1),
                 np.where(values > 0, values, np.nan),
-                color=_COLOURS[number % len(_COLOURS)] if mine else _FAINT,
+                color=COLOURS[number % len(COLOURS)] if mine else FAINT,
                 lw=1.4 if mine else 0.8,
                 marker="o" if mine and len(values) <= 40 else "",
                 ms=2.5,
                 zorder=3 if mine else 1,
             )
-        _bare(beside)
+        bare(beside, TEXT - 1.5)
         if levels.size:
             beside.set_yscale("log")
             beside.set_ylim(levels.min() / 1.6, levels.max() * 1.6)
         beside.set_xlim(0.5, longest + 0.5)
         beside.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        beside.set_ylabel("σ", labelpad=1, **_LABEL)
+        beside.set_ylabel("σ", labelpad=1, **LABEL)
         if number >= len(runs) - across:
-            beside.set_xlabel("evaluation", labelpad=1, **_LABEL)
+            beside.set_xlabel("evaluation", labelpad=1, **LABEL)
     return figure
 
 
 def _plot_returns(found: Convergence) -> "Figure":
-    from diffexplore.experiments.sweep import _wrapped
-    from diffexplore.looks.figures import _AS_TYPED, _COLOURS, _INK, _LABEL, _QUIET, Figure, _heading, _legend, _plain
-
-    notes = [_wrapped(note, 7.5, 9.5, 2) for note in found.notes]
+    notes = [wrapped(note, 7.5, 9.5, 2) for note in found.notes]
     lines = sum(note.count("\n") + 1 for note in notes)
     width, height = 10.0, 3.95 + 0.145 * lines
     figure = Figure(figsize=(width, height), facecolor="white")
     shared = next(iter(found.returns.values())).reference.settings
     title = f"What more steps bring: {shared.prompt or '(no prompt)'}"
-    words = {"va": "top", **_AS_TYPED}
-    figure.text(0.015, 1 - 0.12 / height, _plain(title, 11, 9.7, "bold"), fontsize=11, fontweight="bold", color=_INK,
+    words = {"va": "top", **AS_TYPED}
+    figure.text(0.015, 1 - 0.12 / height, plain(title, 11, 9.7, "bold"), fontsize=11, fontweight="bold", color=INK,
                 **words)  # fmt: skip
     line = f"distance of each run to the same sampler's {found.reference} steps · guidance {shared.guidance:g} · seed "
-    figure.text(0.015, 1 - 0.36 / height, f"{line}{shared.seed}", fontsize=8, color=_QUIET, **words)
+    figure.text(0.015, 1 - 0.36 / height, f"{line}{shared.seed}", fontsize=8, color=QUIET, **words)
 
     def panel(left: float) -> "Axes":
         return figure.add_axes((left / width, 1 - 3.4 / height, 4.2 / width, 2.3 / height))
 
     linear, logs = panel(0.65), panel(5.6)
-    _heading(linear, "the picture, with knees", "RMS of the difference, picture from 0 to 1")
-    _heading(logs, "the latents, log-log", "RMS of the difference, latent units")
+    heading(linear, "the picture, with knees", "RMS of the difference, picture from 0 to 1")
+    heading(logs, "the latents, log-log", "RMS of the difference, latent units")
     for number, (name, one) in enumerate(found.returns.items()):
-        colour = _COLOURS[number % len(_COLOURS)]
+        colour = COLOURS[number % len(COLOURS)]
         dashed = one.noise == "fresh"
         label = f"{name} (fresh noise)" if dashed else name if one.knee is None else f"{name}: knee at {one.knee}"
         style: dict[str, Any] = {"color": colour, "lw": 1.4, "marker": "o", "ms": 2.5, "ls": "--" if dashed else "-"}
-        linear.plot(one.steps, _finite(one.picture), label=label, **style)
-        logs.plot(one.steps, np.where(one.latents > 0, _finite(one.latents), np.nan), **style)
+        linear.plot(one.steps, finite(one.picture), label=label, **style)
+        logs.plot(one.steps, np.where(one.latents > 0, finite(one.latents), np.nan), **style)
         if one.knee is not None:
             at = int(np.flatnonzero(one.steps == one.knee)[0])
             linear.plot(
                 one.knee, one.picture[at], marker="o", ms=9, mfc="none", mec=colour, mew=1.6, ls="", clip_on=False
             )
     linear.set_ylim(bottom=0)
-    linear.set_xlabel("steps", **_LABEL)
+    linear.set_xlabel("steps", **LABEL)
     if any((one.latents > 0).any() for one in found.returns.values()):
         logs.set_yscale("log")
     logs.set_xscale("log")
     ticks = sorted({int(count) for one in found.returns.values() for count in one.steps})
     logs.set_xticks(ticks, [str(count) for count in ticks])
     logs.minorticks_off()
-    logs.set_xlabel("steps", **_LABEL)
-    _legend(linear)
+    logs.set_xlabel("steps", **LABEL)
+    legend(linear)
     y = 3.9
     for note in notes:
-        figure.text(0.015, 1 - y / height, note, fontsize=7.5, color=_QUIET, linespacing=1.3, **words)
+        figure.text(0.015, 1 - y / height, note, fontsize=7.5, color=QUIET, linespacing=1.3, **words)
         y += 0.145 * (note.count("\n") + 1)
     return figure
-
-
-def _finite(values: np.ndarray) -> np.ndarray:
-    return np.where(np.isfinite(values), values, np.nan)
-
-
-def _bare(axes: "Axes") -> None:
-    """Quiet ticks and spines, as on all our figures."""
-    from diffexplore.looks.figures import _FAINT, _QUIET, _TEXT
-
-    axes.tick_params(labelsize=_TEXT - 1.5, color=_FAINT, labelcolor=_QUIET, length=3, which="both")
-    axes.grid(visible=True, axis="y", color=_FAINT, linewidth=0.5)
-    axes.set_axisbelow(True)
-    for side, spine in axes.spines.items():
-        spine.set(color=_FAINT, visible=side in ("left", "bottom"))

@@ -10,7 +10,6 @@ import hashlib
 import math
 import os
 import tempfile
-import textwrap
 import threading
 import uuid
 import weakref
@@ -24,6 +23,7 @@ import numpy as np
 import torch
 
 from diffexplore.looks.curves import adherence_of
+from diffexplore.looks.figures import Cell, Figure, plot_rows, plot_table
 from diffexplore.model import BATCH, POCKET, Model, load
 from diffexplore.settings import Settings
 from diffexplore.trace import Trace
@@ -31,8 +31,6 @@ from diffexplore.words import near, shown
 
 if TYPE_CHECKING:
     from PIL import Image
-
-    from diffexplore.looks.figures import Figure
 
 __all__ = ["Grid", "sweep"]
 
@@ -175,14 +173,12 @@ class Grid:
         rows = [[math.nan if trace is None else adherence_of(trace) for trace in line] for line in self.traces]
         return np.array(rows, dtype=np.float64)
 
-    def plot_adherence(self) -> "Figure":
+    def plot_adherence(self) -> Figure:
         """:meth:`adherence` over the columns: a thin line for each row, and their mean with its standard error.
 
         Raises:
             ValueError: if nothing in the grid can be judged.
         """
-        from diffexplore.looks.figures import plot_rows
-
         values = self.adherence()
         if np.isnan(values).all():
             raise ValueError("none of these pictures can be judged: the judge knows the pocket model's world alone")
@@ -214,7 +210,7 @@ class Grid:
             if name not in axes and getattr(first, name) not in ("", ())
         ]
 
-    def plot(self) -> "Figure":
+    def plot(self) -> Figure:
         """The pictures as a table, each with its time and its model evaluations; in place of a failed one stands why.
 
         Names of columns are repeated below a grid of more than four rows.
@@ -468,95 +464,22 @@ def _named(value: Any) -> str:
     return str(value)
 
 
-def _wrapped(text: str, size: float, width: float, most: int) -> str:
-    """Text as typed in up to `most` lines of `width` inches at `size` points, the rest cut."""
-    from diffexplore.looks.figures import _plain
-
-    lines = textwrap.wrap(" ".join(text.split())[:1000], max(4, int(width * 72 / (0.52 * size))))
-    if len(lines) > most:
-        lines = [*lines[: most - 1], " ".join(lines[most - 1 :])]
-    return "\n".join(_plain(line, size, width) for line in lines)
-
-
-def _plot(grid: Grid) -> "Figure":
-    from matplotlib.patches import Rectangle
-
-    from diffexplore.looks.figures import _AS_TYPED, _FAINT, _INK, _QUIET, Figure, _plain
-
-    down, across = len(grid.settings), len(grid.x[1])
-    first = grid.settings[0][0]
-    ratio = (first.width or 1) / (first.height or 1)
-    names, gap, title = (1.5 if grid.y else 0.15), 0.12, 0.2
-    cell_w = min(1.9, max(1.35, (10 - names - 0.15) / across - gap))
-    cell_h = cell_w / ratio
-    top, heads = 0.75, 0.55
-    bottom = 0.5 if down > 4 else 0.12
-    width = max(names + across * (cell_w + gap) + 0.1, 5.0)
-    height = top + heads + down * (cell_h + title + gap) + bottom
-    figure = Figure(figsize=(width, height), facecolor="white")
-    paper = figure.add_axes((0, 0, 1, 1))
-    paper.set_axis_off()
-    paper.set(xlim=(0, width), ylim=(height, 0), autoscale_on=False)
-
-    def text(x: float, y: float, words: str, **style: Any) -> None:
-        given = {"fontsize": 8, "color": _INK, **style, **_AS_TYPED}
-        figure.text(x / width, 1 - y / height, words, **given)
-
-    axes = grid._axes()
+def _plot(grid: Grid) -> Figure:
+    first, axes = grid.settings[0][0], grid._axes()
     what = " and ".join(name.replace("_", " ") for name in reversed(axes))
     head = (first.prompt or "(no prompt)") if "prompt" not in axes else f"{what}, varied"
-    text(0.15, 0.14, _plain(head, 11, width - 0.3, "bold"), fontsize=11, fontweight="bold", va="top")
-    text(0.15, 0.38, _plain(" · ".join(grid._fixed()), 8, width - 0.3), color=_QUIET, va="top")
-
-    def left(column: int) -> float:
-        return names + column * (cell_w + gap)
-
-    x_name = grid.x[0].replace("_", " ")
-    text(names, top, f"{x_name} →", fontweight="bold", va="center", color=_QUIET)
+    columns = (grid.x[0].replace("_", " "), [_named(getattr(one, grid.x[0])) for one in grid.settings[0]])
+    rows = None
     if grid.y:
-        text(names - 0.12, top + heads - 0.08, f"{grid.y[0].replace('_', ' ')} ↓", fontweight="bold", ha="right",
-             va="bottom", color=_QUIET)  # fmt: skip
-    for j in range(across):
-        name = _wrapped(_named(getattr(grid.settings[0][j], grid.x[0])), 8, cell_w, 2)
-        text(left(j) + cell_w / 2, top + heads - 0.08, name, fontweight="bold", ha="center", va="bottom")
-        if down > 4:
-            text(left(j) + cell_w / 2, height - bottom + 0.02, name, fontweight="bold", ha="center", va="top")
-    for i in range(down):
-        y = top + heads + i * (cell_h + title + gap) + title
-        if grid.y:
-            name = _wrapped(_named(getattr(grid.settings[i][0], grid.y[0])), 8, names - 0.3, max(2, int(cell_h / 0.16)))
-            text(names - 0.12, y + cell_h / 2, name, fontweight="bold", ha="right", va="center")
-        for j in range(across):
-            x, trace = left(j), grid.traces[i][j]
-            if trace is not None and trace.image is not None:
-                own_w, own_h = _fitted(trace.image.width / trace.image.height, cell_w, cell_h)
-                paper.imshow(
-                    _pixels(trace.image, own_w, own_h),
-                    interpolation="antialiased",
-                    aspect="auto",
-                    extent=(x, x + own_w, y + own_h, y),
-                )
-                line = _plain(cost_line(trace), 6.5, cell_w + gap)
-                text(x, y - 0.03, line, fontsize=6.5, color=_QUIET, va="bottom")
-            else:
-                paper.add_patch(Rectangle((x, y), cell_w, cell_h, facecolor="#fff5f5", edgecolor="#cf222e", lw=0.6))
-                text(x, y - 0.03, "failed", fontsize=6.5, color="#cf222e", va="bottom")
-                why = _wrapped(grid.errors[i][j], 6.5, cell_w - 0.12, max(1, int((cell_h - 0.1) / 0.125)))
-                text(x + 0.06, y + 0.06, why, fontsize=6.5, color="#82071e", va="top")
-            paper.add_patch(Rectangle((x, y), cell_w, cell_h, fill=False, edgecolor=_FAINT, linewidth=0.6))
-    return figure
-
-
-def _fitted(ratio: float, width: float, height: float) -> tuple[float, float]:
-    """The largest size of that ratio (width over height) within a box."""
-    return (width, width / ratio) if ratio > width / height else (height * ratio, height)
-
-
-def _pixels(image: "Image.Image", width: float, height: float) -> np.ndarray:
-    """A picture resampled for `width` by `height` inches of paper, smoother than matplotlib would."""
-    from PIL import Image
-
-    from diffexplore.looks.figures import _DENSITY
-
-    size = (max(1, math.ceil(width * _DENSITY)), max(1, math.ceil(height * _DENSITY)))
-    return np.asarray(image.convert("RGB").resize(size, Image.Resampling.LANCZOS))
+        rows = (grid.y[0].replace("_", " "), [_named(getattr(line[0], grid.y[0])) for line in grid.settings])
+    cells = [
+        [
+            Cell(None, error=error)
+            if trace is None
+            else Cell(trace.image, cost_line(trace), "" if trace.image else "this run has no picture")
+            for trace, error in zip(traces, errors, strict=True)
+        ]
+        for traces, errors in zip(grid.traces, grid.errors, strict=True)
+    ]
+    ratio = (first.width or 1) / (first.height or 1)
+    return plot_table(cells, head, " · ".join(grid._fixed()), columns, rows, ratio)

@@ -1,4 +1,4 @@
-"""plots.py: figures for runs of any length, words that stay words, and nothing global touched."""
+"""looks/figures: figures for runs of any length, words that stay words, and nothing global touched."""
 
 import io
 import subprocess
