@@ -34,7 +34,8 @@ import numpy as np
 import torch
 
 from diffexplore.pipelines.family import family_of
-from diffexplore.pipelines.open import SOURCES, lora_file, open_pipeline, quiet
+from diffexplore.pipelines.open import lora_file, quiet
+from diffexplore.pipelines.origin import POCKETS, Origin, open_pipeline
 from diffexplore.runs import memory as _reuse
 from diffexplore.runs.recorder import Cancelled, interruptible, record
 from diffexplore.samplers import SAMPLERS, build, native, suitable
@@ -49,12 +50,11 @@ __all__ = ["POCKET", "Job", "Model", "load"]
 
 logger = logging.getLogger(__name__)
 
-POCKET = Path(__file__).parent / "pocket" / "weights"
+POCKET = POCKETS["pocket"]
 """The embedded model: a standard StableDiffusionPipeline folder."""
 
 DEFAULT_SAMPLER = "DPM++ 2M Karras"
 DEFAULT_FLOW_SAMPLER = "Flow Euler"
-OFFLOADS = ("model", "sequential")
 REUSE = 256 * 2**20  # bytes of results that a model remembers
 BATCH = 8  # pictures drawn at once at most: with both halves of guidance a batch of 16 for the network
 IDLE_SECONDS = 10.0  # a worker with nothing to do ends after this, so that it does not keep its model in memory
@@ -93,56 +93,20 @@ def load(
         ValueError: one sentence, for a source that is none of these or that cannot be opened, a device that is not
             here, and a `dtype`, `offload` or `reuse` that is none. Before anything is fetched.
     """
-    place, kind = _device(device), _dtype(dtype)
-    if offload is not None and offload not in OFFLOADS:
-        raise ValueError(f"offload must be None, {' or '.join(map(repr, OFFLOADS))}, got {shown(offload)}")
     if not isinstance(reuse, int) or isinstance(reuse, bool) or reuse < 0:
         raise ValueError(f"reuse must be a number of bytes, 0 or more, got {shown(reuse)}")
-    if source is not None and not isinstance(source, (str, os.PathLike)):
-        if isinstance(source, type) or not hasattr(source, "scheduler") or not hasattr(source, "components"):
-            raise ValueError(f"a model is {SOURCES}, got {shown(source)}")
-        family_of(type(source))
-        for target in (place, kind):
-            source = source if target is None else source.to(target)
-        _offload(source, offload, place)
-        model = Model(source, reuse=reuse)
-        model.options = _options(place, kind, offload)
-        return model
-    pocket = source is None
-    where = str(POCKET) if source is None else os.fspath(source)
-    opened = open_pipeline(where, kind or torch.float32)
-    if offload is None:
-        opened.pipeline.to(place or ("cuda" if torch.cuda.is_available() else "cpu"))
-    _offload(opened.pipeline, offload, place)
-    model = Model(
+    opened = open_pipeline(source, device, dtype, offload=offload)
+    pocket = opened.origin.kind == "pocket"
+    return Model(
         opened.pipeline,
-        name="pocket" if pocket else opened.name,
+        name=opened.name,
         sampler=DEFAULT_SAMPLER if pocket else None,
-        words=_words(Path(where)),
-        near=_near(Path(where)),
+        words=opened.words,
+        near=opened.near,
         fixed_size=pocket,
-        revision=opened.revision,
+        origin=opened.origin,
         reuse=reuse,
     )
-    model._source = "" if pocket else f"{where.partition('@')[0]}@{opened.revision}" if opened.revision else where
-    model.options = _options(place, kind, offload)
-    return model
-
-
-def _options(device: torch.device | None, dtype: torch.dtype | None, offload: str | None) -> dict[str, str]:
-    """What was asked of `load`, as it takes it."""
-    given = {"device": device, "dtype": dtype, "offload": offload}
-    return {name: str(value).removeprefix("torch.") for name, value in given.items() if value is not None}
-
-
-def _offload(pipeline: Any, offload: str | None, place: torch.device | None) -> None:
-    if offload is None:
-        return
-    device = place or torch.device("cuda")
-    if device.type == "cpu" or (device.type == "cuda" and not torch.cuda.is_available()):
-        raise ValueError(f"offload={offload!r} moves networks to a GPU while they work, and there is none here")
-    enable = pipeline.enable_model_cpu_offload if offload == "model" else pipeline.enable_sequential_cpu_offload
-    enable(device=device)
 
 
 class Job:
@@ -275,7 +239,7 @@ class Model:
         words: frozenset[str] = frozenset(),
         near: Mapping[str, Sequence[str]] | None = None,
         fixed_size: bool = False,
-        revision: str | None = None,
+        origin: Origin | None = None,
         reuse: int = REUSE,
     ) -> None:
         """A model around a pipeline; `load` makes one from a file, a folder or a hub id too.
@@ -287,7 +251,7 @@ class Model:
             words: all words it was trained on, lower case; empty if that is not known.
             near: other words -> the known ones nearest in meaning.
             fixed_size: refuse every other size than its own.
-            revision: the commit of the hub it is.
+            origin: where it is from; None: what the pipeline says of that.
             reuse: bytes of results to remember.
 
         Raises:
@@ -303,14 +267,14 @@ class Model:
         self.name = name or type(pipeline).__name__
         self.factor = self._family.factor(pipeline)
         self.size = self._family.size(pipeline)
-        self.revision = revision
+        self._opened = origin or Origin.of(pipeline)
+        self.revision = self._opened.revision
         self.remembered = _reuse.Store(reuse)
         self._sampler = sampler
         self._words = words
         self._near = dict(near or {})
         self._fixed_size = fixed_size
-        self._source: str | None = getattr(pipeline, "name_or_path", None) or None  # "": the pocket model
-        self.options: dict[str, str] = {}
+        self.options: dict[str, str] = dict(self._opened.options)
         self._adapters: dict[str, tuple[Path, str]] = {}  # name -> the file it was loaded from, its hash
         self._taught: dict[str, frozenset[str]] = {}  # adapter -> words that it says it teaches
         # What the model is, as opposed to how somebody samples from it: kept as it came, however often
@@ -354,10 +318,15 @@ class Model:
 
         The commit of a hub's model is in it. A ready pipeline that has no name is expected in ``pipeline``.
         """
-        loras = (f"model.load_lora({str(file)!r}, {name!r})\n" for name, file in self.adapter_files.items())
-        source = ["pipeline"] if self._source is None else [repr(self._source)] if self._source else []
-        arguments = [*source, *(f"{name}={value!r}" for name, value in self.options.items())]
-        return f"model = dx.load({', '.join(arguments)})\n" + "".join(loras)
+        return self.origin.code()
+
+    @property
+    def origin(self) -> Origin:
+        """What opens this model again, anywhere, as it is now: with its LoRAs, and what is switched on in its pipeline.
+
+        Not while a run is on: its LoRAs would pass for some that were switched on by hand.
+        """
+        return self._opened.now(self.pipeline, self._adapters)
 
     def default_settings(self) -> Settings:
         """Settings with everything filled in and an empty prompt."""
@@ -971,40 +940,6 @@ def _without_truncation_warning(pipeline: type) -> Iterator[None]:
     finally:
         for one in loggers:
             one.removeFilter(allowed)
-
-
-def _device(device: "str | torch.device | None") -> torch.device | None:
-    if device is None:
-        return None
-    try:
-        place = torch.device(device)
-    except (RuntimeError, TypeError):
-        raise ValueError(f"device must be a torch device such as 'cpu' or 'cuda', got {shown(device)}") from None
-    try:
-        torch.empty(1, device=place)
-    except Exception as error:  # an AssertionError, a RuntimeError, a driver's own: each device has another
-        reason = " ".join(str(error).split()).split(". ")[0].rstrip(".")
-        raise ValueError(f"device {shown(str(place))} cannot be used here: {reason[:200]}") from error
-    return place
-
-
-def _dtype(dtype: "str | torch.dtype | None") -> torch.dtype | None:
-    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if dtype is None or (isinstance(found, torch.dtype) and found.is_floating_point):
-        return found
-    raise ValueError(f"dtype must be a floating torch dtype or its name, such as 'float16', got {shown(dtype)}")
-
-
-def _near(folder: Path) -> dict[str, tuple[str, ...]]:
-    """Unknown words and the known ones that come nearest in meaning, as listed beside a model; empty where not."""
-    file = folder / "near.json"
-    return {word: tuple(near) for word, near in json.loads(file.read_text("utf-8")).items()} if file.is_file() else {}
-
-
-def _words(folder: Path) -> frozenset[str]:
-    """The training vocabulary beside a model, lower case; empty where there is none."""
-    file = folder / "words.json"
-    return frozenset(word.lower() for word in json.loads(file.read_text("utf-8"))) if file.is_file() else frozenset()
 
 
 def _taught(file: Path) -> frozenset[str]:

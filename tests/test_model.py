@@ -123,7 +123,7 @@ def test_a_device_that_is_not_here_is_refused_before_anything_is_opened(monkeypa
     def opened(*arguments):
         raise AssertionError("a model was opened")
 
-    monkeypatch.setattr("diffexplore.model.open_pipeline", opened)
+    monkeypatch.setattr("diffexplore.pipelines.origin.read_pipeline", opened)
     with pytest.raises(ValueError, match=r"^device 'mtia:0' cannot be used here: \S"):
         dx.load(device="mtia:0")
 

@@ -20,7 +20,7 @@ import torch
 from diffexplore.pipelines.family import known_pipelines
 from diffexplore.words import shown
 
-__all__ = ["SOURCES", "Opened", "lora_file", "open_pipeline", "quiet"]
+__all__ = ["SOURCES", "Found", "folder_words", "local_path", "lora_file", "near_words", "quiet", "read_pipeline"]
 
 SOURCES = (
     "None (the pocket model), a diffusers folder, a single .safetensors file, a hub id such as 'org/name' or a "
@@ -46,16 +46,28 @@ _MARKS = (
 )
 
 
-class Opened(NamedTuple):
-    """A pipeline, what to call it, and the commit of the hub it is (None for files)."""
+class Found(NamedTuple):
+    """A pipeline as it was read.
+
+    Attributes:
+        pipeline: of a known class, on the CPU.
+        kind: "hub", "folder" or "file".
+        where: the hub id without its revision, or the absolute path.
+        name: what to call it.
+        revision: the commit of the hub it is; None for files and folders.
+        folder: where its parts lie on this machine; None for a single file.
+    """
 
     pipeline: Any
+    kind: str
+    where: str
     name: str
-    revision: str | None
+    revision: str | None = None
+    folder: Path | None = None
 
 
-def open_pipeline(where: str, dtype: torch.dtype) -> Opened:
-    """Open a pipeline from a path or a hub id, with nothing written to the terminal.
+def read_pipeline(where: str, dtype: torch.dtype) -> Found:
+    """Read a pipeline from a path or a hub id, with nothing written to the terminal.
 
     Args:
         where: a diffusers folder, a single ``.safetensors`` file, or a hub id, "org/name" or "org/name@revision"
@@ -65,17 +77,35 @@ def open_pipeline(where: str, dtype: torch.dtype) -> Opened:
     Raises:
         ValueError: one sentence, for a source that is none of these or that cannot be opened.
     """
-    path = Path(where)
+    path = local_path(where)
     if where and (path.is_file() or path.suffix in (".safetensors", *_PICKLES)):
         _check_file(path)
         with _refusal(where):
-            return Opened(_from_file(path, dtype), path.stem, None)
+            return Found(_from_file(path, dtype), "file", str(path.absolute()), path.stem)
     if where and path.is_dir() and not (path / "model_index.json").is_file():
         raise ValueError(f"a model folder needs a model_index.json, {shown(where, 200)} has none")
     if not where or (not path.is_dir() and not _HUB.fullmatch(where)):
         raise ValueError(f"a model is {SOURCES}, got {shown(where, 200)}")
     with _refusal(where):
-        return _from_folder(where, dtype) if path.is_dir() else _from_hub(where, dtype)
+        return _from_folder(path, dtype) if path.is_dir() else _from_hub(where, dtype)
+
+
+def local_path(where: str) -> Path:
+    """A path as people type it: ``~`` is their home.
+
+    Raises:
+        ValueError: one sentence, for what no system takes as a path.
+    """
+    path = Path(where)
+    try:
+        path = path.expanduser()
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        pass
+    except (OSError, RuntimeError, ValueError) as error:  # too long, a home of nobody, a zero byte
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ValueError(f"{shown(where, 200)} cannot be a path: {reason}") from None
+    return path
 
 
 @contextmanager
@@ -115,17 +145,23 @@ def _no_answer(name: str) -> str:
     return ""
 
 
-def _from_folder(where: str, dtype: torch.dtype) -> Opened:
-    pipeline = _class_of(where, local_files_only=True).from_pretrained(
-        where, dtype=dtype, use_safetensors=True, local_files_only=True
+def _from_folder(path: Path, dtype: torch.dtype) -> Found:
+    pipeline = _class_of(str(path), local_files_only=True).from_pretrained(
+        path, dtype=dtype, use_safetensors=True, local_files_only=True
     )
-    return Opened(pipeline, Path(where).name, None)
+    return Found(pipeline, "folder", str(path.absolute()), path.absolute().name, folder=path)
 
 
-def _from_hub(where: str, dtype: torch.dtype) -> Opened:
+def _from_hub(where: str, dtype: torch.dtype) -> Found:
     name, _, revision = where.partition("@")
     chosen = {"revision": revision} if revision else {}
-    cls = _class_of(name, **chosen)
+    if Path(name).exists():
+        from huggingface_hub import hf_hub_download
+
+        # With a revision the hub is meant, but diffusers would take the folder of that name.
+        cls = _class_of(str(Path(hf_hub_download(name, "model_index.json", **chosen)).parent), local_files_only=True)
+    else:
+        cls = _class_of(name, **chosen)
     # First to the cache, then from there: the name of the cache's folder is the commit, whatever branch was asked for.
     folder = Path(cls.download(name, use_safetensors=True, **chosen))
     commit = folder.name if _COMMIT.fullmatch(folder.name) else None
@@ -133,7 +169,7 @@ def _from_hub(where: str, dtype: torch.dtype) -> Opened:
         pipeline = cls.from_pretrained(folder, dtype=dtype, use_safetensors=True, local_files_only=True)
     except OSError as error:  # a file is missing: without a hub diffusers has taken what the cache has for all
         raise OSError(_no_answer(name) or str(error)) from error
-    return Opened(pipeline, name.split("/")[1], commit)
+    return Found(pipeline, "hub", name, name.split("/")[1], commit, folder)
 
 
 def _class_of(where: str, **options: Any) -> Any:
@@ -194,7 +230,7 @@ def lora_file(path: str) -> Path:
     Raises:
         ValueError: one sentence, for anything but a safetensors file with LoRA weights.
     """
-    file = Path(path)
+    file = local_path(path)
     _check_file(file)
     try:
         names = tensor_names(file)
@@ -203,6 +239,41 @@ def lora_file(path: str) -> Path:
     if not any("lora" in name.lower() for name in names):
         raise ValueError(f"{shown(path, 200)} cannot be opened as a LoRA: none of its tensors is one")
     return file
+
+
+def folder_words(folder: Path) -> frozenset[str]:
+    """The training vocabulary beside a model (``words.json``), lower case; empty where there is none.
+
+    Raises:
+        ValueError: one sentence, for a file that is no list of words.
+    """
+    words = _beside(folder / "words.json", [])
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise ValueError(f"{shown(str(folder / 'words.json'), 200)} must be a JSON list of words")
+    return frozenset(word.lower() for word in words)
+
+
+def near_words(folder: Path) -> dict[str, tuple[str, ...]]:
+    """Unknown words and the known ones nearest in meaning, as listed beside a model (``near.json``); empty where not.
+
+    Raises:
+        ValueError: one sentence, for a file that does not map words to lists of words.
+    """
+    table = _beside(folder / "near.json", {})
+    if not isinstance(table, dict) or not all(
+        isinstance(near, list) and all(isinstance(word, str) for word in near) for near in table.values()
+    ):
+        raise ValueError(f"{shown(str(folder / 'near.json'), 200)} must be a JSON object of words and lists of words")
+    return {word.lower(): tuple(near) for word, near in table.items()}
+
+
+def _beside(file: Path, otherwise: Any) -> Any:
+    if not file.is_file():
+        return otherwise
+    try:
+        return json.loads(file.read_bytes())
+    except (ValueError, RecursionError):
+        raise ValueError(f"{shown(str(file), 200)} is no JSON") from None
 
 
 @contextmanager

@@ -12,7 +12,8 @@ from tiny import make_pipeline
 
 import diffexplore as dx
 from diffexplore.model import POCKET
-from diffexplore.pipelines.open import lora_file, open_pipeline, tensor_names
+from diffexplore.pipelines.open import lora_file, tensor_names
+from diffexplore.pipelines.origin import open_pipeline
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -186,7 +187,7 @@ def test_a_single_file_is_read_by_the_class_its_tensors_tell(tmp_path, monkeypat
 
     monkeypatch.setattr(getattr(diffusers, cls), "from_single_file", from_single_file)
     file = safetensors(tmp_path / "mine.safetensors", ["model.diffusion_model.input_blocks.0.0.weight", mark])
-    opened = open_pipeline(str(file), torch.float16)
+    opened = open_pipeline(str(file), dtype=torch.float16)
     assert asked == [(str(file), {"torch_dtype": torch.float16})]
     assert (opened.name, opened.revision) == ("mine", None)
 
