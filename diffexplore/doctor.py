@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from diffexplore import __version__
+from diffexplore.words import sentence
 
 __all__ = ["Finding", "examine", "memory_limit", "run"]
 
@@ -73,8 +74,11 @@ def examine() -> Iterator[Finding]:
         try:
             yield from check()
         except Exception as error:
-            reason = " ".join(str(error).split())[:200]
-            yield Finding("FAIL", check.__name__.strip("_"), f"could not be examined: {type(error).__name__}: {reason}")
+            yield Finding(
+                "FAIL",
+                check.__name__.strip("_"),
+                f"could not be examined: {type(error).__name__}: {sentence(error, 200)}",
+            )
 
 
 def _python() -> Iterator[Finding]:

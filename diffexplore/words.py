@@ -1,9 +1,9 @@
-"""How we refuse and suggest: values as text for one sentence, and the nearest name."""
+"""How we refuse and suggest: values as text for one sentence, the nearest name, an error as one line."""
 
 from difflib import get_close_matches
 from typing import Any
 
-__all__ = ["near", "shown"]
+__all__ = ["near", "sentence", "shown"]
 
 
 def near(value: object, names: Any) -> str:
@@ -13,6 +13,26 @@ def near(value: object, names: Any) -> str:
     by_lower = {name.lower(): name for name in names}
     match = get_close_matches(value.lower(), by_lower, n=1, cutoff=0.5)
     return f", did you mean {by_lower[match[0]]!r}?" if match else ""
+
+
+def sentence(error: BaseException, limit: int = 300) -> str:
+    """An error's message on one plain line, cut where it would flood the page.
+
+    Our own refusals are sentences already and come out as they are. What comes from elsewhere may be many lines, or
+    none: then the name of its type says what it can.
+    """
+    name = type(error).__name__
+    try:
+        text = str(error)
+        if isinstance(error, KeyError) and error.args:
+            # Its text is the repr of what was not found: quotes around a sentence, or a word that says nothing alone.
+            (told, *_) = error.args
+            text = told if isinstance(told, str) and " " in told.strip() else f"{name}: {text}"
+    except Exception:  # like a repr, an exception's own text may fail
+        text = ""
+    # What cannot be written as UTF-8 would fail where the line is shown.
+    text = " ".join(text.encode("utf-8", "backslashreplace").decode().split())
+    return text[:limit] + ("..." if len(text) > limit else "") or name
 
 
 def shown(value: object, limit: int = 60) -> str:

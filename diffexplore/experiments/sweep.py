@@ -27,7 +27,7 @@ from diffexplore.looks.figures import Cell, Figure, plot_rows, plot_table
 from diffexplore.model import BATCH, POCKET, Model, load
 from diffexplore.settings import Settings
 from diffexplore.trace import Trace
-from diffexplore.words import near, shown
+from diffexplore.words import near, sentence, shown
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -420,10 +420,8 @@ def _from_bytes(data: bytes) -> Trace:
 
 
 def _sentence(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    if isinstance(error, ValueError) and text:
-        return text[:300]
-    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
+    text, name = sentence(error), type(error).__name__
+    return text if isinstance(error, ValueError) or text.startswith(name) else f"{name}: {text}"
 
 
 # The figure

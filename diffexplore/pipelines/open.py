@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 
 from diffexplore.pipelines.family import known_pipelines
-from diffexplore.words import shown
+from diffexplore.words import sentence, shown
 
 __all__ = ["SOURCES", "Found", "folder_words", "local_path", "lora_file", "near_words", "quiet", "read_pipeline"]
 
@@ -115,8 +115,8 @@ def _refusal(where: str) -> Iterator[None]:
         with quiet():
             yield
     except Exception as error:
-        reason = _unreachable(error) or " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{shown(where, 200)} cannot be opened as a model: {reason[:300]}") from error
+        reason = _unreachable(error) or sentence(error)
+        raise ValueError(f"{shown(where, 200)} cannot be opened as a model: {reason}") from error
 
 
 def _unreachable(error: BaseException | None) -> str:

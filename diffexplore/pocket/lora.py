@@ -38,7 +38,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from diffexplore.pocket.factory import scenes
 from diffexplore.pocket.factory.train import RECIPE
-from diffexplore.words import shown
+from diffexplore.words import sentence, shown
 
 if TYPE_CHECKING:
     import torch
@@ -105,7 +105,7 @@ def read_pictures(folder: str | os.PathLike[str]) -> list[Picture]:
         try:
             pixels = _read(file)
         except Exception as error:  # every format of PIL fails in its own way
-            skipped.append(f"{file.name} ({' '.join(str(error).split())[:100] or type(error).__name__})")
+            skipped.append(f"{file.name} ({sentence(error, 100)})")
             continue
         beside = file.with_suffix(".txt")
         text = " ".join(beside.read_text("utf-8", errors="replace").split()) if beside.is_file() else ""

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import ipywidgets
 
+from diffexplore import words
+
 if TYPE_CHECKING:
     from diffexplore.model import Model
 
@@ -99,10 +101,10 @@ def pocket() -> Model:
 
 def sentence(error: BaseException) -> str:
     """An error as one sentence for a reader, with the next thing to do where that is known."""
-    text = str(error).strip() or type(error).__name__
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's own, named for CUDA too
-        first = text.partition("\n")[0].split(". ")[0].rstrip(".")
+    text, name = words.sentence(error), type(error).__name__
+    if isinstance(error, MemoryError) or name == "OutOfMemoryError":  # torch's own, named for CUDA too
+        first = text.split(". ")[0].rstrip(".")
         return f"Memory ran out ({first}). Make the picture smaller, close other notebooks, or restart the kernel."
-    if not isinstance(error, ValueError):
-        text = f"{type(error).__name__}: {text}"
+    if not isinstance(error, ValueError) and not text.startswith(name):
+        text = f"{name}: {text}"
     return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
