@@ -511,8 +511,9 @@ def test_the_scheduler_gets_the_pipelines_own_tensor():
 def test_latents_are_not_copied_on_the_way():
     _, made = loop("plain", record_as={"guidance": [4.0] * 3})
     for steps in zip(*made, strict=True):
-        assert len({step._latents.untyped_storage().data_ptr() for step in steps}) == 1
-        assert len({piece.untyped_storage().data_ptr() for step in steps for piece in step._pieces}) == 1
+        places = [[tensor.untyped_storage().data_ptr() for tensor in step.held()] for step in steps]
+        assert len({latents for latents, *_ in places}) == 1
+        assert len({piece for _, _, *pieces in places for piece in pieces}) == 1
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ def test_a_saved_run_keeps_the_pictures_of_its_steps_however_often_it_is_saved(t
 def test_a_damaged_picture_is_refused_when_it_is_looked_at(tiny_trace, tmp_path):
     tiny_trace.save(tmp_path / "run.safetensors")
     trace = Trace.load(tmp_path / "run.safetensors")
-    trace._pictures[1] = b"no picture"
+    trace.pictures[1] = b"no picture"
     with pytest.raises(ValueError, match="the picture of step 1 is damaged"):
         trace.view("x0", 1)
 

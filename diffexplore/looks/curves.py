@@ -7,19 +7,19 @@ RMS 1. Where a value does not exist it is NaN, which matplotlib leaves out, neve
 """
 
 import math
-from collections.abc import Callable
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
+from diffexplore.record.numbers import NUMBERS, Number, declare
+from diffexplore.record.predictions import rms
 from diffexplore.words import near, shown
 
 if TYPE_CHECKING:
     from PIL import Image
-    from torch import Tensor
 
-    from diffexplore.trace import Step, Trace
+    from diffexplore.record.record import Record
 
 __all__ = ["CURVES", "SPECTRA", "Curve", "adherence_at", "adherence_of", "curve", "parting", "spectrum"]
 
@@ -31,28 +31,26 @@ class Curve(NamedTuple):
     unit: str
 
 
-CURVES: Final[dict[str, Curve]] = {
-    "sigma": Curve("Noise level: how much noise there is per unit of picture, b / a.", "ratio"),
-    "timestep": Curve("The time the network is told, from its training schedule.", "training step"),
-    "alpha": Curve("How much of the picture is in x_t: the factor a in x_t = a x0 + b noise.", "factor"),
-    "snr": Curve("Signal-to-noise ratio of x_t: a squared over b squared.", "ratio of variances"),
-    "log_snr": Curve("Natural logarithm of the signal-to-noise ratio.", "nats"),
-    "seconds": Curve("Wall time of the evaluation.", "seconds"),
-    "latents_norm": Curve("Size of x_t as the sampler keeps it.", "RMS, latents"),
-    "noise_norm": Curve("Size of the predicted noise after guidance; true noise has 1.", "RMS, noise"),
-    "x0_norm": Curve("Size of the estimate of the finished latents.", "RMS, latents"),
-    "guidance_norm": Curve("How far the noise predicted with the prompt is from that without.", "RMS, noise"),
-    "change": Curve("How far the estimate moved since the evaluation before.", "RMS, latents"),
-    "distance": Curve("How far the estimate is from the final latents.", "RMS, latents"),
-    "adherence": Curve("How far the estimate shows what the prompt names (pocket model).", "mean probability"),
-}
-"""Name -> sentence and unit, in menu order."""
+class _Curves(Mapping[str, Curve]):
+    def __getitem__(self, name: str) -> Curve:
+        number = NUMBERS[name]
+        return Curve(number.sentence, number.unit)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(NUMBERS)
+
+    def __len__(self) -> int:
+        return len(NUMBERS)
+
+
+CURVES: Final[Mapping[str, Curve]] = _Curves()
+"""Name -> sentence and unit, in menu order: whatever is declared in ``record.numbers``."""
 
 SPECTRA: Final = ("x0", "latents", "noise", "x0_cond", "x0_uncond", "noise_cond", "noise_uncond")
 """The tensors of a step that :func:`spectrum` accepts."""
 
 
-def curve(trace: "Trace", name: str) -> np.ndarray:
+def curve(trace: "Record", name: str) -> np.ndarray:
     """One number per evaluation.
 
     - ``sigma``: b / a with x_t = a x0 + b noise; the sigma of Karras et al. 2022 (arXiv 2206.00364). At most
@@ -73,6 +71,7 @@ def curve(trace: "Trace", name: str) -> np.ndarray:
     - ``distance``: RMS(x0[i] - final). A run that was cut short has no final latents: its last estimate
       stands in.
     - ``adherence``: :func:`diffexplore.adherence` of the decoded estimate; NaN where :func:`adherence_at` is.
+    - and whatever else is declared in ``record.numbers``, or left in the steps by a probe.
 
     Returns:
         (evaluations,) float64; of a live trace, those so far.
@@ -80,24 +79,10 @@ def curve(trace: "Trace", name: str) -> np.ndarray:
     Raises:
         ValueError: for an unknown name.
     """
-    if not isinstance(name, str) or name not in CURVES:
-        raise ValueError(f"curve must be one of {', '.join(CURVES)}; got {shown(name)}{near(name, CURVES)}")
-    steps = list(trace)
-    if not steps:
-        return np.empty(0)
-    if name == "change":
-        values = [math.nan, *(_rms(after.x0 - before.x0) for before, after in pairwise(steps))]
-    elif name == "distance":
-        final = steps[-1].x0 if trace.final is None else trace.final
-        values = [_rms(step.x0 - final) for step in steps]
-    elif name == "adherence":
-        values = [adherence_at(trace, i) for i in range(len(steps))]
-    else:
-        values = [_PER_STEP[name](step) for step in steps]
-    return np.array(values, dtype=np.float64)
+    return trace.measure(name)
 
 
-def adherence_at(trace: "Trace", i: int) -> float:
+def adherence_at(trace: "Record", i: int) -> float:
     """How far the estimate of evaluation `i` shows what the run's prompt names, 0 to 1, by the pocket model's judge.
 
     The judge learned from finished pictures. An early estimate is a blur that it was never shown, so there it guesses
@@ -119,14 +104,14 @@ def adherence_at(trace: "Trace", i: int) -> float:
     return _judged(trace, lambda: frame(trace, "x0", i))
 
 
-def adherence_of(trace: "Trace") -> float:
+def adherence_of(trace: "Record") -> float:
     """How far the finished picture of a `trace` shows what its prompt names, 0 to 1; NaN as :func:`adherence_at`, and
     where a run has no picture."""
     image = trace.image
     return math.nan if image is None else _judged(trace, lambda: image)
 
 
-def _judged(trace: "Trace", picture: "Callable[[], Image.Image | np.ndarray]") -> float:
+def _judged(trace: "Record", picture: "Callable[[], Image.Image | np.ndarray]") -> float:
     from diffexplore.pocket.judge import adherence, named
 
     prompt = trace.settings.prompt
@@ -135,7 +120,7 @@ def _judged(trace: "Trace", picture: "Callable[[], Image.Image | np.ndarray]") -
     return adherence(picture(), prompt)
 
 
-def spectrum(trace: "Trace", i: int, kind: str = "x0") -> np.ndarray:
+def spectrum(trace: "Record", i: int, kind: str = "x0") -> np.ndarray:
     """Power of one field at each scale, coarse to fine: its radially averaged power spectrum.
 
     P[k] is the mean of |F|^2 over the channels and over all frequencies whose distance from zero rounds to k
@@ -173,7 +158,7 @@ def spectrum(trace: "Trace", i: int, kind: str = "x0") -> np.ndarray:
     return total / np.bincount(ring[inside], minlength=count)
 
 
-def parting(trace: "Trace", reference: "Trace") -> tuple[np.ndarray, np.ndarray]:
+def parting(trace: "Record", reference: "Record") -> tuple[np.ndarray, np.ndarray]:
     """How far a run's estimate is from another run's at the same noise level.
 
     Each evaluation is held against the one of the reference whose log sigma is nearest, so runs of different lengths
@@ -196,39 +181,17 @@ def parting(trace: "Trace", reference: "Trace") -> tuple[np.ndarray, np.ndarray]
     for step in trace:
         twin = reference[int(np.abs(levels - math.log(max(step.sigma, 1e-6))).argmin())]
         sigma.append(step.sigma)
-        distance.append(_rms(step.x0 - twin.x0))
+        distance.append(rms(step.x0 - twin.x0))
     return np.array(sigma), np.array(distance)
 
 
-def _rms(field: "Tensor") -> float:
-    # In double: in single precision the sum of squares of a large latent loses digits.
-    return math.sqrt(float(np.mean(np.square(field.numpy(), dtype=np.float64))))
-
-
-def _snr(step: "Step") -> float:
-    return (step.a / step.b) ** 2 if step.b else math.inf
-
-
-def _log_snr(step: "Step") -> float:
-    if step.a and step.b:
-        return 2 * (math.log(step.a) - math.log(step.b))  # the ratio itself would over- or underflow first
-    return -math.inf if step.b else math.inf
-
-
-def _guidance(step: "Step") -> float:
-    with_prompt, without = step.noise_cond, step.noise_uncond
-    return math.nan if with_prompt is None or without is None else _rms(with_prompt - without)
-
-
-_PER_STEP: Final[dict[str, Callable[["Step"], float]]] = {
-    "sigma": lambda step: step.sigma,
-    "timestep": lambda step: step.timestep,
-    "alpha": lambda step: step.a,
-    "snr": _snr,
-    "log_snr": _log_snr,
-    "seconds": lambda step: step.seconds,
-    "latents_norm": lambda step: _rms(step.latents),
-    "noise_norm": lambda step: _rms(step.noise),
-    "x0_norm": lambda step: _rms(step.x0),
-    "guidance_norm": _guidance,
-}
+declare(
+    Number(
+        "adherence",
+        "adherence",
+        "mean probability",
+        "How far the estimate shows what the prompt names (pocket model).",
+        of=adherence_at,
+        decodes=True,
+    )
+)

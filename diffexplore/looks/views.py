@@ -46,7 +46,8 @@ from diffexplore.words import near, shown
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from diffexplore.trace import Step, Trace
+    from diffexplore.record.record import Record as Trace
+    from diffexplore.record.step import Step
 
 __all__ = ["CAPTIONS", "KINDS", "VIEWS", "frame", "view", "why_blank"]
 

@@ -12,12 +12,12 @@ Salimans 2022 (2207.12598) for guidance.
 """
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
 
 import torch
 
-__all__ = ["KINDS", "Affine", "Split", "affine", "guide", "noise_of", "separate", "snr", "x0_of"]
+__all__ = ["GUIDERS", "KINDS", "Affine", "Split", "affine", "guide", "noise_of", "rms", "separate", "x0_of"]
 
 KINDS = ("epsilon", "v_prediction", "sample", "flow_prediction", "edm_epsilon", "edm_v_prediction")
 """The prediction types known here, in diffusers' words; ``edm_*`` are nets with EDM preconditioning."""
@@ -100,9 +100,14 @@ def guide(cond: torch.Tensor, uncond: torch.Tensor, guidance: float) -> torch.Te
     return uncond + guidance * (cond - uncond)
 
 
-def snr(a: float, b: float) -> float:
-    """Signal-to-noise ratio ``a**2 / b**2`` of x_t; ``inf`` where there is no noise."""
-    return (a / b) ** 2 if b else math.inf
+GUIDERS: Final[dict[str, Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]]] = {"CFG": guide}
+"""Name -> how the halves of a prediction are mixed: (cond, uncond, guidance) to the guided one."""
+
+
+def rms(field: torch.Tensor) -> float:
+    """Root mean square of all values of `field`, of any shape; white noise of variance 1 has 1."""
+    # In double: in single precision the sum of squares of a large latent loses digits.
+    return math.sqrt(float(field.detach().double().square().mean()))
 
 
 class Split(NamedTuple):

@@ -4,27 +4,141 @@ A step keeps what the sampler and the net exchanged (x_t, the guided output, bot
 numbers of ``x_t = a * x0 + b * noise``. Everything else is affine in those and is computed when asked for,
 anew each time: a latent is small, the formula costs microseconds, and a long run would otherwise hold every
 derived tensor twice.
+
+Latents are (C, *axes, h, w): channels, any number of axes (the frames of a video, the time of a sound), and where there
+are pictures, their two sides last. Nothing here asks how many there are.
+
+Whoever watches a run (a probe) may leave more: a tensor of any shape in :attr:`Step.tensors`, a number in
+:attr:`Step.numbers`. Both are kept, copied, saved and loaded with the step.
 """
 
 import math
+import numbers
 import threading
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
 from diffexplore.record import predictions
+from diffexplore.record.numbers import NUMBERS, check_name
+from diffexplore.words import near, shown
 
-__all__ = ["Step", "WhatIf", "own"]
+__all__ = ["Step", "WhatIf", "bytes_of", "own"]
+
+T = TypeVar("T")
 
 _SETTLING = threading.Lock()  # steps of a live run are read by one thread while another fills them in
 
 
 class WhatIf(NamedTuple):
-    """The prediction of one step, recombined with another guidance; both (C, h, w) float32 on the CPU."""
+    """The prediction of one step, recombined with another guidance; both shaped as the latents, float32 on the CPU."""
 
     noise: torch.Tensor
     x0: torch.Tensor
+
+
+class _Named(MutableMapping[str, T]):
+    """Values by name, each checked as it comes in; what is handed out cannot be used to change them."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values: dict[str, T] = {}
+        self.update(values)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self._values[check_name(name)] = self._checked(name, value)
+
+    def __getitem__(self, name: str) -> T:
+        return self._out(self._values[name])
+
+    def __delitem__(self, name: str) -> None:
+        del self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._values))  # a live step may gain one meanwhile
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return f"{{{', '.join(self._values)}}}"
+
+    @property
+    def kept(self) -> dict[str, T]:
+        """The very values, of now."""
+        return dict(self._values)
+
+    @staticmethod
+    def _checked(name: str, value: Any) -> T:
+        raise NotImplementedError
+
+    @staticmethod
+    def _out(value: T) -> T:
+        return value
+
+
+class _Tensors(_Named[torch.Tensor]):
+    @staticmethod
+    def _checked(name: str, value: Any) -> torch.Tensor:
+        if not isinstance(value, torch.Tensor) or value.layout != torch.strided or value.is_complex():
+            got = f"{value.dtype}, {value.layout}" if isinstance(value, torch.Tensor) else shown(value)
+            raise ValueError(f"{name} must be a dense tensor of real numbers, got {got}")
+        return value.detach()
+
+    @staticmethod
+    def _out(value: torch.Tensor) -> torch.Tensor:
+        return value.to("cpu", copy=True, memory_format=torch.contiguous_format)
+
+
+class _Numbers(_Named[float]):
+    @staticmethod
+    def _checked(name: str, value: Any) -> float:
+        if name in NUMBERS and NUMBERS[name].of is not None:
+            raise ValueError(f"{name!r} is computed of every step: give another name to a number of your own")
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
+            raise ValueError(f"{name} must be a number, got {shown(value)}")
+        try:
+            return float(value)
+        except OverflowError:
+            raise ValueError(f"{name} must be a number that fits a float, got {shown(value)}") from None
+
+
+class _Halves:
+    """Both halves of one output, or what they are to be found in; shared by the copies of a step, so that they are
+    found once."""
+
+    __slots__ = ("cond", "guidance", "pieces", "split", "uncond")
+
+    def __init__(
+        self,
+        cond: torch.Tensor | None,
+        uncond: torch.Tensor | None,
+        guidance: float | None,
+        split: str,
+        pieces: Sequence[torch.Tensor] | None,
+    ) -> None:
+        self.cond, self.uncond, self.guidance, self.split, self.pieces = cond, uncond, guidance, split, pieces
+
+    def found(self, output: torch.Tensor) -> "_Halves":
+        """Itself, once the halves of `output` have been looked for."""
+        if self.pieces is not None:
+            with _SETTLING:
+                if self.pieces is not None:
+                    found = predictions.separate(output, self.pieces, self.guidance)
+                    self.cond, self.uncond = found.cond, found.uncond
+                    self.guidance, self.split = found.guidance, found.reason
+                    # Last: a thread that sees None here looks no further.
+                    self.pieces = None
+        return self
+
+    def tensors(self) -> list[torch.Tensor]:
+        return [one for one in (self.cond, self.uncond, *(self.pieces or ())) if one is not None]
+
+    def moved(self, move: Callable[[torch.Tensor], torch.Tensor]) -> "_Halves":
+        """The same of tensors that are elsewhere."""
+        pieces = None if self.pieces is None else [move(piece) for piece in self.pieces]
+        cond, uncond = (None if half is None else move(half) for half in (self.cond, self.uncond))
+        return _Halves(cond, uncond, self.guidance, self.split, pieces)
 
 
 class Step:
@@ -40,8 +154,8 @@ class Step:
         half: True for the second evaluation of a two-stage step (Heun, DPM2): its x_t is an intermediate
             guess.
 
-    Every tensor attribute is a fresh (C, h, w) float32 tensor on the CPU: changing it does not change the
-    trace.
+    Every tensor attribute is a fresh (C, *axes, h, w) float32 tensor on the CPU: changing it does not change the
+    trace. Steps pickle and deep-copy, with their tensors on the CPU.
     """
 
     index: int
@@ -53,13 +167,11 @@ class Step:
     half: bool
 
     __slots__ = (
-        "_cond",
-        "_guidance",
+        "_halves",
         "_latents",
+        "_numbers",
         "_output",
-        "_pieces",
-        "_split",
-        "_uncond",
+        "_tensors",
         "a",
         "b",
         "half",
@@ -86,8 +198,10 @@ class Step:
         split: str = "",
         half: bool = False,
         pieces: Sequence[torch.Tensor] | None = None,
+        tensors: Mapping[str, torch.Tensor] | None = None,
+        numbers: Mapping[str, float] | None = None,
     ) -> None:
-        """A step as the recorder makes it; tensors are shaped (C, h, w), on any device, in any float type.
+        """A step as the recorder makes it; tensors are shaped (C, *axes, h, w), on any device, in any float type.
 
         Args:
             index: this and all that is not named here are the attributes of that name.
@@ -99,24 +213,44 @@ class Step:
             split: why there are no halves, one sentence; "" where they are given.
             pieces: instead of the four above: the denoiser's raw outputs; the halves are found in them on first use, or
                 never.
+            tensors: more tensors by name, of any shape, and
+            numbers: more numbers.
         """
         self.index, self.timestep, self.seconds = index, timestep, seconds
         self.a, self.b, self.kind, self.half = a, b, kind, half
         self._latents, self._output = latents, output
-        self._cond, self._uncond, self._guidance = cond, uncond, guidance
         if pieces is None and cond is None and not split:
             split = "This pipeline makes no split into prompt and negative prompt."
-        self._split = split
-        self._pieces = pieces
+        self._halves = _Halves(cond, uncond, guidance, split, pieces)
+        self._tensors = _Tensors(tensors or {})
+        self._numbers = _Numbers(numbers or {})
 
     def __repr__(self) -> str:
-        shape = tuple(self._latents.shape)
-        return f"Step({self.index}, timestep={self.timestep:g}, sigma={self.sigma:.4g}, shape={shape})"
+        return f"Step({self.index}, timestep={self.timestep:g}, sigma={self.sigma:.4g}, shape={self.shape})"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, *axes, h, w) of the latents."""
+        return tuple(self._latents.shape)
 
     @property
     def sigma(self) -> float:
         """Noise level ``b / a``; finite even at pure noise, where diffusers' own bound (4096) is returned."""
         return self.b / max(self.a, predictions.TINY)
+
+    @property
+    def tensors(self) -> MutableMapping[str, torch.Tensor]:
+        """More tensors of this evaluation by name, such as attention maps; any shape, any real type.
+
+        One that is put in is referred to where it is, until the run ends; one that is taken out is a fresh copy on the
+        CPU, of its own type.
+        """
+        return self._tensors
+
+    @property
+    def numbers(self) -> MutableMapping[str, float]:
+        """More numbers of this evaluation by name; ``record.numbers.declare`` says what a name means."""
+        return self._numbers
 
     @property
     def latents(self) -> torch.Tensor:
@@ -129,6 +263,18 @@ class Step:
         return own(self._output)
 
     @property
+    def output_cond(self) -> torch.Tensor | None:
+        """Its half with the prompt; None where :attr:`split` says why."""
+        half = self._found().cond
+        return None if half is None else own(half)
+
+    @property
+    def output_uncond(self) -> torch.Tensor | None:
+        """Its half without; None where :attr:`split` says why."""
+        half = self._found().uncond
+        return None if half is None else own(half)
+
+    @property
     def noise(self) -> torch.Tensor:
         """The guided prediction as noise, whatever the prediction type."""
         return self._noise(self._output)
@@ -136,14 +282,14 @@ class Step:
     @property
     def noise_cond(self) -> torch.Tensor | None:
         """The noise predicted with the prompt; None where :attr:`split` says why."""
-        self._resolve()
-        return None if self._cond is None else self._noise(self._cond)
+        half = self._found().cond
+        return None if half is None else self._noise(half)
 
     @property
     def noise_uncond(self) -> torch.Tensor | None:
         """The noise predicted with the negative (or empty) prompt; None where :attr:`split` says why."""
-        self._resolve()
-        return None if self._uncond is None else self._noise(self._uncond)
+        half = self._found().uncond
+        return None if half is None else self._noise(half)
 
     @property
     def x0(self) -> torch.Tensor:
@@ -153,42 +299,80 @@ class Step:
     @property
     def x0_cond(self) -> torch.Tensor | None:
         """The clean latents predicted with the prompt alone."""
-        self._resolve()
-        return None if self._cond is None else self._x0(self._cond)
+        half = self._found().cond
+        return None if half is None else self._x0(half)
 
     @property
     def x0_uncond(self) -> torch.Tensor | None:
         """The clean latents predicted with the negative (or empty) prompt alone."""
-        self._resolve()
-        return None if self._uncond is None else self._x0(self._uncond)
+        half = self._found().uncond
+        return None if half is None else self._x0(half)
 
     @property
     def guidance(self) -> float | None:
         """The guidance found in the tensors: ``noise = uncond + guidance * (cond - uncond)``. None without a
         split.
         """
-        self._resolve()
-        return self._guidance
+        return self._found().guidance
 
     @property
     def split(self) -> str:
         """ "" where the halves are known, else one plain sentence why not."""
-        self._resolve()
-        return self._split
+        return self._found().split
+
+    @property
+    def finite(self) -> bool:
+        """Whether x_t, the output and the x0 it stands for hold neither NaN nor infinity."""
+        return all(bool(torch.isfinite(one).all()) for one in (self._latents, self._output, self.x0))
+
+    def guided(self, g: float | None = None, guider: str = "CFG") -> WhatIf:
+        """The prediction of this very step as another mix of its halves would have had it; no model call.
+
+        Args:
+            g: the guidance; None: the one that was found in the step.
+            guider: how the halves are mixed, one of ``predictions.GUIDERS``.
+
+        Raises:
+            ValueError: where the step has no split, for a guidance that is no finite number, or an unknown guider.
+        """
+        found = self._found()
+        if found.cond is None or found.uncond is None:
+            raise ValueError(f"step {self.index} cannot be guided anew: {found.split}")
+        if not isinstance(guider, str) or guider not in predictions.GUIDERS:
+            known = ", ".join(predictions.GUIDERS)
+            raise ValueError(f"guider must be one of {known}; got {shown(guider)}{near(guider, predictions.GUIDERS)}")
+        asked = found.guidance if g is None else g
+        if isinstance(asked, bool) or not isinstance(asked, numbers.Real) or not math.isfinite(asked):
+            raise ValueError(f"guidance must be a finite number, got {shown(asked)}")
+        mixed = predictions.GUIDERS[guider](own(found.cond), own(found.uncond), float(asked))
+        return WhatIf(self._noise(mixed), self._x0(mixed))
 
     def what_if(self, guidance: float) -> WhatIf:
-        """The prediction of this very step with another guidance; no model call.
+        """The prediction of this very step with another guidance: :meth:`guided` by its plain name.
 
         Raises:
             ValueError: where the step has no split, or the guidance is no finite number.
         """
-        self._resolve()
-        if self._cond is None or self._uncond is None:
-            raise ValueError(f"step {self.index} cannot be guided anew: {self._split}")
-        if not math.isfinite(guidance):
-            raise ValueError(f"guidance must be a finite number, got {guidance!r}")
-        mixed = predictions.guide(own(self._cond), own(self._uncond), guidance)
-        return WhatIf(self._noise(mixed), self._x0(mixed))
+        if guidance is None:
+            raise ValueError("guidance must be a finite number, got None")
+        return self.guided(guidance)
+
+    def copy(self) -> "Step":
+        """A step of the same tensors, which nobody changes, with tables of names and numbers of its own."""
+        made = object.__new__(Step)
+        for name in Step.__slots__:
+            setattr(made, name, getattr(self, name))
+        made._tensors, made._numbers = _Tensors(self._tensors.kept), _Numbers(self._numbers.kept)
+        return made
+
+    def held(self) -> list[torch.Tensor]:
+        """The very tensors that it refers to: for who counts or compares them, not to be changed."""
+        return [self._latents, self._output, *self._halves.tensors(), *self._tensors.kept.values()]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensors that it keeps in memory: each storage once, and whole."""
+        return bytes_of(self.held())
 
     def settle(self) -> None:
         """Move everything to the CPU; called once, when a run ends.
@@ -197,22 +381,22 @@ class Step:
         queue.
         """
         with _SETTLING:
-            if self._pieces is not None:
-                self._pieces = [piece.detach().cpu() for piece in self._pieces]
-            if self._cond is not None and self._uncond is not None:
-                self._cond, self._uncond = self._cond.detach().cpu(), self._uncond.detach().cpu()
-            self._latents, self._output = self._latents.detach().cpu(), self._output.detach().cpu()
+            here = self._halves.moved(_here)
+            # The halves are found under the same lock, by a reader of a copy too: what is shared changes in place.
+            self._halves.pieces, self._halves.cond, self._halves.uncond = here.pieces, here.cond, here.uncond
+            self._latents, self._output = _here(self._latents), _here(self._output)
+            self._tensors = _Tensors({name: _here(tensor) for name, tensor in self._tensors.kept.items()})
 
-    def _resolve(self) -> None:
-        if self._pieces is None:
-            return
+    def __getstate__(self) -> tuple[None, dict[str, Any]]:
         with _SETTLING:
-            if self._pieces is not None:
-                found = predictions.separate(self._output, self._pieces, self._guidance)
-                self._cond, self._uncond = found.cond, found.uncond
-                self._guidance, self._split = found.guidance, found.reason
-                # Last: a thread that sees None here looks no further.
-                self._pieces = None
+            state = {name: getattr(self, name) for name in Step.__slots__}
+            state["_halves"] = self._halves.moved(_alone)
+        state |= {"_latents": _alone(self._latents), "_output": _alone(self._output)}
+        state["_tensors"] = _Tensors({name: _alone(tensor) for name, tensor in self._tensors.kept.items()})
+        return None, state
+
+    def _found(self) -> _Halves:
+        return self._halves.found(self._output)
 
     def _noise(self, output: torch.Tensor) -> torch.Tensor:
         return predictions.noise_of(self.kind, own(self._latents), own(output), self.a, self.b)
@@ -224,3 +408,19 @@ class Step:
 def own(tensor: torch.Tensor) -> torch.Tensor:
     """A float32 copy on the CPU that shares memory with nothing."""
     return tensor.detach().to("cpu", torch.float32, copy=True, memory_format=torch.contiguous_format)
+
+
+def bytes_of(tensors: Sequence[torch.Tensor]) -> int:
+    """Bytes that tensors keep in memory: each storage once, and whole."""
+    storages = {(one.device, one.untyped_storage().data_ptr()): one.untyped_storage().nbytes() for one in tensors}
+    return sum(storages.values())
+
+
+def _here(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().cpu()
+
+
+def _alone(tensor: torch.Tensor) -> torch.Tensor:
+    """It on the CPU, without what else lies in its storage, which pickle would take along."""
+    here = _here(tensor)
+    return here.clone() if here.untyped_storage().nbytes() > here.nbytes else here

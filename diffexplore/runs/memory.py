@@ -13,7 +13,6 @@ Results are copied on the way in and on the way out, so nobody who writes into o
 of an output costs a few microseconds where making it took milliseconds.
 """
 
-import copy
 import dataclasses
 import functools
 import hashlib
@@ -449,17 +448,7 @@ def run_key(state: bytes | None, settings: Settings, *more: Any) -> Hashable | N
 
 def size_of(trace: Trace) -> int:
     """Bytes a trace keeps in memory: its tensors, each storage once and whole, and its picture."""
-    tensors = [trace.final]
-    for step in trace:
-        # The pieces of a step that a reader resolves meanwhile turn into halves of at most their size.
-        tensors += [step._latents, step._output, step._cond, step._uncond, *(step._pieces or ())]
-    storages = (tensor.untyped_storage() for tensor in tensors if tensor is not None)
-    size = sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
-    if isinstance(trace._matrix, np.ndarray):
-        size += trace._matrix.nbytes
-    if trace.image is not None:
-        size += trace.image.width * trace.image.height * 4  # Pillow keeps colours in four bytes
-    return size
+    return trace.nbytes
 
 
 def copy_of(
@@ -475,15 +464,4 @@ def copy_of(
         decode: the decoder of the new one. None for a copy to be kept: a decoder holds its model.
         matrix: likewise its latents-to-RGB matrix, or what computes it.
     """
-    return Trace(
-        trace.settings,
-        trace,
-        final=None if trace.final is None else trace.final.clone(),
-        image=None if trace.image is None else trace.image.copy(),
-        decode=decode,
-        matrix=matrix,
-        cancelled=trace.cancelled,
-        seconds=trace.seconds,
-        info=copy.deepcopy(trace.info),
-        expected=trace.expected,
-    )
+    return trace.copy(decode=decode, matrix=matrix)
