@@ -109,6 +109,7 @@ def rows(rounds: int) -> list[Row]:
         *([_large(rounds)] if _free_gib() > 8 else []),
         *_together(rounds),
         _first_frame(rounds),
+        *_evaluations(rounds),
         _stop(rounds),
         _preview(rounds),
         _growth(rounds),
@@ -315,6 +316,60 @@ def _stop(rounds: int) -> Row:
         return time.perf_counter() - asked[0]
 
     return compare("stop after step 5 of 20 (plain: its interrupt)", "s", ours, interrupt, rounds)
+
+
+def _evaluations(rounds: int) -> list[Row]:
+    """What it is worth to remember evaluations of the network: wall seconds to the first step of a run that differs
+    from one before in its guidance alone, and of a whole run that was stopped half-way before, over those of a model
+    that remembers nothing.
+    """
+    from diffexplore.model import Model
+
+    plain, forgetful, settings = _pocket()
+    numbers = iter(range(1, 10_000))
+
+    def first_step(model: Model) -> float:
+        model.trace(settings)
+        stops: list[float] = []
+
+        def stop(_: object) -> None:
+            ready.wait()
+            if not stops:
+                stops.append(time.perf_counter())
+                job.cancel()
+
+        ready = threading.Event()
+        start = time.perf_counter()
+        job = model.submit(settings.replace(guidance=5.0 + next(numbers) / 100), on_step=stop)
+        ready.set()
+        job.result()
+        return stops[0] - start
+
+    def taken_up(model: Model) -> float:
+        asked = settings.replace(seed=next(numbers))
+
+        def stop(_: object) -> None:
+            ready.wait()
+            if len(job.trace) == settings.steps // 2:
+                job.cancel()
+
+        ready = threading.Event()
+        job = model.submit(asked, on_step=stop)
+        ready.set()
+        job.result()
+        start = time.perf_counter()
+        model.trace(asked)
+        return time.perf_counter() - start
+
+    remembering = Model(plain)
+
+    def row(name: str, measure: Callable[[Model], float]) -> Row:
+        return compare(name, "s", lambda: measure(remembering), lambda: measure(forgetful), rounds)
+
+    return [
+        row("first step, other guidance (plain: no memory)", first_step),
+        row("a stopped run, taken up (plain: no memory)", taken_up),
+    ]
 
 
 def _preview(rounds: int) -> Row:

@@ -72,6 +72,12 @@ def test_each_row_of_the_pocket_model_times_both_sides(measure):
     assert len(row.name) <= 50  # the width of the table's first column
 
 
+def test_the_rows_of_the_memory_time_both_sides():
+    for row in bench._evaluations(1):
+        assert row.ours > 0 < row.plain
+        assert len(row.name) <= 50
+
+
 def test_a_linear_preview_does_not_profit_from_what_was_decoded_before():
     """Both sides start from nothing in every turn: a remembered picture would make the decoder look free."""
     assert bench._preview(3).ratio < 1

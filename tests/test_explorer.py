@@ -19,6 +19,7 @@ import torch
 from tiny import make_pipeline
 
 from diffexplore.model import Model
+from diffexplore.runs.prompt import Vocabulary
 from diffexplore.widgets.explorer import Explorer
 from diffexplore.widgets.film import Film, unpack
 
@@ -182,10 +183,9 @@ def test_when_memory_runs_out_it_says_what_to_do(explorer: Explorer) -> None:
     )
 
 
-def test_words_that_the_model_does_not_know_reach_the_viewer(
-    explorer: Explorer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(explorer.model, "unknown_words", lambda prompt: ["fox"] if "fox" in prompt else [])
+def test_words_that_the_model_does_not_know_reach_the_viewer(tiny_model: Model) -> None:
+    model = Model(tiny_model.pipeline, vocabulary=Vocabulary(frozenset({"a", "red"})))
+    explorer = Explorer(model, prompt="a red fox", steps=2, sampler="DDIM")
     explorer.run()
     assert film(explorer).tokens == [("a", ""), ("red", ""), ("fox", "unknown")]
 

@@ -295,6 +295,56 @@ def test_threads_take_turns_and_both_are_right(tiny_model, tiny_trace):
     assert {data for each in results.values() for data in each} == {tiny_trace.image.tobytes()}
 
 
+def test_clients_do_not_stop_each_other(tiny_model):
+    """Two lanes, 30 random moves in each at once: of each the last is drawn, as it would be alone."""
+    rng = np.random.default_rng(3)
+    last = {}
+
+    def client(lane, moves):
+        for steps, seed, wait in moves:
+            last[lane] = tiny_model.submit(prompt=f"a {lane} fox", steps=steps, seed=seed, lane=lane)
+            time.sleep(wait)
+
+    moves = {
+        lane: [(int(rng.integers(2, 9)), int(rng.integers(99)), float(rng.uniform(0, 0.03))) for _ in range(30)]
+        for lane in ("red", "blue")
+    }
+    threads = [threading.Thread(target=client, args=item) for item in moves.items()]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for lane, job in last.items():
+        trace = job.result(60)
+        steps, seed, _ = moves[lane][-1]
+        assert (job.status, trace.settings.steps, trace.settings.seed) == ("done", steps, seed)
+        alone = Model(tiny_model.pipeline, reuse=0).trace(trace.settings)
+        assert torch.equal(trace.final, alone.final)
+
+
+def test_a_run_cannot_wait_for_another_in_its_own_step(tiny_model):
+    def wait(step):
+        tiny_model.submit(prompt="a cat", steps=2, lane="another").result()
+
+    job = tiny_model.submit(prompt="a fox", steps=2, on_step=wait)
+    with pytest.raises(RuntimeError, match="cannot wait for another run of the same model in its own on_step"):
+        job.result(timeout=30)
+    assert tiny_model.trace(prompt="a fox", steps=2).image, "the turn is free again"
+
+
+def test_a_plan_is_made_once(tiny_model):
+    plan = tiny_model.plan(prompt="a red fox in the snow", negative_prompt="blurry", guidance=1.0)
+    assert plan.settings == tiny_model.resolve(dx.Settings(prompt="a red fox in the snow", negative_prompt="blurry",
+                                                           guidance=1.0))  # fmt: skip
+    assert plan.tokens["prompt"] == ["a", "red", "fox", "in", "the", "snow"]
+    assert plan.tokens["negative"] == ["blurry"]
+    assert "ignored" in plan.notes[0]
+    assert tiny_model.plan(plan) is plan
+    trace = tiny_model.trace(plan, steps=2)
+    assert (trace.settings.steps, trace.info["tokens"]["prompt"]) == (2, plan.tokens["prompt"])
+    assert tiny_model.resolve(plan.settings) is plan.settings, "what is filled in already is left as it is"
+
+
 def test_a_run_cannot_start_another_from_its_own_step(tiny_model):
     def again(step):
         tiny_model.trace(prompt="a cat", steps=2)
@@ -605,22 +655,20 @@ def test_cancelling_one_of_those_submitted_together_stops_all(tiny_model):
     assert [job.status for job in jobs] == ["cancelled", "cancelled"]
 
 
-def test_of_a_batch_that_breaks_only_what_fails_by_itself_is_failed(tiny_model, monkeypatch):
-    tiny_model.remembered.clear()
-    draw = type(tiny_model)._draw
+def test_of_a_batch_that_breaks_only_what_fails_by_itself_is_failed(fresh):
+    blue = fresh.pipeline.tokenizer("blue", add_special_tokens=False).input_ids[0]
 
-    def breaks_on_blue(self, traces, *rest):
-        if any("blue" in trace.settings.prompt for trace in traces):
+    def breaks_on_blue(module, args, kwargs):
+        if (args[0] == blue).any():
             raise MemoryError("no room for blue")
-        draw(self, traces, *rest)
 
-    monkeypatch.setattr(type(tiny_model), "_draw", breaks_on_blue)
     settings = [dx.Settings(prompt=p, steps=2, sampler="DDIM") for p in ("a red fox", "a blue cat", "snow")]
-    jobs = tiny_model.submit_many(settings)
-    wait_for(lambda: all(job.done() for job in jobs))
+    with fresh.pipeline.text_encoder.register_forward_pre_hook(breaks_on_blue, with_kwargs=True):
+        jobs = fresh.submit_many(settings)
+        wait_for(lambda: all(job.done() for job in jobs))
     assert [job.status for job in jobs] == ["done", "failed", "done"]
     assert "blue" in str(jobs[1].error)
-    assert len(jobs[0].trace) == 2
+    assert [len(job.trace) for job in jobs] == [2, 0, 2]
 
 
 def test_nothing_at_all_is_refused(tiny_model):

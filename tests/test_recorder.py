@@ -13,11 +13,13 @@ import types
 import numpy as np
 import pytest
 import torch
-from tiny import make_pipeline
+from tiny import make_pipeline, record
 
 from diffexplore.record import predictions
 from diffexplore.record.predictions import x0_of
-from diffexplore.runs.recorder import Cancelled, Levels, denoisers, interruptible, record
+from diffexplore.runs.levels import Levels
+from diffexplore.runs.probes import Cancelled, interruptible
+from diffexplore.runs.recorder import denoisers
 from diffexplore.samplers import SAMPLERS, build
 
 BASE = {

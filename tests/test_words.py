@@ -5,7 +5,7 @@ import pytest
 from diffexplore.words import near, sentence, shown
 
 
-class Mute(Exception):
+class MuteError(Exception):
     def __str__(self):
         raise RuntimeError("no words")
 
@@ -21,7 +21,7 @@ class Mute(Exception):
         (KeyError("there is no step 'x'"), "there is no step 'x'"),
         (FileNotFoundError(2, "No such file", "a.png"), "[Errno 2] No such file: 'a.png'"),
         (ValueError("a lone \ud800 half"), "a lone \\ud800 half"),
-        (Mute(), "Mute"),
+        (MuteError(), "MuteError"),
     ],
 )
 def test_an_error_is_one_plain_line(error, text):

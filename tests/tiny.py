@@ -109,3 +109,11 @@ def make_pipeline(seed: int = 0) -> StableDiffusionPipeline:
         )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def record(pipeline, emits, cancel, **options):  # type: ignore[no-untyped-def]
+    """Record, and be able to cancel, one call of a pipeline made within the block; see `Recorder` and `Cancel`."""
+    from diffexplore.runs.probes import Cancel, attached
+    from diffexplore.runs.recorder import Recorder, denoisers
+
+    return attached(pipeline, [Recorder(emits, **options), Cancel(cancel, denoisers(pipeline))])

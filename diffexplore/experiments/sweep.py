@@ -393,7 +393,7 @@ def _abroad(ticket: _Ticket) -> Model:
                 )
             pocket = ticket.source == str(POCKET)
             model = load(None if pocket else ticket.source, **ticket.options)
-            model.name, model.revision = ticket.name, ticket.revision
+            model.name = ticket.name
             for name, file in ticket.loras.items():
                 model.load_lora(file, name)
             if _weights(model) != ticket.weights:

@@ -66,6 +66,10 @@ class Family:
         """Channels of the latents as :meth:`unpack` gives them."""
         return int(getattr(pipeline, self.decoder).config.latent_channels)
 
+    def axes(self, pipeline: Any) -> tuple[str, ...]:
+        """Names of the axes of one picture's latents, as :meth:`unpack` gives them."""
+        return "channels", "height", "width"
+
     def unpack(self, pipeline: Any, latents: torch.Tensor, width: int, height: int) -> torch.Tensor:
         """The pipeline's own latents as (B, C, h, w); a view where the layout allows it."""
         return latents

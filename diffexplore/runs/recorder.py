@@ -1,163 +1,31 @@
-"""The recorder: taps one call of a pipeline and emits a :class:`~diffexplore.trace.Step` per picture and model
-evaluation.
+"""The recorder: the probe that taps one call of a pipeline and makes a `Step` per picture and model evaluation.
 
-Two taps. An instance attribute over ``scheduler.step`` sees x_t, the guided output and the timestep; a
-forward hook on the denoiser sees what was mixed into that output. The noise level is read *before* the
-original step runs, since running it moves the scheduler on. Nothing is copied or computed on the way: steps
-keep references, and no scheduler writes into the tensors it was given. (Two things do compute, where a caller
-asks for them: `unpack`, and `recombine`.)
-
-The pipeline is expected to be a shallow clone with a scheduler of its own, so those need no repair
-afterwards. The denoiser and the text encoders are shared with the user's pipeline: their hooks are removed in
-any case, and ignore every thread but the one that records.
-
-Cancelling raises a private ``BaseException`` from forward pre-hooks of the networks and their blocks, so it
-takes effect within one block of the denoiser, in any pipeline, whether it knows ``_interrupt`` or not.
+Two taps. One around ``scheduler.step`` sees x_t, the guided output and the timestep; a forward hook on the denoiser
+sees what was mixed into that output. The noise level is read *before* the original step runs, since running it moves
+the scheduler on. Nothing is copied or computed on the way: steps keep references, and no scheduler writes into the
+tensors it was given. (Two things do compute, where a caller asks for them: `unpack`, and `recombine`.)
 """
 
-import functools
 import inspect
-import math
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 
 from diffexplore.record import predictions
-from diffexplore.trace import Step
+from diffexplore.record.step import Step
+from diffexplore.runs.levels import Levels
+from diffexplore.runs.probes import Probe, hooked, tapped
 
-__all__ = ["Cancelled", "Levels", "denoisers", "interruptible", "record"]
+__all__ = ["Recorder", "denoisers"]
 
 Emit = Callable[[Step], None]
 
 # Where pipelines keep the networks of their loops. Two-stage ones (Wan, Stable Cascade) have several, of which
 # whichever ran counts.
 _DENOISERS = ("unet", "transformer", "transformer_2", "prior", "decoder")
-
-# Names of diffusers schedulers by how they keep x_t; see predictions.py for what the levels mean.
-_BY_TIMESTEP = frozenset({"DDPMScheduler", "DDIMScheduler", "PNDMScheduler", "LCMScheduler", "TCDScheduler"})
-_EXPLODING = frozenset(
-    {
-        "EulerDiscreteScheduler",
-        "EulerAncestralDiscreteScheduler",
-        "LMSDiscreteScheduler",
-        "HeunDiscreteScheduler",
-        "DPMSolverSDEScheduler",
-        "EDMEulerScheduler",
-        "EDMDPMSolverMultistepScheduler",
-    }
-)
-_MIDPOINT = {
-    "KDPM2DiscreteScheduler": 0,
-    "KDPM2AncestralDiscreteScheduler": -1,
-}  # where the middle's sigma lies, relative to step_index
-_PRESERVING = frozenset(
-    {
-        "DPMSolverMultistepScheduler",
-        "DPMSolverSinglestepScheduler",
-        "DEISMultistepScheduler",
-        "UniPCMultistepScheduler",
-        "SASolverScheduler",
-    }
-)
-_FLOWING = frozenset(
-    {
-        "FlowMatchEulerDiscreteScheduler",
-        "FlowMatchHeunDiscreteScheduler",
-        "FlowMatchLCMScheduler",
-    }
-)
-
-
-class Cancelled(BaseException):
-    """Ends a run from inside the networks; a BaseException, so that no ``except Exception`` on the way can
-    swallow it.
-    """
-
-
-class Levels:
-    """The (a, b) of ``x_t = a * x0 + b * noise`` for each call of a scheduler's ``step``; made after
-    ``set_timesteps``.
-
-    All tables are taken to Python floats once: asking a tensor on a GPU for one number would make the queue
-    wait.
-
-    Attributes:
-        schedule: what the network is told at each call, in the scheduler's own unit: a timestep, or for EDM
-            ``log(sigma) / 4``.
-
-    Raises:
-        ValueError: for a scheduler whose levels are not known.
-    """
-
-    def __init__(self, scheduler: Any) -> None:
-        self._scheduler = scheduler
-        self._name = name = type(scheduler).__name__
-        config = getattr(scheduler, "config", {})
-        self.schedule = [float(t) for t in scheduler.timesteps.tolist()]
-        self._middle: list[float] = []
-        self._table: list[float] = []
-        self._middle_offset = _MIDPOINT.get(name, 0)
-        if name in _BY_TIMESTEP:
-            self._read = self._from_timestep
-            self._table = scheduler.alphas_cumprod.tolist()
-        elif name in _EXPLODING or name in _MIDPOINT:
-            if config.get("sigma_data", predictions.SIGMA_DATA) != predictions.SIGMA_DATA:
-                known = f"only {predictions.SIGMA_DATA} is known here"
-                raise ValueError(f"the net assumes data of standard deviation {config['sigma_data']}, {known}")
-            self._read = self._exploding
-            self._table = scheduler.sigmas.tolist()
-            if name in _MIDPOINT:
-                self._middle = scheduler.sigmas_interpol.tolist()
-        elif name in _PRESERVING or name in _FLOWING:
-            if config.get("invert_sigmas"):
-                raise ValueError("a net that counts its noise levels upwards (invert_sigmas) cannot be recorded")
-            flow = name in _FLOWING or config.get("use_flow_sigmas")
-            self._read = self._flow if flow else self._preserving
-            self._table = scheduler.sigmas.tolist()
-        else:
-            raise ValueError(f"the noise levels of {name} are not known, so its steps cannot be recorded")
-
-    def at(self, call: int) -> tuple[float, float, bool]:
-        """(a, b, half) for the `call`-th call of ``step``, which must not have run yet; half: whether its x_t is
-        only a trial within a step of several evaluations.
-        """
-        index = getattr(self._scheduler, "step_index", None)
-        # None before the first call: nothing asked the scheduler yet, and `record` makes it begin at 0.
-        index = 0 if index is None else index
-        half = self._half(index, call)
-        return *self._read(index, call, half), half
-
-    def _half(self, index: int, call: int) -> bool:
-        if self._name == "PNDMScheduler":
-            # Runge-Kutta tries three points on the way to each of its four; without it, the second evaluation
-            # corrects the first.
-            warm_up = len(self._scheduler.prk_timesteps)
-            return call % 4 > 0 if call < warm_up else call == 1 and not warm_up
-        if self._name == "DPMSolverSinglestepScheduler":
-            return bool(self._scheduler.order_list[index] > 1)
-        return not getattr(self._scheduler, "state_in_first_order", True)
-
-    def _from_timestep(self, index: int, call: int, half: bool) -> tuple[float, float]:
-        level = self._table[int(self.schedule[call])]
-        return math.sqrt(level), math.sqrt(1 - level)
-
-    def _exploding(self, index: int, call: int, half: bool) -> tuple[float, float]:
-        if half and self._middle:
-            return 1.0, self._middle[index + self._middle_offset]
-        if half and self._name == "DPMSolverSDEScheduler":
-            return 1.0, float(self._scheduler.mid_point_sigma)  # computed as it goes; on the CPU, like its table
-        return 1.0, self._table[index]
-
-    def _preserving(self, index: int, call: int, half: bool) -> tuple[float, float]:
-        a = 1 / math.sqrt(self._table[index] ** 2 + 1)
-        return a, a * self._table[index]
-
-    def _flow(self, index: int, call: int, half: bool) -> tuple[float, float]:
-        return 1 - self._table[index], self._table[index]
 
 
 def denoisers(pipeline: Any) -> list[torch.nn.Module]:
@@ -166,121 +34,99 @@ def denoisers(pipeline: Any) -> list[torch.nn.Module]:
     return [module for module in found if isinstance(module, torch.nn.Module)]
 
 
-@contextmanager
-def interruptible(modules: Iterable[torch.nn.Module], cancel: threading.Event) -> Iterator[None]:
-    """Within the block, running any block of `modules` on this thread raises :class:`Cancelled` once `cancel`
-    is set.
+class Recorder(Probe):
+    """Records one call of a pipeline, made on the thread that attached it, for one picture or a batch of them.
+
+    The pipeline's call raises RuntimeError if it draws another number of pictures, or if `recombine` is asked for and
+    the halves are not known.
     """
-    owner = threading.get_ident()
 
-    def check(module: torch.nn.Module, args: Any) -> None:
-        if cancel.is_set() and threading.get_ident() == owner:
-            raise Cancelled
+    def __init__(
+        self,
+        emits: Sequence[Emit],
+        *,
+        guidance: Sequence[float | None] = (),
+        recombine: bool = False,
+        unpack: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        generators: Sequence[torch.Generator] | None = None,
+        on_schedule: Callable[[list[float]], None] | None = None,
+    ) -> None:
+        """What to record, and how.
 
-    with ExitStack() as hooks:
-        for module in modules:
-            for part in _blocks(module):
-                hooks.callback(part.register_forward_pre_hook(check).remove)
-        yield
+        Args:
+            emits: one callable per picture of the batch, in order; gets each step of its picture once the scheduler
+                has taken it. A step's ``seconds`` are those of the whole batch.
+            guidance: what each picture asked for, as in ``uncond + g (cond - uncond)``; empty if that is not known.
+                Where the halves are equal, so that nothing can be measured, the steps say this number.
+            recombine: mix the halves of each picture anew with its own guidance, before the scheduler gets them.
+                diffusers knows one guidance per call; call the pipeline with any above 1. Without it the scheduler
+                gets the very tensor that the pipeline made.
+            unpack: from a batch of the latents that the pipeline keeps, such as (B, L, C) or (B, C, 1, h, w), to
+                (B, C, *axes, h, w); None where that is what it keeps.
+            generators: one per picture, for schedulers that draw noise in pipelines which pass them none (the flow
+                ones): it would come from torch's global generator.
+            on_schedule: gets the timesteps of the run, one per model evaluation, before the first of them.
 
+        Raises:
+            ValueError: for guidance that does not fit the number of pictures.
+        """
+        self._emits = emits
+        self._asked = list(guidance) or [None] * len(emits)
+        if len(self._asked) != len(emits) or (recombine and None in self._asked):
+            raise ValueError(f"guidance must be one number for each of {len(emits)} pictures, got {list(guidance)!r}")
+        self._recombine = recombine
+        self._view = unpack or _as_it_is
+        self._generators = generators
+        self._on_schedule = on_schedule
+        self._undo = ExitStack()
 
-def _blocks(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
-    """A network and everything in its lists of blocks, at any depth: fine enough to stop within a fraction of
-    an evaluation.
-    """
-    yield module
-    for part in module.modules():
-        if isinstance(part, torch.nn.ModuleList):
-            # A list may hold None where a block is left out (a middle without attention).
-            yield from (block for block in part if block is not None)
+    def attach(self, pipeline: Any) -> None:
+        self._scheduler = scheduler = pipeline.scheduler
+        self._kind = _kind(scheduler)
+        self._signature = inspect.signature(scheduler.step)
+        self._outputs: list[Any] = []
+        self._levels: Levels | None = None
+        self._count = 0
+        self._last = time.perf_counter()
+        self._undo.enter_context(hooked(denoisers(pipeline), after=self._after_forward))
+        self._undo.enter_context(tapped(scheduler, "step", self._step))
+        self._undo.enter_context(tapped(scheduler, "set_timesteps", self._set_timesteps))
 
+    def detach(self) -> None:
+        self._undo.close()
 
-@contextmanager
-def record(
-    pipeline: Any,
-    emits: Sequence[Emit],
-    cancel: threading.Event,
-    *,
-    guidance: Sequence[float | None] = (),
-    recombine: bool = False,
-    unpack: Callable[[torch.Tensor], torch.Tensor] | None = None,
-    generators: Sequence[torch.Generator] | None = None,
-    on_schedule: Callable[[list[float]], None] | None = None,
-) -> Iterator[None]:
-    """Record one call of `pipeline`, made within the block on this thread, for one picture or a batch of them.
+    def _after_forward(self, module: torch.nn.Module, args: Any, output: Any) -> None:
+        self._outputs.append(output[0] if isinstance(output, tuple) else getattr(output, "sample", output))
 
-    Args:
-        pipeline: a shallow clone with a scheduler of its own; both may be thrown away afterwards.
-        emits: one callable per picture of the batch, in order; gets each step of its picture once the scheduler
-            has taken it. A step's ``seconds`` are those of the whole batch.
-        cancel: once set, the call ends with :class:`Cancelled`.
-        guidance: what each picture asked for, as in ``uncond + g (cond - uncond)``; empty if that is not known.
-            Where the halves are equal, so that nothing can be measured, the steps say this number.
-        recombine: mix the halves of each picture anew with its own guidance, before the scheduler gets them.
-            diffusers knows one guidance per call; call the pipeline with any above 1. Without it the scheduler
-            gets the very tensor that the pipeline made.
-        unpack: from a batch of the latents that the pipeline keeps, such as (B, L, C) or (B, C, 1, h, w), to
-            (B, C, h, w); None where that is what it keeps.
-        generators: one per picture, for schedulers that draw noise in pipelines which pass them none (the flow
-            ones): it would come from torch's global generator.
-        on_schedule: gets the timesteps of the run, one per model evaluation, before the first of them.
-
-    Raises:
-        ValueError: for guidance that does not fit the number of pictures.
-        RuntimeError: from the pipeline's call: if it draws another number of pictures, or if `recombine` is
-            asked for and the halves are not known.
-    """
-    scheduler = pipeline.scheduler
-    owner = threading.get_ident()
-    kind = _kind(scheduler)
-    asked = list(guidance) or [None] * len(emits)
-    if len(asked) != len(emits) or (recombine and None in asked):
-        raise ValueError(f"guidance must be one number for each of {len(emits)} pictures, got {list(guidance)!r}")
-    original_step, original_set = scheduler.step, scheduler.set_timesteps
-    arguments = inspect.signature(original_step)
-    draws = "generator" in arguments.parameters
-    outputs: list[Any] = []
-    levels: Levels | None = None
-    count = 0
-    last = time.perf_counter()
-
-    def after_forward(module: torch.nn.Module, args: Any, output: Any) -> None:
-        if threading.get_ident() == owner:
-            outputs.append(output[0] if isinstance(output, tuple) else getattr(output, "sample", output))
-
-    @functools.wraps(original_set)
-    def set_timesteps(*args: Any, **kwargs: Any) -> None:
-        nonlocal levels, count, last
-        original_set(*args, **kwargs)
-        if hasattr(scheduler, "set_begin_index"):
+    def _set_timesteps(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        inner(*args, **kwargs)
+        if hasattr(self._scheduler, "set_begin_index"):
             # Where the first two timesteps round to the same number, a scheduler that must look up its index
             # finds the second of them and ends one short of its table.
-            scheduler.set_begin_index(0)
-        levels = Levels(scheduler)
-        if on_schedule is not None:
-            on_schedule(levels.schedule)
-        outputs.clear()
-        count, last = 0, time.perf_counter()
+            self._scheduler.set_begin_index(0)
+        self._levels = Levels(self._scheduler)
+        if self._on_schedule is not None:
+            self._on_schedule(self._levels.schedule)
+        self._outputs.clear()
+        self._count, self._last = 0, time.perf_counter()
 
-    @functools.wraps(original_step)
-    def step(*args: Any, **kwargs: Any) -> Any:
-        nonlocal count, last
-        if cancel.is_set():
-            raise Cancelled
+    def _step(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        levels, count, asked, view = self._levels, self._count, self._asked, self._view
         assert levels is not None, "a pipeline sets its timesteps before it steps"
+        draws = "generator" in self._signature.parameters
         if not draws:
             kwargs.pop("generator", None)  # Kandinsky 3 passes it to every scheduler
-        call = arguments.bind(*args, **kwargs).arguments
-        if draws and generators is not None and call.get("generator") is None:
-            kwargs["generator"] = generators[0] if len(generators) == 1 else list(generators)
+        call = self._signature.bind(*args, **kwargs).arguments
+        if draws and self._generators is not None and call.get("generator") is None:
+            kwargs["generator"] = self._generators[0] if len(self._generators) == 1 else list(self._generators)
         sample, output = call["sample"], call["model_output"]
-        if len(sample) != len(emits):
-            raise RuntimeError(f"the pipeline draws {len(sample)} pictures, {len(emits)} were to be recorded")
+        if len(sample) != len(self._emits):
+            raise RuntimeError(f"the pipeline draws {len(sample)} pictures, {len(self._emits)} were to be recorded")
         # Nets with a learned variance put it behind the prediction, as more channels.
         guided = output[:, : sample.shape[1]]
-        pieces = _pieces(outputs, sample)
-        halves: Sequence[predictions.Split | None] = [None] * len(emits)
-        if recombine:
+        pieces = _pieces(self._outputs, sample)
+        halves: Sequence[predictions.Split | None] = [None] * len(asked)
+        if self._recombine:
             halves = found = [_split(*one) for one in zip(guided, pieces, asked, strict=True)]
             guided = torch.stack([_mix(*one, output.dtype) for one in zip(found, asked, strict=True)])
             mixed = torch.cat([guided, output[:, sample.shape[1] :]], dim=1)
@@ -289,32 +135,18 @@ def record(
             else:
                 kwargs["model_output"] = mixed
         a, b, half = levels.at(count)
-        common = {"index": count, "timestep": levels.schedule[count], "a": a, "b": b, "kind": kind, "half": half}
-        view = unpack or _as_it_is
+        common = {"index": count, "timestep": levels.schedule[count], "a": a, "b": b, "kind": self._kind, "half": half}
         seen = zip(view(sample), view(guided), pieces, halves, asked, strict=True)
         made = [_step(common, view, *one) for one in seen]
-        result = original_step(*args, **kwargs)
-        outputs.clear()
-        count += 1
+        result = inner(*args, **kwargs)
+        self._outputs.clear()
+        self._count += 1
         now = time.perf_counter()
-        seconds, last = now - last, now
-        for emit, one in zip(emits, made, strict=True):
+        seconds, self._last = now - self._last, now
+        for emit, one in zip(self._emits, made, strict=True):
             one.seconds = seconds
             emit(one)
         return result
-
-    networks = denoisers(pipeline)
-    encoders = [
-        part for name, part in pipeline.components.items() if name.startswith("text_encoder") and part is not None
-    ]
-    with ExitStack() as undo:
-        undo.enter_context(interruptible([*networks, *encoders], cancel))
-        for network in networks:
-            undo.callback(network.register_forward_hook(after_forward).remove)
-        scheduler.step, scheduler.set_timesteps = step, set_timesteps
-        undo.callback(scheduler.__dict__.pop, "step", None)
-        undo.callback(scheduler.__dict__.pop, "set_timesteps", None)
-        yield
 
 
 def _as_it_is(latents: torch.Tensor) -> torch.Tensor:
@@ -385,7 +217,7 @@ def _step(
 
 def _kind(scheduler: Any) -> str:
     name = type(scheduler).__name__
-    if name in _FLOWING:
+    if name.startswith("FlowMatch"):
         return "flow_prediction"  # these classes read nothing else, and have no word for it
     kind = str(scheduler.config.get("prediction_type", "epsilon"))
     return f"edm_{kind}" if name.startswith("EDM") else kind

@@ -18,10 +18,11 @@ from diffusers.models.attention_processor import AttnProcessor
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import make_pipeline
+from tiny import make_pipeline, record
 
 from diffexplore.runs.memory import Store, copy_of, evaluations, fingerprint, prompts, run_key, size_of
-from diffexplore.runs.recorder import Cancelled, denoisers, record
+from diffexplore.runs.probes import Cancelled
+from diffexplore.runs.recorder import denoisers
 from diffexplore.samplers import build
 from diffexplore.settings import Settings
 from diffexplore.trace import Trace

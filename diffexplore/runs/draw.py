@@ -1,0 +1,251 @@
+"""One run: the pipeline's call for one picture or a batch, watched by probes, remembered, and decoded.
+
+A run works on a shallow clone of the pipeline with a scheduler of its own, so the user's object is never changed. The
+latents are decoded here, through the same calls as the pipeline's own, so the picture is bit-identical to plain
+diffusers and a cancelled run never decodes.
+"""
+
+import copy
+import logging
+import threading
+import time
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from diffexplore.pipelines.family import Family
+from diffexplore.record.step import Step
+from diffexplore.runs import memory
+from diffexplore.runs.adapters import Adapters
+from diffexplore.runs.decode import PictureDecoder
+from diffexplore.runs.jobs import OnStep, Turn
+from diffexplore.runs.probes import Cancel, Cancelled, Probe, Stop, attached, interruptible, run_through
+from diffexplore.runs.recorder import Recorder, denoisers
+from diffexplore.samplers import build
+from diffexplore.trace import Trace
+
+__all__ = ["Artist"]
+
+
+class Artist:
+    """Draws with one pipeline, whoever asks for it, one run at a time."""
+
+    def __init__(
+        self,
+        family: Family,
+        pipeline: Any,
+        base_config: Mapping[str, Any],
+        turn: Turn,
+        adapters: Adapters,
+        decoder: PictureDecoder,
+        store: memory.Store,
+    ) -> None:
+        """What it draws with: a `pipeline` of `family`, whose scheduler came with `base_config`; the `turn` at its
+        denoiser, the `adapters` it may switch on, the `decoder`, and the `store` where results are kept.
+        """
+        self._family = family
+        self._pipeline = pipeline
+        self._base_config = base_config
+        self._turn = turn
+        self._adapters = adapters
+        self._decoder = decoder
+        self._store = store
+        self._network: Any = getattr(pipeline, family.network)
+
+    def run(
+        self,
+        traces: Sequence[Trace],
+        stop: Stop,
+        on_step: OnStep | None = None,
+        started: Callable[[], None] = lambda: None,
+        probes: Sequence[Probe] = (),
+    ) -> None:
+        """Fill `traces`, all in one batch; where `stop` is set meanwhile, mark them as cancelled.
+
+        Args:
+            traces: empty ones, whose settings can share a batch.
+            stop: ends the run.
+            on_step: called with each step after it was added to its trace.
+            started: called when the turn has come; may raise `Cancelled`.
+            probes: attached for this run.
+        """
+        begun = time.perf_counter()
+        try:
+            with self._turn.taken(stop):
+                begun = time.perf_counter()
+                started()
+                with self._adapters.on(traces[0].settings.adapters):
+                    self._answer(traces, stop, on_step, probes)
+        except Cancelled:
+            for trace in traces:
+                trace.cancelled = True
+        finally:
+            for trace in traces:
+                trace.seconds = time.perf_counter() - begun
+
+    def _answer(self, traces: Sequence[Trace], stop: Stop, on_step: OnStep | None, probes: Sequence[Probe]) -> None:
+        """Fill `traces` from memory where it knows them, else by drawing."""
+        state = memory.fingerprint(self._pipeline) if self._store.budget else None
+        said = [probe.key() for probe in probes]
+        if any(probe.changes and key is None for probe, key in zip(probes, said, strict=True)):
+            state = None
+        added = [key for key in said if key is not None]
+        keys = [memory.run_key(state, trace.settings, self._base_config, *added) for trace in traces]
+        left = [
+            (trace, key)
+            for trace, key in zip(traces, keys, strict=True)
+            if not self._replay(trace, key, stop, on_step, probes, batched=len(traces) > 1)
+        ]
+        if left:
+            self._draw([trace for trace, _ in left], state, stop, on_step, probes)
+        for trace, key in left:
+            # Rounding differs between a batch and a picture alone: a run alone is never answered with one of a batch.
+            kept = memory.copy_of(trace)
+            self._store.put(key and (key, len(left) > 1), kept, memory.size_of(kept))
+
+    def _replay(
+        self,
+        trace: Trace,
+        key: Hashable,
+        stop: Stop,
+        on_step: OnStep | None,
+        probes: Sequence[Probe],
+        *,
+        batched: bool,
+    ) -> bool:
+        """Fill a trace from a remembered run of the same settings; False if there is none."""
+        kept = self._store.get(key and (key, False))
+        if kept is None and batched:
+            kept = self._store.get(key and (key, True))
+        if kept is None:
+            return False
+        made = memory.copy_of(kept)
+        trace.info |= made.info | {"notes": trace.info["notes"], "reused": True}
+        trace.expected = made.expected
+        watching = [probe for probe in probes if probe.key() is None]  # the others are in the steps already
+        for step in made:
+            if stop.is_set():
+                raise Cancelled
+            trace.append(step)
+            run_through(watching, step)
+            if on_step is not None:
+                on_step(step)
+        trace.final, trace.image = made.final, made.image
+        return True
+
+    def _draw(
+        self,
+        traces: Sequence[Trace],
+        state: bytes | None,
+        stop: Stop,
+        on_step: OnStep | None,
+        probes: Sequence[Probe],
+    ) -> None:
+        """Run the pipeline once for all of `traces`, and decode."""
+        family, settings = self._family, [trace.settings for trace in traces]
+        first = settings[0]
+        width, height = first.width, first.height
+        assert width is not None, "settings are resolved before they are drawn"
+        assert height is not None
+
+        def emit_to(trace: Trace) -> Callable[[Step], None]:
+            def emit(step: Step) -> None:
+                run_through(probes, step)
+                trace.append(step)
+                if on_step is not None:
+                    on_step(step)
+
+            return emit
+
+        def on_schedule(schedule: list[float]) -> None:
+            for trace in traces:
+                trace.info["schedule"] = list(schedule)
+                trace.expected = len(schedule)
+
+        def unpack(latents: torch.Tensor) -> torch.Tensor:
+            return family.unpack(self._pipeline, latents, width, height)
+
+        pipeline = copy.copy(self._pipeline)
+        seeds = [one.seed for one in settings]
+        pipeline.scheduler = scheduler = build(
+            str(first.sampler), self._base_config, seed=seeds if len(seeds) > 1 else seeds[0]
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        arguments = family.arguments(self._pipeline, settings)
+        asked = {k: v for k, v in arguments.items() if k in ("guidance_scale", "true_cfg_scale")}
+        for trace in traces:
+            trace.info["sampler"] = {"class": type(scheduler).__name__, "config": _plain(scheduler.config)}
+            trace.info["asked"] = asked
+            trace.info["batch"] = len(traces)
+        generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+        recorder = Recorder(
+            [emit_to(trace) for trace in traces],
+            guidance=[one.guidance for one in settings],
+            unpack=unpack,
+            generators=generators,
+            recombine=len({one.guidance for one in settings}) > 1 and family.guided(self._pipeline, first),
+            on_schedule=on_schedule,
+        )
+        looked_into = any(probe.inside for probe in probes)
+        try:
+            with (
+                _without_truncation_warning(type(pipeline)),
+                memory.prompts(pipeline, self._store, state),
+                memory.evaluations([self._network], self._store, None if looked_into else state),
+                attached(pipeline, [recorder, Cancel(stop, denoisers(pipeline)), *probes]),
+            ):
+                latents = pipeline(
+                    **arguments,
+                    generator=generators if len(generators) > 1 else generators[0],
+                    output_type="latent",
+                ).images
+        finally:
+            # The user's object, not the clone: with model offload this puts fresh hooks where the
+            # user's pipeline expects them.
+            self._pipeline.maybe_free_model_hooks()
+            for trace in traces:
+                for step in trace:
+                    step.settle()
+        for trace, final in zip(traces, unpack(latents), strict=True):
+            if stop.is_set():
+                raise Cancelled
+            with interruptible([self._decoder.module], stop):
+                # One at a time: decoders take far more memory than networks, and a batch would not be bit-identical.
+                trace.image = self._decoder.image(final, final=True)
+            trace.final = final.to("cpu", torch.float32)
+
+
+@contextmanager
+def _without_truncation_warning(pipeline: type) -> Iterator[None]:
+    """Keep diffusers from logging the cut part of a long prompt on this thread: ``notes`` says it, and 10,000
+    words would drown a page.
+    """
+    owner = threading.get_ident()
+
+    def allowed(record: logging.LogRecord) -> bool:
+        message = str(record.msg)
+        about_length = "truncated" in message or "Token indices sequence length" in message
+        return not (about_length and record.thread == owner)
+
+    loggers = [
+        logging.getLogger(pipeline.__module__),
+        logging.getLogger("transformers.tokenization_utils_base"),
+    ]
+    for one in loggers:
+        one.addFilter(allowed)
+    try:
+        yield
+    finally:
+        for one in loggers:
+            one.removeFilter(allowed)
+
+
+def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A scheduler's config as JSON takes it, without diffusers' own marks."""
+    return {
+        k: v
+        for k, v in config.items()
+        if not k.startswith("_") and isinstance(v, (str, int, float, bool, list, type(None)))
+    }

@@ -1,0 +1,144 @@
+"""Planning a run: settings checked against one model and filled in, and what is known of the run before it starts."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from diffexplore.pipelines.family import Family
+from diffexplore.runs.prompt import Reader
+from diffexplore.samplers import SAMPLERS, native, suitable
+from diffexplore.settings import Settings
+from diffexplore.words import shown
+
+__all__ = ["Plan", "Planner"]
+
+DEFAULT_SAMPLER = "DPM++ 2M Karras"
+DEFAULT_FLOW_SAMPLER = "Flow Euler"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that can start: what will be drawn, and what is known of it already.
+
+    Attributes:
+        settings: with every None filled in.
+        tokens: what the text encoder reads, and what it does not: ``{"prompt": [...], "cut": [...], "negative": [...],
+            "negative_cut": [...]}``.
+        notes: plain sentences on what of the settings will be cut or ignored.
+        unknown: words of the prompt which the model never saw.
+    """
+
+    settings: Settings
+    tokens: Mapping[str, list[str]]
+    notes: Sequence[str]
+    unknown: Sequence[str]
+
+
+class Planner:
+    """Checks what one model is asked for."""
+
+    def __init__(
+        self,
+        family: Family,
+        pipeline: Any,
+        base_config: Mapping[str, Any],
+        reader: Reader,
+        adapters: Callable[[], Sequence[str]],
+        *,
+        name: str,
+        sampler: str | None,
+        fixed_size: bool,
+    ) -> None:
+        """What plans depend on.
+
+        Args:
+            family: of the `pipeline`.
+            pipeline: the pipeline.
+            base_config: what its scheduler came with.
+            reader: reads its prompts.
+            adapters: gives the names of the LoRAs that are loaded.
+            name: what the model is called.
+            sampler: which one it uses if none is asked for; None: the one it came with where the menu has it.
+            fixed_size: refuse every other size than its own.
+        """
+        self._family = family
+        self._pipeline = pipeline
+        self._base_config = base_config
+        self._reader = reader
+        self._adapters = adapters
+        self._name = name
+        self._sampler = sampler
+        self._fixed_size = fixed_size
+        self.size = family.size(pipeline)
+
+    @functools.cached_property
+    def samplers(self) -> list[str]:
+        """Names of the samplers that are right for this pipeline, in menu order."""
+        return [name for name in SAMPLERS if not suitable(name, self._family.name, self._base_config)]
+
+    @functools.cached_property
+    def sampler(self) -> str:
+        """The sampler it uses if none is asked for."""
+        if self._sampler is not None:
+            return self._sampler
+        came = native(self._family.name, self._base_config)
+        if came is not None:
+            return came
+        usual = DEFAULT_FLOW_SAMPLER if self._family.flow else DEFAULT_SAMPLER
+        return usual if usual in self.samplers else self.samplers[0]
+
+    def resolve(self, settings: Settings) -> Settings:
+        """The same settings with every None filled in.
+
+        Raises:
+            ValueError: one sentence, for what this model cannot do.
+        """
+        sampler = settings.sampler or self.sampler
+        if sampler not in self.samplers:
+            reason = suitable(sampler, self._family.name, self._base_config)
+            right = ", ".join(self.samplers)
+            raise ValueError(f"sampler {sampler!r} cannot be used here: {reason}; this model takes {right}")
+        width, height = settings.width or self.size[0], settings.height or self.size[1]
+        if self._fixed_size and (width, height) != self.size:
+            raise ValueError(f"the {self._name} model draws {self.size[0]}x{self.size[1]} pixels, got {width}x{height}")
+        multiple = self._family.multiple(self._pipeline)
+        for name, value in (("width", width), ("height", height)):
+            if value % multiple:
+                raise ValueError(f"{name} must be a multiple of {multiple} for this model, got {value}")
+        loaded = self._adapters()
+        for name, scale in settings.adapters:
+            if scale and name not in loaded:
+                raise ValueError(f"this model has no adapter {shown(name)}: {list(loaded) or 'none is loaded'}")
+        least = self._family.least(self._pipeline)
+        if settings.steps < least:
+            raise ValueError(f"this pipeline takes at least {least} steps, got {settings.steps}")
+        refused = SAMPLERS[sampler].refusal(settings.steps, self._base_config)
+        if refused:
+            raise ValueError(refused)
+        filled = {"sampler": sampler, "width": width, "height": height}
+        # All three are right, so nothing needs to be checked again.
+        return settings if filled.items() <= dict(settings).items() else settings.model_copy(update=filled)
+
+    def plan(self, settings: Settings) -> Plan:
+        """All that is known of a run before it starts.
+
+        Raises:
+            ValueError: one sentence, for what this model cannot do.
+        """
+        settings = self.resolve(settings)
+        prompt, negative = self._reader.read(settings.prompt), self._reader.read(settings.negative_prompt)
+        tokens = {
+            "prompt": prompt.tokens,
+            "cut": prompt.cut,
+            "negative": negative.tokens,
+            "negative_cut": negative.cut,
+        }
+        return Plan(settings, tokens, self.notes(settings), self._reader.unknown(settings.prompt))
+
+    def notes(self, settings: Settings) -> list[str]:
+        """Plain sentences on what of these settings will be cut or ignored."""
+        notes = []
+        for name in ("prompt", "negative_prompt"):
+            notes += self._reader.notes(getattr(settings, name), name.replace("_", " "))
+        return notes + self._family.notes(self._pipeline, settings)
