@@ -154,7 +154,7 @@ class Model:
     def origin(self) -> Origin:
         """What opens this very model again, anywhere: its place, options, features and LoRAs as they are now."""
         with self._turn.taken():  # a LoRA that a run has switched on is not the pipeline's own
-            return self._origin.now(self.pipeline, self._adapters.files_with_hashes)
+            return self._origin.now(self.pipeline, self._adapters.loras)
 
     @property
     def revision(self) -> str | None:
@@ -171,8 +171,7 @@ class Model:
 
         The commit of a hub's model is in it. A ready pipeline that has no name is expected in ``pipeline``.
         """
-        loras = tuple((str(file), name, sha) for name, (file, sha) in self._adapters.files_with_hashes.items())
-        return replace(self._origin, loras=loras).code()
+        return replace(self._origin, loras=self._adapters.loras).code()
 
     # What it can do
 

@@ -12,7 +12,7 @@ from tiny import make_pipeline
 
 import diffexplore as dx
 from diffexplore.model import POCKET
-from diffexplore.pipelines.open import lora_file, tensor_names
+from diffexplore.pipelines.open import header
 from diffexplore.pipelines.origin import open_pipeline
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -205,15 +205,9 @@ def test_a_file_that_is_no_safetensors_is_refused(tmp_path, data):
     file = tmp_path / "broken.safetensors"
     file.write_bytes(data)
     with pytest.raises(ValueError, match="it is no safetensors file"):
-        tensor_names(file)
+        header(file)
     with pytest.raises(ValueError, match="cannot be opened as a model: it is no safetensors file"):
         dx.load(file)
-
-
-def test_a_lora_must_be_one(tmp_path):
-    with pytest.raises(ValueError, match="cannot be opened as a LoRA: none of its tensors is one"):
-        lora_file(str(safetensors(tmp_path / "x.safetensors", ["encoder.weight"])))
-    assert lora_file(str(safetensors(tmp_path / "y.safetensors", ["unet.to_q.lora_A.weight"]))).name == "y.safetensors"
 
 
 # Places

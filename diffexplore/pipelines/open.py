@@ -20,7 +20,17 @@ import torch
 from diffexplore.pipelines.family import known_pipelines
 from diffexplore.words import sentence, shown
 
-__all__ = ["SOURCES", "Found", "folder_words", "local_path", "lora_file", "near_words", "quiet", "read_pipeline"]
+__all__ = [
+    "SOURCES",
+    "Found",
+    "check_file",
+    "folder_words",
+    "header",
+    "local_path",
+    "near_words",
+    "quiet",
+    "read_pipeline",
+]
 
 SOURCES = (
     "None (the pocket model), a diffusers folder, a single .safetensors file, a hub id such as 'org/name' or a "
@@ -79,7 +89,7 @@ def read_pipeline(where: str, dtype: torch.dtype) -> Found:
     """
     path = local_path(where)
     if where and (path.is_file() or path.suffix in (".safetensors", *_PICKLES)):
-        _check_file(path)
+        check_file(path)
         with _refusal(where):
             return Found(_from_file(path, dtype), "file", str(path.absolute()), path.stem)
     if where and path.is_dir() and not (path / "model_index.json").is_file():
@@ -181,7 +191,12 @@ def _class_of(where: str, **options: Any) -> Any:
     return getattr(diffusers, name)
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Refuse what is no ``.safetensors`` file.
+
+    Raises:
+        ValueError: one sentence; for a pickle, there or not, that it may run code.
+    """
     if path.suffix in _PICKLES:
         raise ValueError(
             f"{shown(str(path), 200)} may be a pickle, which can run code when it is read; "
@@ -190,13 +205,13 @@ def _check_file(path: Path) -> None:
     if not path.is_file():
         raise ValueError(f"there is no file {shown(str(path), 200)}")
     if path.suffix != ".safetensors":
-        raise ValueError(f"a model is {SOURCES}, got the single file {shown(str(path), 200)}")
+        raise ValueError(f"weights are read from .safetensors files only, got {shown(str(path), 200)}")
 
 
 def _from_file(path: Path, dtype: torch.dtype) -> Any:
     import diffusers
 
-    names = tensor_names(path)
+    names, _ = header(path)
     for mark, pipeline in _MARKS:
         if any(mark in name for name in names):
             # The shapes of the parts are in no such file: diffusers looks them up on the hub (or in its cache).
@@ -204,8 +219,8 @@ def _from_file(path: Path, dtype: torch.dtype) -> Any:
     raise ValueError("it holds no checkpoint of Stable Diffusion, SDXL, Stable Diffusion 3 or Flux")
 
 
-def tensor_names(path: Path) -> list[str]:
-    """Names of the tensors in a safetensors file, read from its header alone.
+def header(path: Path) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Names of the tensors in a safetensors file, and its texts, read from its header alone.
 
     Raises:
         ValueError: one sentence, for a file that is none.
@@ -216,29 +231,15 @@ def tensor_names(path: Path) -> list[str]:
         if not 2 <= size <= MAX_HEADER:
             raise ValueError("it is no safetensors file: its header has an impossible size")
         try:
-            header = json.loads(file.read(size))
+            read = json.loads(file.read(size))
         except (ValueError, RecursionError):
             raise ValueError("it is no safetensors file: its header is no JSON") from None
-    if not isinstance(header, dict):
+    if not isinstance(read, dict):
         raise ValueError("it is no safetensors file: its header is no JSON object")
-    return [name for name in header if name != "__metadata__"]
-
-
-def lora_file(path: str) -> Path:
-    """A LoRA file that can be read safely.
-
-    Raises:
-        ValueError: one sentence, for anything but a safetensors file with LoRA weights.
-    """
-    file = local_path(path)
-    _check_file(file)
-    try:
-        names = tensor_names(file)
-    except ValueError as error:
-        raise ValueError(f"{shown(path, 200)} cannot be opened as a LoRA: {error}") from None
-    if not any("lora" in name.lower() for name in names):
-        raise ValueError(f"{shown(path, 200)} cannot be opened as a LoRA: none of its tensors is one")
-    return file
+    about = read.pop("__metadata__", None) or {}
+    if not isinstance(about, dict) or not all(isinstance(text, str) for text in about.values()):
+        raise ValueError("it is no safetensors file: its metadata is no JSON object of texts")
+    return tuple(read), about
 
 
 def folder_words(folder: Path) -> frozenset[str]:

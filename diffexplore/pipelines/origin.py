@@ -74,16 +74,16 @@ class Origin:
         options = {"dtype": dtype} if where and dtype != "float32" else {}
         return cls("pipeline", where, revision, options, features=features_of(pipeline))
 
-    def now(self, pipeline: Any, loras: Mapping[str, tuple[Path, str]] | None = None) -> Origin:
+    def now(self, pipeline: Any, loras: tuple[tuple[str, str, str], ...] | None = None) -> Origin:
         """The same with what `pipeline`, which was opened from here, has come to.
 
         Take it outside of runs: a LoRA that a run switched on would pass for one of the user's.
 
         Args:
             pipeline: what was opened.
-            loras: name -> (file, sha256) of those that were loaded; None: those known already.
+            loras: (path, name, sha256) of those that were loaded; None: those known already.
         """
-        given = self.loras if loras is None else tuple((str(file), name, sha) for name, (file, sha) in loras.items())
+        given = self.loras if loras is None else loras
         return replace(self, loras=given, features=features_of(pipeline), weights=weights_of(pipeline))
 
     # Opening it
