@@ -14,6 +14,7 @@ import diffexplore as dx
 from diffexplore.model import POCKET
 from diffexplore.pipelines.open import header
 from diffexplore.pipelines.origin import open_pipeline
+from diffexplore.pipelines.whole import check_weights
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -155,6 +156,102 @@ def test_without_a_network_a_model_of_which_files_are_missing_says_that(unreacha
     with pytest.raises(ValueError, match="cannot be opened") as caught:
         dx.load("org/pocket")
     assert str(caught.value) == f"'org/pocket' cannot be opened as a model: {NO_HUB}"
+
+
+# Weights that are not all there
+
+
+def damaged(tmp_path, part, change):
+    """A copy of the pocket model of which the weights of one part are changed."""
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "model"
+    shutil.copytree(POCKET, folder)
+    (file,) = (folder / part).glob("*.safetensors")
+    save_file(change(load_file(file)), file, {"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "unet", "vae"])
+@pytest.mark.parametrize("which", [0, -1, "half"])
+def test_a_model_with_tensors_missing_is_refused_and_nothing_is_made_up(tmp_path, part, which):
+    def without(tensors):
+        names = sorted(tensors)
+        gone = names[::2] if which == "half" else [names[which]]
+        return {name: tensor for name, tensor in tensors.items() if name not in gone}
+
+    with pytest.raises(ValueError, match=rf"cannot be opened as a model: of its {part} .* missing, such as") as caught:
+        dx.load(damaged(tmp_path, part, without))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "unet", "vae"])
+def test_a_tensor_of_another_shape_is_refused(tmp_path, part):
+    def cut(tensors):
+        name = next(name for name in sorted(tensors) if tensors[name].ndim > 1)
+        return tensors | {name: tensors[name][:-1].contiguous()}
+
+    with pytest.raises(ValueError, match="cannot be opened as a model"):
+        dx.load(damaged(tmp_path, part, cut))
+
+
+def test_a_loader_that_puts_in_numbers_of_its_own_is_noticed(tmp_path):
+    pipeline = StableDiffusionPipeline.from_pretrained(POCKET)
+    check_weights(pipeline, POCKET)
+    for weight in pipeline.text_encoder.parameters():
+        torch.nn.init.normal_(weight)
+    with pytest.raises(ValueError, match=r"its text_encoder was not loaded: .* are not those of the file"):
+        check_weights(pipeline, POCKET)
+
+
+def test_other_variants_of_the_weights_may_lie_beside(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(POCKET, tmp_path / "model")
+    for part in ("unet", "vae", "text_encoder"):
+        (file,) = (tmp_path / "model" / part).glob("*.safetensors")
+        tensors = {name: tensor + 1 for name, tensor in load_file(file).items()}
+        for kind in ("fp16", "non_ema"):
+            save_file(tensors, file.with_name(f"{file.stem}.{kind}.safetensors"))
+    assert dx.load(tmp_path / "model").name == "model"
+
+
+def test_a_loader_that_passes_over_the_dtype_is_mended(monkeypatch):
+    original = StableDiffusionPipeline.from_pretrained
+
+    def from_pretrained(where, *, dtype, **options):
+        return original(where, **options)
+
+    monkeypatch.setattr(StableDiffusionPipeline, "from_pretrained", from_pretrained)
+    pipeline = open_pipeline(POCKET, dtype="float16").pipeline
+    monkeypatch.undo()
+    right = original(POCKET, dtype=torch.float16)
+    for part in ("unet", "vae", "text_encoder"):
+        for ours, theirs in zip(getattr(pipeline, part).parameters(), getattr(right, part).parameters(), strict=True):
+            assert ours.dtype == torch.float16
+            assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("name", ["words.json", "near.json"])
+@pytest.mark.parametrize("data", [b"3", b"[1]", b'{"a": 1}', b"null", b"\xff\x00", b"", b"[" * 100_000, b'{"a": [1]}'])
+def test_broken_word_lists_are_refused_in_a_sentence(tmp_path, name, data):
+    shutil.copytree(POCKET, tmp_path / "model")
+    (tmp_path / "model" / name).write_bytes(data)
+    with pytest.raises(ValueError, match=rf"{name}' (is no JSON|must be a JSON)"):
+        dx.load(tmp_path / "model")
+
+
+def test_paths_are_taken_as_people_type_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    make_pipeline().save_pretrained(tmp_path / "mine")
+    assert dx.load("~/mine").code() == f"model = dx.load({str(tmp_path / 'mine')!r})\n"
+
+
+@pytest.mark.parametrize("where", ["a" * 5000, "a/" * 2500, "a\0b", "~nobody-of-that-name/a"])
+def test_what_cannot_be_a_path_is_refused_in_a_sentence(where):
+    with pytest.raises(ValueError, match=r"cannot be a path|a model is None") as caught:
+        dx.load(where)
+    assert len(str(caught.value)) < 500
 
 
 # Single files

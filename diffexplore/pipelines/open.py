@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 
 from diffexplore.pipelines.family import known_pipelines
+from diffexplore.pipelines.whole import check_weights, in_dtype
 from diffexplore.words import sentence, shown
 
 __all__ = [
@@ -91,7 +92,9 @@ def read_pipeline(where: str, dtype: torch.dtype) -> Found:
     if where and (path.is_file() or path.suffix in (".safetensors", *_PICKLES)):
         check_file(path)
         with _refusal(where):
-            return Found(_from_file(path, dtype), "file", str(path.absolute()), path.stem)
+            pipeline = _from_file(path, dtype)
+            _finish(pipeline, dtype, None)
+            return Found(pipeline, "file", str(path.absolute()), path.stem)
     if where and path.is_dir() and not (path / "model_index.json").is_file():
         raise ValueError(f"a model folder needs a model_index.json, {shown(where, 200)} has none")
     if not where or (not path.is_dir() and not _HUB.fullmatch(where)):
@@ -159,6 +162,7 @@ def _from_folder(path: Path, dtype: torch.dtype) -> Found:
     pipeline = _class_of(str(path), local_files_only=True).from_pretrained(
         path, dtype=dtype, use_safetensors=True, local_files_only=True
     )
+    _finish(pipeline, dtype, path)
     return Found(pipeline, "folder", str(path.absolute()), path.absolute().name, folder=path)
 
 
@@ -179,7 +183,20 @@ def _from_hub(where: str, dtype: torch.dtype) -> Found:
         pipeline = cls.from_pretrained(folder, dtype=dtype, use_safetensors=True, local_files_only=True)
     except OSError as error:  # a file is missing: without a hub diffusers has taken what the cache has for all
         raise OSError(_no_answer(name) or str(error)) from error
+    _finish(pipeline, dtype, folder)
     return Found(pipeline, "hub", name, name.split("/")[1], commit, folder)
+
+
+def _finish(pipeline: Any, dtype: torch.dtype, folder: Path | None) -> None:
+    """Refuse a pipeline with weights that no file gave, and see to its dtype."""
+    if folder is not None:
+        check_weights(pipeline, folder)
+    for name, part in pipeline.components.items():
+        if isinstance(part, torch.nn.Module):
+            for key, weight in part.named_parameters():
+                if weight.device.type == "meta":
+                    raise ValueError(f"of its {name} tensors are missing, such as {shown(key, 150)}")
+    in_dtype(pipeline, dtype)
 
 
 def _class_of(where: str, **options: Any) -> Any:

@@ -12,6 +12,7 @@ import importlib.util
 import itertools
 import os
 import re
+import warnings
 import weakref
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -147,6 +148,7 @@ class Adapters:
 
     def _put(self, file: LoraFile, inner: str) -> None:
         with quiet(), arranged(file, self._pipeline) as path, _watched(self._pipeline) as read:
+            warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
             self._pipeline.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name=inner)
         strays = _strays(self._pipeline, read, inner)
         if not strays and not self._layers([inner]):
