@@ -20,9 +20,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import make_pipeline, record
 
+from diffexplore.pipelines.base import denoisers
 from diffexplore.runs.memory import Store, copy_of, evaluations, fingerprint, prompts, run_key, size_of
 from diffexplore.runs.probes import Cancelled
-from diffexplore.runs.recorder import denoisers
 from diffexplore.samplers import build
 from diffexplore.settings import Settings
 from diffexplore.trace import Trace

@@ -15,11 +15,11 @@ import pytest
 import torch
 from tiny import make_pipeline, record
 
+from diffexplore.pipelines.base import denoisers
 from diffexplore.record import predictions
 from diffexplore.record.predictions import x0_of
 from diffexplore.runs.levels import Levels
 from diffexplore.runs.probes import Cancelled, interruptible
-from diffexplore.runs.recorder import denoisers
 from diffexplore.samplers import SAMPLERS, build
 
 BASE = {

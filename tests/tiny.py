@@ -113,7 +113,8 @@ def make_pipeline(seed: int = 0) -> StableDiffusionPipeline:
 
 def record(pipeline, emits, cancel, **options):  # type: ignore[no-untyped-def]
     """Record, and be able to cancel, one call of a pipeline made within the block; see `Recorder` and `Cancel`."""
+    from diffexplore.pipelines.base import denoisers
     from diffexplore.runs.probes import Cancel, attached
-    from diffexplore.runs.recorder import Recorder, denoisers
+    from diffexplore.runs.recorder import Recorder
 
     return attached(pipeline, [Recorder(emits, **options), Cancel(cancel, denoisers(pipeline))])

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from diffexplore.pipelines.base import denoisers
 from diffexplore.pipelines.family import Family
 from diffexplore.record.step import Step
 from diffexplore.runs import memory
@@ -22,7 +23,7 @@ from diffexplore.runs.adapters import Adapters
 from diffexplore.runs.decode import PictureDecoder
 from diffexplore.runs.jobs import OnStep, Turn
 from diffexplore.runs.probes import Cancel, Cancelled, Probe, Stop, attached, interruptible, run_through
-from diffexplore.runs.recorder import Recorder, denoisers
+from diffexplore.runs.recorder import Recorder
 from diffexplore.samplers import build
 from diffexplore.trace import Trace
 

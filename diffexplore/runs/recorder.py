@@ -14,24 +14,15 @@ from typing import Any
 
 import torch
 
+from diffexplore.pipelines.base import denoisers
 from diffexplore.record import predictions
 from diffexplore.record.step import Step
 from diffexplore.runs.levels import Levels
 from diffexplore.runs.probes import Probe, hooked, tapped
 
-__all__ = ["Recorder", "denoisers"]
+__all__ = ["Recorder"]
 
 Emit = Callable[[Step], None]
-
-# Where pipelines keep the networks of their loops. Two-stage ones (Wan, Stable Cascade) have several, of which
-# whichever ran counts.
-_DENOISERS = ("unet", "transformer", "transformer_2", "prior", "decoder")
-
-
-def denoisers(pipeline: Any) -> list[torch.nn.Module]:
-    """The network(s) that a pipeline's loop evaluates, the main one first."""
-    found = (getattr(pipeline, name, None) for name in _DENOISERS)
-    return [module for module in found if isinstance(module, torch.nn.Module)]
 
 
 class Recorder(Probe):

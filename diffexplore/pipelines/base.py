@@ -1,0 +1,215 @@
+"""What a family of pipelines is: all that differs between diffusers' text-to-image pipelines, in one form.
+
+A family knows how to ask its pipelines for a picture (one meaning of *guidance* for all of them, see below), the
+layout of their latents, and how those are decoded, through the very calls of the pipeline's own end, so that a
+picture decoded here is bit-identical to the pipeline's.
+
+Guidance is always ``noise = uncond + g (cond - uncond)`` (Ho & Salimans 2022, arXiv 2207.12598), so 1 is off.
+Kandinsky 3 and Z-Image compute ``cond + g (cond - uncond)`` and are asked for one less. Networks that were distilled
+for guidance (Flux dev, LCM; Meng et al. 2022, arXiv 2210.03142) take the number as an input: there it is passed on,
+nothing can be split, and :meth:`Family.notes` says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from diffexplore.settings import Settings
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["Family", "Unchecked", "denoisers"]
+
+# Where pipelines keep the networks of their loops. Two-stage ones (Wan, Stable Cascade) have several, of which
+# whichever ran counts.
+_DENOISERS = ("unet", "transformer", "transformer_2", "prior", "decoder")
+
+
+def denoisers(pipeline: Any) -> list[torch.nn.Module]:
+    """The network(s) that a pipeline's loop evaluates, of whatever class it is, the main one first."""
+    found = (getattr(pipeline, name, None) for name in _DENOISERS)
+    return [module for module in found if isinstance(module, torch.nn.Module)]
+
+
+class Family:
+    """Stable Diffusion 1.x and 2.x, and what most families share with it.
+
+    Attributes:
+        name: what the sampler menu calls it.
+        pipelines: diffusers classes that belong to it; subclasses of theirs do too.
+        network: name of the component that denoises.
+        decoder: name of the component that makes pixels of latents.
+        flow: whether its networks were trained by flow matching instead of diffusion.
+        mixes: whether pictures of different guidance and negative prompts can share a batch.
+        reads: names of the tokenizer and the text encoder that decide how much of a prompt is read.
+        limit: how many tokens of a prompt its call takes; None: as many as the tokenizer says.
+        fewest: steps that the pipeline's loop takes at least.
+    """
+
+    name = "sd"
+    pipelines: tuple[str, ...] = ("StableDiffusionPipeline",)
+    network = "unet"
+    decoder = "vae"
+    flow = False
+    mixes = True
+    reads = ("tokenizer", "text_encoder")
+    limit: int | None = None
+    fewest = 1
+
+    # Parts
+
+    def networks(self, pipeline: Any) -> list[torch.nn.Module]:
+        """All networks that the pipeline's loop evaluates, the main one first."""
+        return denoisers(pipeline)
+
+    # Sizes and layout
+
+    def factor(self, pipeline: Any) -> int:
+        """Pixels per latent, along each side."""
+        return int(pipeline.vae_scale_factor)
+
+    def multiple(self, pipeline: Any) -> int:
+        """What widths and heights in pixels must be a multiple of."""
+        return self.factor(pipeline)
+
+    def size(self, pipeline: Any) -> tuple[int, int]:
+        """(width, height) in pixels which the pipeline draws if nothing else is asked for."""
+        side = getattr(pipeline, self.network).config.sample_size
+        rows, columns = (side, side) if isinstance(side, int) else side
+        return columns * self.factor(pipeline), rows * self.factor(pipeline)
+
+    def channels(self, pipeline: Any) -> int:
+        """Channels of the latents as :meth:`unpack` gives them."""
+        return int(getattr(pipeline, self.decoder).config.latent_channels)
+
+    def axes(self, pipeline: Any) -> tuple[str, ...]:
+        """Names of the axes of one picture's latents, as :meth:`unpack` gives them; height and width last."""
+        return "channels", "height", "width"
+
+    def unpack(self, pipeline: Any, latents: torch.Tensor, width: int, height: int) -> torch.Tensor:
+        """The pipeline's own latents as (B, C, *axes, h, w); a view where the layout allows it."""
+        return latents
+
+    # Words
+
+    def reader(self, pipeline: Any) -> tuple[Any, int] | None:
+        """The tokenizer that decides how much of a prompt is read, and for how many tokens there is room; None
+        where the pipeline cannot read prompts.
+        """
+        tokenizer, encoder = (getattr(pipeline, name, None) for name in self.reads)
+        return None if tokenizer is None or encoder is None else (tokenizer, self.room(pipeline, tokenizer))
+
+    def room(self, pipeline: Any, tokenizer: Any) -> int:
+        """For how many tokens of a prompt there is room."""
+        limit = tokenizer.model_max_length if self.limit is None else self.limit
+        return int(limit - tokenizer.num_special_tokens_to_add())
+
+    # Asking for pictures
+
+    def embedded(self, pipeline: Any) -> bool:
+        """Whether guidance is an input of the network instead of a mix of two predictions."""
+        return getattr(getattr(pipeline, self.network).config, "time_cond_proj_dim", None) is not None
+
+    def guided(self, pipeline: Any, settings: Settings) -> bool:
+        """Whether the pipeline will evaluate the negative prompt beside the prompt."""
+        return settings.guidance > 1 and not self.embedded(pipeline)
+
+    def arguments(self, pipeline: Any, settings: Sequence[Settings]) -> dict[str, Any]:
+        """Keywords of the call which draws `settings`, one picture each; they must share a :meth:`batch_key`.
+
+        Generators and the kind of output are the caller's.
+        """
+        first = settings[0]
+        prompts = [one.prompt for one in settings]
+        return {
+            "prompt": prompts[0] if len(prompts) == 1 else prompts,
+            "num_inference_steps": first.steps,
+            "width": first.width,
+            "height": first.height,
+            # With several, the recorder mixes the halves anew for each picture: any number that is on will do.
+            **self._guidance(pipeline, first),
+            **self._negative(settings),
+        }
+
+    def _guidance(self, pipeline: Any, settings: Settings) -> dict[str, Any]:
+        return {"guidance_scale": settings.guidance}
+
+    def _negative(self, settings: Sequence[Settings]) -> dict[str, Any]:
+        negatives = [one.negative_prompt for one in settings]
+        if not any(negatives):
+            return {"negative_prompt": None}
+        return {"negative_prompt": negatives[0] if len(negatives) == 1 else negatives}
+
+    def batch_key(self, pipeline: Any, settings: Settings) -> Hashable:
+        """Settings with equal keys can be drawn in one batch."""
+        key: tuple[Hashable, ...] = (
+            settings.steps,
+            settings.sampler,
+            settings.width,
+            settings.height,
+            self.guided(pipeline, settings),
+            settings.adapters,
+        )
+        if not self.mixes or self.embedded(pipeline):
+            key += (settings.guidance, bool(settings.negative_prompt))
+        return key
+
+    def least(self, pipeline: Any) -> int:
+        """Fewest steps that the pipeline's loop can take, whatever the sampler."""
+        return self.fewest
+
+    def notes(self, pipeline: Any, settings: Settings) -> list[str]:
+        """Plain sentences on what the pipeline makes of guidance and negative prompt."""
+        notes = []
+        g = f"{settings.guidance:g}"
+        if self.embedded(pipeline):
+            notes.append(f"The guidance of {g} is an input of this network, so it cannot be taken apart step by step.")
+            if settings.negative_prompt:
+                notes.append("The negative prompt is ignored: this network was distilled to do without.")
+            return notes
+        if settings.guidance <= 1:
+            if settings.negative_prompt:
+                notes.append(f"The negative prompt is ignored: it needs a guidance above 1, here it is {g}.")
+            if settings.guidance < 1:
+                notes.append(f"A guidance of {g} acts as 1: this pipeline turns it off at 1 and below.")
+        return notes
+
+    # Pixels
+
+    @torch.no_grad()
+    def decode(self, pipeline: Any, latents: torch.Tensor, *, final: bool = False) -> list[Image.Image]:
+        """Unpacked latents (B, C, h, w) to pictures; only `final` ones are checked for safety or marked."""
+        pixels, flags = self._pixels(pipeline, latents), None
+        if final:
+            pixels, flags = self._finished(pipeline, pixels, latents.dtype)
+        clear = [True] * len(pixels) if flags is None else [not flag for flag in flags]
+        images: list[Image.Image] = pipeline.image_processor.postprocess(
+            pixels, output_type="pil", do_denormalize=clear
+        )
+        return images
+
+    def _pixels(self, pipeline: Any, latents: torch.Tensor) -> torch.Tensor:
+        vae = pipeline.vae
+        pixels: torch.Tensor = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
+        return pixels
+
+    def _finished(
+        self, pipeline: Any, pixels: torch.Tensor, dtype: torch.dtype
+    ) -> tuple[torch.Tensor, Sequence[bool] | None]:
+        checked: tuple[torch.Tensor, Sequence[bool] | None] = pipeline.run_safety_checker(
+            pixels, pipeline._execution_device, dtype
+        )
+        return checked
+
+
+class Unchecked(Family):
+    """Families whose pipelines neither check nor mark their pictures."""
+
+    def _finished(
+        self, pipeline: Any, pixels: torch.Tensor, dtype: torch.dtype
+    ) -> tuple[torch.Tensor, Sequence[bool] | None]:
+        return pixels, None
