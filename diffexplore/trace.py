@@ -82,17 +82,20 @@ class Trace(Record):
         return curves.curve(self, name)
 
     def save_image(self, path: str | os.PathLike[str]) -> None:
-        """The final picture as PNG that carries its recipe; ``diffexplore.read_recipe`` reads it back.
+        """The final picture as a file that carries its recipe; ``diffexplore.read_recipe`` reads it back.
 
         Args:
-            path: where to write; an existing file is replaced.
+            path: where to write: a .png or .webp, which lose nothing, or a .jpg; an existing file is replaced.
 
         Raises:
-            ValueError: the run has no final picture, because it was cancelled.
+            ValueError: the run has no final picture, because it was cancelled; another suffix.
+            OSError: the file cannot be written.
         """
-        from diffexplore.looks import pictures as recipe
+        from diffexplore.looks import pictures
 
-        recipe.write_recipe(path, self)
+        if self.image is None:
+            raise ValueError(f"the run has no final picture to save: it has {len(self)} of {self.expected} steps")
+        pictures.save(self.image, path, self.settings, self.info)
 
     def to_html(self, path: str | os.PathLike[str]) -> None:
         """The viewer with this run in one HTML file that needs no kernel and no network.

@@ -287,7 +287,7 @@ def test_every_mode_is_taken(mode: str) -> None:
     given = (
         Image.new("L", (WIDTH, HEIGHT), 100).convert(mode)
         if mode != "I;16"
-        else Image.new("I;16", (WIDTH, HEIGHT), 100)
+        else Image.new("I;16", (WIDTH, HEIGHT), 100 * 257)
     )
     fitted = np.asarray(fit(given, WIDTH, HEIGHT))
     assert fitted.shape == (HEIGHT, WIDTH, 3)
@@ -320,10 +320,18 @@ def test_arrays_are_taken() -> None:
     assert np.all(np.asarray(fit(clear, WIDTH, HEIGHT)) == 255)
 
 
+def test_a_file_is_taken(tiny_model: "Model", tmp_path: Path) -> None:
+    picture().save(tmp_path / "photo.png")
+    trace = forward(tiny_model, tmp_path / "photo.png", 1)
+    assert trace.image is not None
+    assert np.array_equal(np.asarray(trace.image), np.asarray(picture()))
+    with pytest.raises(FileNotFoundError, match=r"there is no file 'nowhere\.png'"):
+        forward(tiny_model, "nowhere.png")
+
+
 @pytest.mark.parametrize(
     ("image", "named"),
     [
-        ("photo.png", "'photo.png'"),
         (None, "None"),
         (torch.zeros(3, 4, 4), "tensor"),
         (np.zeros((3, 8, 8), np.uint8), r"\(3, 8, 8\)"),

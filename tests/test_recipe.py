@@ -1,14 +1,22 @@
-"""Settings in and out of a PNG, and what a hostile or foreign file gets."""
+"""looks/recipe.py: settings in and out of a picture file, and what a hostile or foreign one gets."""
 
+import io
 import json
+import struct
+import warnings
+import zlib
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from diffexplore.looks.pictures import MAX_TEXT, _from_parameters, _parameters, read_recipe
+from diffexplore.looks.chunks import MAX_TEXT
+from diffexplore.looks.pictures import encode
+from diffexplore.looks.recipe import from_parameters, parameters, read_recipe, texts_of
 from diffexplore.settings import Settings
+
+SUFFIXES = (".png", ".webp", ".jpg")
 
 
 def png(path, **texts):
@@ -19,29 +27,216 @@ def png(path, **texts):
     return path
 
 
-def test_a_saved_picture_carries_its_settings(tiny_trace, tmp_path):
-    tiny_trace.save_image(tmp_path / "fox.png")
-    assert read_recipe(tmp_path / "fox.png") == tiny_trace.settings
-    with Image.open(tmp_path / "fox.png") as image:
-        assert image.convert("RGB").tobytes() == tiny_trace.image.tobytes()
-        assert image.info["parameters"].startswith("a red fox\nNegative prompt: blurry\nSteps: 4, Sampler: DDIM")
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def plain_png():
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def behind_the_pixels(*pieces):
+    """A PNG with pieces between its pixels and its end."""
+    data = plain_png()
+    return data[:-12] + b"".join(pieces) + data[-12:]
+
+
+def read(text):
+    """The settings of a text of another program, of which everything must be carried over."""
+    settings, notes = from_parameters(text)
+    assert notes == []
+    return settings
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_saved_picture_carries_its_settings(tiny_trace, tmp_path, suffix):
+    path = tmp_path / f"fox{suffix}"
+    tiny_trace.save_image(path)
+    assert read_recipe(path) == tiny_trace.settings
+    with Image.open(path) as image:
+        assert image.format.lower() == {".jpg": "jpeg"}.get(suffix, suffix[1:])
+        if suffix != ".jpg":
+            assert image.convert("RGB").tobytes() == tiny_trace.image.tobytes()
+        text = image.info.get("parameters") or image.getexif().get_ifd(0x8769)[0x9286][8:].decode("utf-16-be")
+        assert text.startswith("a red fox\nNegative prompt: blurry\nSteps: 4, Sampler: DDIM")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(
+    "prompt", ["狐 🦊 é", 'a "fox", Steps: 3', "line\nNegative prompt: more", "a <lora:b:1> c", "\t x "]
+)
+def test_every_prompt_comes_back_from_every_format(tmp_path, suffix, prompt):
+    settings = Settings(prompt=prompt, negative_prompt=prompt, seed=2**63 - 1, adapters={"a: b>": 0.5}, width=64)
+    path = tmp_path / f"fox{suffix}"
+    path.write_bytes(encode(Image.new("RGB", (8, 8)), path.suffix[1:].replace("jpg", "jpeg"), texts=texts_of(settings)))
+    assert read_recipe(path) == settings
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_other_programs_read_the_text_of_every_format(tmp_path, suffix):
+    """Where they look: a text chunk of a PNG, the user comment of the others."""
+    text = "狐 a fox\nSteps: 5, Sampler: Euler a, CFG scale: 7, Seed: 3"
+    path = tmp_path / f"fox{suffix}"
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x9286] = b"UNICODE\0" + text.encode("utf-16-be")
+    if suffix == ".png":
+        png(path, parameters=text)
+    else:
+        Image.new("RGB", (8, 8)).save(path, exif=exif)
+    assert read_recipe(path) == Settings(prompt="狐 a fox", steps=5, sampler="Euler a", guidance=7.0, seed=3)
+
+
+@pytest.mark.parametrize("order", ["utf-16-le", "utf-16-be"])
+def test_a_user_comment_in_either_order_of_bytes_and_a_plain_one(tmp_path, order):
+    text = "a fox\nSteps: 5"
+    for number, comment in enumerate((b"UNICODE\0" + text.encode(order), b"ASCII\0\0\0" + text.encode())):
+        exif = Image.Exif()
+        exif.get_ifd(0x8769)[0x9286] = comment
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{number}.jpg", exif=exif)
+        assert read_recipe(tmp_path / f"{number}.jpg") == Settings(prompt="a fox", steps=5)
 
 
 def test_pictures_of_other_programs_are_read(tmp_path):
     text = "a fox, <b>snow</b>\nNegative prompt: blurry\nSteps: 25, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 6.5, Seed: 42, Size: 512x768, Model hash: 1a2b"  # noqa: E501
-    assert read_recipe(png(tmp_path / "other.png", parameters=text)) == Settings(
-        prompt="a fox, <b>snow</b>", negative_prompt="blurry", steps=25, guidance=6.5, seed=42,
-        sampler="DPM++ 2M Karras", width=512, height=768,
-    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_recipe(png(tmp_path / "other.png", parameters=text)) == Settings(
+            prompt="a fox, <b>snow</b>", negative_prompt="blurry", steps=25, guidance=6.5, seed=42,
+            sampler="DPM++ 2M Karras", width=512, height=768,
+        )  # fmt: skip
+
+
+def test_a_text_behind_the_pixels_is_found(tmp_path):
+    text = b"parameters\0a fox\nSteps: 5"
+    (tmp_path / "a.png").write_bytes(behind_the_pixels(chunk(b"tEXt", text)))
+    assert read_recipe(tmp_path / "a.png") == Settings(prompt="a fox", steps=5)
+    packed = b"parameters\0\0" + zlib.compress("é fox\nSteps: 6".encode("latin-1"))
+    (tmp_path / "b.png").write_bytes(behind_the_pixels(chunk(b"zTXt", packed)))
+    assert read_recipe(tmp_path / "b.png") == Settings(prompt="é fox", steps=6)
+    packed = b"parameters\0\1\0en\0\0" + zlib.compress("狐\nSteps: 7".encode())
+    (tmp_path / "c.png").write_bytes(behind_the_pixels(chunk(b"iTXt", packed)))
+    assert read_recipe(tmp_path / "c.png") == Settings(prompt="狐", steps=7)
+
+
+def test_a_recipe_is_read_from_a_picture_that_breaks_off(tmp_path):
+    whole = encode(Image.new("RGB", (64, 64)), texts=texts_of(Settings(prompt="a fox")))
+    (tmp_path / "cut.png").write_bytes(whole[:-40])
+    assert read_recipe(tmp_path / "cut.png").prompt == "a fox"
+
+
+# What other programs write
+
+
+def test_keys_are_exact_and_count_outside_quotes_only():
+    head = "a fox\nSteps: 20, Sampler: Euler, CFG scale: 7"
+    settings, _ = from_parameters(f"{head}, ADetailer CFG scale: 3.0, ADetailer steps: 9, Hires Steps: 5, Seed: 4")
+    assert (settings.guidance, settings.steps, settings.seed) == (7.0, 20, 4)
+    settings, _ = from_parameters(f'{head}, ADetailer prompt: "x, CFG scale: 3, \\"Seed: 9\\", Steps: 2", Seed: 4')
+    assert (settings.guidance, settings.steps, settings.seed) == (7.0, 20, 4)
+    settings, _ = from_parameters(
+        f'{head}, Seed: 4, Civitai resources: [{{"type":"lora","weight":0.5}}], x: {{"a":1, Steps: 3}}'
+    )
+    assert (settings.guidance, settings.steps, settings.seed) == (7.0, 20, 4)
+
+
+def test_a_decimal_comma_is_one():
+    assert read("a\nSteps: 20, CFG scale: 7,5, Seed: 3") == Settings(prompt="a", steps=20, guidance=7.5, seed=3)
+    with pytest.raises(ValueError, match=r"Steps must be a number, got '20\.5'"):
+        from_parameters("a\nSteps: 20,5, Seed: 3")
+    with pytest.raises(ValueError, match="CFG scale must be a number, got '7, 5'"):
+        from_parameters("a\nSteps: 20, CFG scale: 7, 5, Seed: 3")
+
+
+@pytest.mark.parametrize(
+    ("facts", "sampler"),
+    [
+        ("DPM++ 2M, Schedule type: Karras", "DPM++ 2M Karras"),
+        ("DPM++ 2M, Schedule type: Automatic", "DPM++ 2M Karras"),
+        ("DPM++ 2M SDE, Schedule type: Automatic", "DPM++ 2M SDE Exponential"),
+        ("DPM++ 3M SDE, Schedule type: Automatic", "DPM++ 3M SDE Exponential"),
+        ("DPM2 a, Schedule type: Automatic", "DPM2 a Karras"),
+        ("Euler a, Schedule type: Automatic", "Euler a"),
+        ("Euler, Schedule type: Uniform", "Euler"),
+        ("Euler, Schedule type: Beta", "Euler Beta"),
+        ("DPM++ 2M", "DPM++ 2M"),
+        ("DPM++ 2M Karras", "DPM++ 2M Karras"),
+        ("DPM++ 2M Karras, Schedule type: Karras", "DPM++ 2M Karras"),
+    ],
+)
+def test_the_schedule_is_part_of_the_sampler(facts, sampler):
+    assert read(f"a\nSteps: 20, Sampler: {facts}, Seed: 1").sampler == sampler
+
+
+@pytest.mark.parametrize("schedule", ["SGM Uniform", "KL Optimal", "Align Your Steps", "Simple"])
+def test_a_schedule_that_is_not_here_is_said(tmp_path, schedule):
+    path = png(tmp_path / "a.png", parameters=f"a\nSteps: 20, Sampler: Euler, Schedule type: {schedule}")
+    with pytest.warns(UserWarning, match=f"no Euler here has the noise levels '{schedule}'") as said:
+        assert read_recipe(path).sampler == "Euler"
+    assert len(said) == 1
+    assert said[0].filename == __file__
+
+
+def test_what_cannot_be_carried_over_is_said_once(tmp_path):
+    more = ", ".join(f"Extra {k}: {k}" for k in range(20))
+    text = f"a\nSteps: 20, Clip skip: 2, Hires upscale: 1.5, Model: m, Version: v1.10, {more}"
+    with pytest.warns(UserWarning, match="left out Clip skip '2', Hires upscale '1.5', .* and 16 more$") as said:
+        read_recipe(png(tmp_path / "a.png", parameters=text))
+    assert len(said) == 1
+    assert read("a\nSteps: 20, Clip skip: 1, Model: m, Model hash: 1, Version: v1, RNG: CPU").steps == 20
+
+
+def test_loras_travel_in_the_common_text(tmp_path):
+    settings = Settings(prompt="a fox", adapters={"style": 0.8, "light": -1.5, "off": 0.0}, sampler="Euler")
+    text = parameters(settings)
+    assert text.split("\n")[0] == "a fox <lora:light:-1.5> <lora:style:0.8>"
+    again, notes = from_parameters(text)
+    assert again == settings.replace(adapters={"style": 0.8, "light": -1.5})
+    assert notes == ["load its LoRAs before you draw: 'light', 'style'"]
+    path = png(tmp_path / "a.png", parameters="a <lora:x y:0.5> fox, <lora:z:w>\nSteps: 3")
+    with pytest.warns(UserWarning, match="left out '<lora:z:w>'; load its LoRAs before you draw: 'x y'$"):
+        again = read_recipe(path)
+    assert again == Settings(prompt="a fox,", steps=3, adapters={"x y": 0.5})
+
+
+def test_lines_behind_the_facts_are_passed_over():
+    assert read("a fox\nSteps: 7, Seed: 2\nTemplate: a __animal__") == Settings(prompt="a fox", steps=7, seed=2)
+
+
+def as_others_read(text):
+    """Prompt and negative prompt as AUTOMATIC1111's program takes them apart: line by line, each stripped."""
+    *lines, _ = text.strip().split("\n")
+    prompt, negative, done = [], [], False
+    for line in map(str.strip, lines):
+        if line.startswith("Negative prompt:"):
+            done, line = True, line[len("Negative prompt:") :].strip()
+        (negative if done else prompt).append(line)
+    return "\n".join(prompt), "\n".join(negative)
+
+
+@pytest.mark.parametrize("prompt", ["Negative prompt: a fox", "a\n Negative prompt:", "Negative prompt:\nSteps: 3"])
+def test_a_prompt_that_looks_like_a_negative_one_survives(prompt):
+    settings = Settings(prompt=prompt, negative_prompt=prompt, steps=9, sampler="Euler")
+    text = parameters(settings)
+    assert read(text) == settings
+    for half in as_others_read(text):
+        assert half.replace("\u200b", "") == prompt, "all that was added has no width"
 
 
 plain = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Zl", "Zp"))).map(str.strip)
+marked = st.lists(
+    st.one_of(plain, st.sampled_from(["Negative prompt:", "Steps: 3, Seed: 4", "<lora:a:1>", "\u200b", "\n", '"', ","]))
+).map(lambda parts: " ".join(parts).replace(" \n ", "\n").strip())
 
 
-@given(plain.filter(lambda t: "Negative prompt:" not in t), plain, st.integers(1, 1000), st.integers(0, 2**63 - 1))
+@given(marked, marked, st.integers(1, 1000), st.integers(0, 2**63 - 1))
 def test_the_common_text_form_round_trips(prompt, negative, steps, seed):
     settings = Settings(prompt=prompt, negative_prompt=negative, steps=steps, seed=seed, sampler="Euler a")
-    assert _from_parameters(_parameters(settings, "pocket")) == settings
+    assert from_parameters(parameters(settings, 'my, "odd": model')) == (settings, [])
+
+
+# What is refused
 
 
 @pytest.mark.parametrize(
@@ -52,10 +247,16 @@ def test_the_common_text_form_round_trips(prompt, negative, steps, seed):
         ({"diffexplore": "[" * 100_000}, "JSON object"),
         ({"diffexplore": json.dumps({"settings": {"steps": "many"}})}, "steps must be .* got 'many'"),
         ({"diffexplore": json.dumps({"settings": {"__class__": 1}})}, "got '__class__'"),
+        ({"diffexplore": json.dumps({"settings": {"self": 1}})}, "cannot be used"),
+        ({"diffexplore": json.dumps({"settings": {"\ud800": 1}})}, "cannot be used"),
         ({"diffexplore": "x" * (MAX_TEXT + 1)}, "at most 1,048,576 are read"),
         ({"parameters": "no steps here"}, "must name Steps"),
         ({"parameters": "a\nSteps: 20, Sampler: Magic"}, "sampler must be one of"),
         ({"parameters": "a\nSteps: ten"}, "Steps must be a number, got 'ten'"),
+        ({"parameters": "a\nSteps: 20, Size: large"}, "Size must be as in 512x768, got 'large'"),
+        ({"parameters": '{"sui_image_params": {}}'}, "JSON in the form of another program"),
+        ({"prompt": "{}", "workflow": "{}"}, "in the form of ComfyUI, which is not read"),
+        ({"invokeai_metadata": "{}"}, "in the form of InvokeAI, which is not read"),
     ],
 )
 def test_bad_recipes_are_refused_in_one_sentence(tmp_path, texts, sentence):
@@ -64,21 +265,66 @@ def test_bad_recipes_are_refused_in_one_sentence(tmp_path, texts, sentence):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("data", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n", b"\x89PNG\r\n\x1a\n" + b"\xff" * 40])
-def test_files_that_are_no_png_are_refused(tmp_path, data):
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"not a picture",
+        b"\x89PNG\r\n\x1a\n",
+        b"\x89PNG\r\n\x1a\n" + b"\xff" * 40,
+        b"\xff\xd8\xff",
+        b"\xff\xd8\xff\xe1\x00\x00",
+        b"\xff\xd8\xff\xe1\x00\xff",
+        b"RIFF\xff\xff\xff\x00WEBP",
+        b"GIF89a" + bytes(40),
+    ],
+)
+def test_files_that_are_no_such_picture_are_refused(tmp_path, data):
     (tmp_path / "x.png").write_bytes(data)
-    with pytest.raises(ValueError, match="is not a readable PNG"):
+    with pytest.raises(ValueError, match="is not a readable PNG, WebP or JPEG") as caught:
         read_recipe(tmp_path / "x.png")
+    assert "\n" not in str(caught.value)
+
+
+def test_every_cut_and_flip_of_a_file_is_a_sentence_or_a_recipe(tmp_path):
+    settings = Settings(prompt="a fox", steps=3)
+    for suffix in ("png", "webp", "jpeg"):
+        whole = encode(Image.new("RGB", (8, 8)), suffix, texts=texts_of(settings))
+        for at in range(0, len(whole), 3):
+            for data in (whole[:at], whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :]):
+                (tmp_path / "x").write_bytes(data)
+                try:
+                    said = read_recipe(tmp_path / "x").prompt
+                except ValueError as error:
+                    said = str(error)
+                assert "\n" not in said
+
+
+def test_a_damaged_text_is_said(tmp_path):
+    piece = chunk(b"tEXt", b"parameters\0a fox\nSteps: 5")
+    (tmp_path / "a.png").write_bytes(behind_the_pixels(piece[:-1] + b"x"))
+    with pytest.raises(ValueError, match="holds a damaged text 'parameters'"):
+        read_recipe(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(behind_the_pixels(chunk(b"zTXt", b"parameters\0\0" + zlib.compress(bytes(10**8)))))
+    with pytest.raises(ValueError, match="unpacks to more than"):
+        read_recipe(tmp_path / "b.png")
+
+
+def test_a_hundred_thousand_texts_are_not_read(tmp_path):
+    data = plain_png()
+    many = data[:33] + chunk(b"tEXt", b"key\0text") * 100_000 + data[33:]
+    (tmp_path / "many.png").write_bytes(many)
+    with pytest.raises(ValueError, match="is in more than 65,536 pieces"):
+        read_recipe(tmp_path / "many.png")
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.png"):
-        read_recipe(tmp_path / "nowhere.png")
+    for name in ("nowhere.png", "a\0b.png", "~/nowhere.png"):
+        with pytest.raises(FileNotFoundError, match=r"there is no file .*png"):
+            read_recipe(tmp_path / name)
 
 
-def test_a_cancelled_run_has_no_picture_to_save(tiny_trace, tmp_path):
-    from diffexplore.trace import Trace
-
-    part = Trace(tiny_trace.settings, tiny_trace[:2], cancelled=True, expected=4)
-    with pytest.raises(ValueError, match="no final picture to save: it has 2 of 4 steps"):
-        part.save_image(tmp_path / "x.png")
+def test_the_home_folder_is_known(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    png(tmp_path / "fox.png", parameters="a fox\nSteps: 5")
+    assert read_recipe("~/fox.png").prompt == "a fox"

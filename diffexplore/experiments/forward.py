@@ -7,6 +7,7 @@ into latents.
 
 import copy
 import math
+import os
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from diffexplore.looks.pictures import read_picture
 from diffexplore.settings import Settings
 from diffexplore.trace import Step, Trace
 from diffexplore.words import shown
@@ -35,7 +37,9 @@ class Level(NamedTuple):
     b: float
 
 
-def forward(model: "Model", image: "Image.Image | np.ndarray", steps: int = 10, seed: int = 0) -> Trace:
+def forward(
+    model: "Model", image: "Image.Image | np.ndarray | str | os.PathLike[str]", steps: int = 10, seed: int = 0
+) -> Trace:
     """Add noise to a picture, level by level.
 
     The trace runs forward in time: step 0 is the cleanest level of the model's training schedule, the last
@@ -45,9 +49,10 @@ def forward(model: "Model", image: "Image.Image | np.ndarray", steps: int = 10, 
 
     Args:
         model: what ``diffexplore.load`` returns.
-        image: a PIL image of any mode, or an array (H, W), (H, W, 3) or (H, W, 4) of uint8, or of floats from
-            0 to 1. A picture that is not of the model's size is cropped around its centre to the model's
-            shape, then resampled; what is transparent becomes white (see :func:`fit`).
+        image: a picture as ``looks.pictures.read_picture`` takes it: a PIL image of any mode, an array (H, W),
+            (H, W, 3) or (H, W, 4) of uint8, uint16, or floats from 0 to 1, or the path of a file. One that is not
+            of the model's size is cropped around its centre to the model's shape, then resampled; what is
+            transparent becomes white (see :func:`fit`).
         steps: how many levels, 1 to the length of the training schedule (1,000 as a rule); 1 gives the
             noisiest alone.
         seed: of the noise, 0 to 2**63 - 1. It is drawn from a generator of its own: no global one is touched.
@@ -58,6 +63,7 @@ def forward(model: "Model", image: "Image.Image | np.ndarray", steps: int = 10, 
         ``info["forward"]`` is True.
 
     Raises:
+        FileNotFoundError: there is no such file.
         ValueError: one sentence, for steps, a seed or a picture that cannot be used, or a model with no
             encoder for pictures.
     """
@@ -150,40 +156,20 @@ def _spread(total: int, count: int) -> list[int]:
     return [total - 1] if count == 1 else [round(k * (total - 1) / (count - 1)) for k in range(count)]
 
 
-def fit(image: "Image.Image | np.ndarray", width: int, height: int) -> Image.Image:
+def fit(image: "Image.Image | np.ndarray | str | os.PathLike[str]", width: int, height: int) -> Image.Image:
     """A picture as RGB of exactly this size: its largest centred part of the right shape, resampled.
 
     Resampling is Lanczos. What is transparent becomes white, and a camera's note on which side is up is
     followed. The pixels of a picture of the right size stay as they are.
 
     Raises:
+        FileNotFoundError: there is no such file.
         ValueError: one sentence, for what is no picture; says what is accepted.
     """
-    picture = image if isinstance(image, Image.Image) else _from_array(image)
-    picture = ImageOps.exif_transpose(picture)
-    if picture.has_transparency_data:
-        layer = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    picture = picture.convert("RGB")
+    picture = read_picture(image)
     if picture.size == (width, height):
         return picture
     return ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
-
-
-def _from_array(image: Any) -> Image.Image:
-    accepted = "image must be a PIL image or an array (H, W), (H, W, 3) or (H, W, 4), uint8 or floats from 0 to 1"
-    if not isinstance(image, np.ndarray):
-        raise ValueError(f"{accepted}; got {shown(image)}")
-    if image.size == 0 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (3, 4))):
-        raise ValueError(f"{accepted}; got the shape {image.shape}")
-    if image.dtype == np.uint8:
-        return Image.fromarray(np.ascontiguousarray(image))
-    if not np.issubdtype(image.dtype, np.floating):
-        raise ValueError(f"{accepted}; got {image.dtype}")
-    low, high = float(image.min()), float(image.max())
-    if math.isnan(low) or low < 0 or high > 1:
-        raise ValueError(f"{accepted}; got values from {low:g} to {high:g}")
-    return Image.fromarray((image * 255 + 0.5).astype(np.uint8))
 
 
 @torch.no_grad()

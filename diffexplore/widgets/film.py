@@ -31,7 +31,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import json
 import math
 import re
@@ -46,6 +45,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 from PIL import Image
 
+from diffexplore.looks import pictures
 from diffexplore.looks.curves import adherence_at, spectrum
 from diffexplore.looks.views import CAPTIONS, VIEWS, frame, why_blank
 
@@ -89,17 +89,10 @@ def encode(pixels: np.ndarray | Image.Image, *, exact: bool = True, side: int = 
     picture = pixels.convert("RGB") if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
     if max(picture.size) > side:
         picture.thumbnail((side, side), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    # Measured on a 64 x 64 picture: WebP method 0 takes 0.3 ms, PNG 1 ms, WebP method 4 7 ms for a quarter fewer bytes.
     # Below 32 x 32 the container is what counts, and PNG is the smaller and the faster.
-    if picture.width * picture.height <= 32 * 32:
-        chosen, options = "png", {}
-    elif picture.width * picture.height <= _LOSSLESS_PIXELS:
-        chosen, options = "webp", {"lossless": True, "method": 0, "quality": 50}
-    else:
-        chosen, options = "jpeg", {"quality": 88}
-    picture.save(buffer, chosen, **options)
-    return Frame(buffer.getvalue(), chosen, exact)
+    pixels_of = picture.width * picture.height
+    chosen = "png" if pixels_of <= 32 * 32 else "webp" if pixels_of <= _LOSSLESS_PIXELS else "jpeg"
+    return Frame(pictures.encode(picture, chosen, quick=True), chosen, exact)
 
 
 def pictures_of(trace: Trace) -> list[bytes]:

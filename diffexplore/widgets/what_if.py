@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import html
-import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets
 
+from diffexplore.looks.pictures import encode
 from diffexplore.widgets.controls import layout
 
 if TYPE_CHECKING:
@@ -109,6 +109,4 @@ class WhatIf(ipywidgets.VBox):  # type: ignore[misc]
         self._says.value = f"{_SAYS} The run's own guidance: {trace.settings.guidance:g}."
 
     def _set(self, name: str, trace: Trace, kind: str, i: int) -> None:
-        buffer = io.BytesIO()
-        trace.view(kind, i, size=_SIDE).save(buffer, "png")
-        self._pictures[name].value = buffer.getvalue()
+        self._pictures[name].value = encode(trace.view(kind, i, size=_SIDE))
