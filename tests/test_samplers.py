@@ -412,7 +412,7 @@ def test_unknown_names_are_refused_with_the_near_match():
 
 
 def test_a_missing_module_is_named(monkeypatch):
-    monkeypatch.setattr("diffexplore.samplers.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ImportError, match="LMS needs scipy: pip install scipy"):
         build("LMS", BASE)
     assert suitable("LMS", "sd", BASE) == "it needs scipy, which is not installed"

@@ -30,7 +30,7 @@ from diffexplore.looks.figures.kit import (
 )
 from diffexplore.looks.figures.paper import resampled
 from diffexplore.model import Model
-from diffexplore.samplers import SAMPLERS
+from diffexplore.samplers import SAMPLERS, facts_of
 from diffexplore.settings import MAX_STEPS, Settings
 from diffexplore.trace import Trace
 from diffexplore.words import near, shown
@@ -50,17 +50,6 @@ FALLEN: Final = 0.5
 RISEN: Final = 2.0
 """A curve falls if its last distance is below `FALLEN` times its largest and no more than `RISEN` times its least."""
 
-_FRESH: Final = frozenset(
-    {
-        "EulerAncestralDiscreteScheduler",
-        "KDPM2AncestralDiscreteScheduler",
-        "DDPMScheduler",
-        "SASolverScheduler",
-        "LCMScheduler",
-        "TCDScheduler",
-    }
-)
-
 
 def noise_added(sampler: str) -> str:
     """What a sampler of the menu adds on the way: "" for nothing, "fresh" or "path".
@@ -77,10 +66,8 @@ def noise_added(sampler: str) -> str:
     if not isinstance(sampler, str) or sampler not in SAMPLERS:
         raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}; got {shown(sampler)}{near(sampler, SAMPLERS)}")
     entry = SAMPLERS[sampler]
-    if entry.cls == "DPMSolverSDEScheduler":
-        return "path"
-    fresh = entry.cls in _FRESH or str(entry.config.get("algorithm_type", "")).startswith("sde-")
-    return "fresh" if fresh else ""
+    facts = facts_of(entry.cls)
+    return facts.noise(entry.config) if facts is not None else ""
 
 
 # Equal work

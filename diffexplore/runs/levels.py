@@ -1,45 +1,12 @@
-"""Noise levels."""
+"""The noise level of x_t at each call of a scheduler's ``step``, read from the scheduler's own tables."""
 
 import math
 from typing import Any
 
 from diffexplore.record import predictions
+from diffexplore.samplers import facts_of
 
 __all__ = ["Levels"]
-
-# Names of diffusers schedulers by how they keep x_t; see predictions.py for what the levels mean.
-_BY_TIMESTEP = frozenset({"DDPMScheduler", "DDIMScheduler", "PNDMScheduler", "LCMScheduler", "TCDScheduler"})
-_EXPLODING = frozenset(
-    {
-        "EulerDiscreteScheduler",
-        "EulerAncestralDiscreteScheduler",
-        "LMSDiscreteScheduler",
-        "HeunDiscreteScheduler",
-        "DPMSolverSDEScheduler",
-        "EDMEulerScheduler",
-        "EDMDPMSolverMultistepScheduler",
-    }
-)
-_MIDPOINT = {
-    "KDPM2DiscreteScheduler": 0,
-    "KDPM2AncestralDiscreteScheduler": -1,
-}  # where the middle's sigma lies, relative to step_index
-_PRESERVING = frozenset(
-    {
-        "DPMSolverMultistepScheduler",
-        "DPMSolverSinglestepScheduler",
-        "DEISMultistepScheduler",
-        "UniPCMultistepScheduler",
-        "SASolverScheduler",
-    }
-)
-_FLOWING = frozenset(
-    {
-        "FlowMatchEulerDiscreteScheduler",
-        "FlowMatchHeunDiscreteScheduler",
-        "FlowMatchLCMScheduler",
-    }
-)
 
 
 class Levels:
@@ -64,26 +31,27 @@ class Levels:
         self.schedule = [float(t) for t in scheduler.timesteps.tolist()]
         self._middle: list[float] = []
         self._table: list[float] = []
-        self._middle_offset = _MIDPOINT.get(name, 0)
-        if name in _BY_TIMESTEP:
+        facts = facts_of(scheduler)
+        if facts is None:
+            raise ValueError(f"the noise levels of {name} are not known, so its steps cannot be recorded")
+        self._middle_offset = facts.midpoint_offset
+        if facts.levels == "timestep":
             self._read = self._from_timestep
             self._table = scheduler.alphas_cumprod.tolist()
-        elif name in _EXPLODING or name in _MIDPOINT:
+        elif facts.levels in ("exploding", "midpoint"):
             if config.get("sigma_data", predictions.SIGMA_DATA) != predictions.SIGMA_DATA:
                 known = f"only {predictions.SIGMA_DATA} is known here"
                 raise ValueError(f"the net assumes data of standard deviation {config['sigma_data']}, {known}")
             self._read = self._exploding
             self._table = scheduler.sigmas.tolist()
-            if name in _MIDPOINT:
+            if facts.levels == "midpoint":
                 self._middle = scheduler.sigmas_interpol.tolist()
-        elif name in _PRESERVING or name in _FLOWING:
+        else:
             if config.get("invert_sigmas"):
                 raise ValueError("a net that counts its noise levels upwards (invert_sigmas) cannot be recorded")
-            flow = name in _FLOWING or config.get("use_flow_sigmas")
+            flow = facts.velocity or config.get("use_flow_sigmas")
             self._read = self._flow if flow else self._preserving
             self._table = scheduler.sigmas.tolist()
-        else:
-            raise ValueError(f"the noise levels of {name} are not known, so its steps cannot be recorded")
 
     def at(self, call: int) -> tuple[float, float, bool]:
         """(a, b, half) for the `call`-th call of ``step``, which must not have run yet; half: whether its x_t is

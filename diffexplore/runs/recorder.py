@@ -19,6 +19,7 @@ from diffexplore.record import predictions
 from diffexplore.record.step import Step
 from diffexplore.runs.levels import Levels
 from diffexplore.runs.probes import Probe, hooked, tapped
+from diffexplore.samplers import facts_of
 
 __all__ = ["Recorder"]
 
@@ -207,8 +208,8 @@ def _step(
 
 
 def _kind(scheduler: Any) -> str:
-    name = type(scheduler).__name__
-    if name.startswith("FlowMatch"):
+    facts = facts_of(scheduler)
+    if facts is not None and facts.velocity:
         return "flow_prediction"  # these classes read nothing else, and have no word for it
     kind = str(scheduler.config.get("prediction_type", "epsilon"))
-    return f"edm_{kind}" if name.startswith("EDM") else kind
+    return f"edm_{kind}" if facts is not None and facts.edm else kind

@@ -1,5 +1,13 @@
 """The samplers: the menu of names people use, the diffusers schedulers behind them, and what is right for what."""
 
-from diffexplore.samplers.menu import DIFFUSION, FLOW, MODEL_FACTS, SAMPLERS, Sampler, build, native, suitable
+from diffexplore.samplers.build import build as build
+from diffexplore.samplers.classes import SchedulerClass, facts_of
+from diffexplore.samplers.fitness import native, suitable
+from diffexplore.samplers.menu import SAMPLERS
+from diffexplore.samplers.nets import DIFFUSION, FLOW, MODEL_FACTS
+from diffexplore.samplers.sampler import Sampler
 
-__all__ = ["DIFFUSION", "FLOW", "MODEL_FACTS", "SAMPLERS", "Sampler", "build", "native", "suitable"]
+__all__ = [
+    "DIFFUSION", "FLOW", "MODEL_FACTS", "SAMPLERS", "Sampler", "SchedulerClass", "build", "facts_of", "native",
+    "suitable",
+]  # fmt: skip

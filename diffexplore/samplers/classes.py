@@ -1,0 +1,78 @@
+"""What has to be known of each diffusers scheduler class, one row for each, and is written in no config of theirs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+__all__ = ["CLASSES", "SchedulerClass", "facts_of"]
+
+
+@dataclass(frozen=True)
+class SchedulerClass:
+    """The facts of one class.
+
+    Attributes:
+        name: of the diffusers class.
+        levels: how it keeps x_t, and so where its noise levels stand. "timestep": unit variance, by a table over
+            timesteps; "preserving": unit variance, by sigmas alone; "exploding": a = 1, by sigmas; "midpoint": the
+            same, with a second table for the middle of each step; "flow": a = 1 - b, by sigmas.
+        draws_noise: what it adds on the way: "" for nothing, "fresh" for independent noise at every step, "path" for
+            increments of one Brownian path.
+        clips: whether it steps by log-SNR and takes a bound for it (``lambda_min_clipped``).
+        edm: whether its nets were trained by EDM, with a continuous noise level for a timestep.
+        midpoint_offset: where the middle's sigma lies in its table, relative to ``step_index``.
+    """
+
+    name: str
+    levels: str
+    draws_noise: str = ""
+    clips: bool = False
+    edm: bool = False
+    midpoint_offset: int = 0
+
+    @property
+    def velocity(self) -> bool:
+        """Whether it reads a flow net's velocity and nothing else, and so has no word for the prediction type."""
+        return self.levels == "flow"
+
+    def noise(self, config: Mapping[str, Any]) -> str:
+        """As `draws_noise`, with a `config` that may ask a solver of equations for its stochastic kind."""
+        return self.draws_noise or ("fresh" if str(config.get("algorithm_type", "")).startswith("sde-") else "")
+
+
+CLASSES: Mapping[str, SchedulerClass] = MappingProxyType(
+    {
+        row.name: row
+        for row in (
+            SchedulerClass("DDPMScheduler", "timestep", "fresh"),
+            SchedulerClass("DDIMScheduler", "timestep"),
+            SchedulerClass("PNDMScheduler", "timestep"),
+            SchedulerClass("LCMScheduler", "timestep", "fresh"),
+            SchedulerClass("TCDScheduler", "timestep", "fresh"),
+            SchedulerClass("EulerDiscreteScheduler", "exploding"),
+            SchedulerClass("EulerAncestralDiscreteScheduler", "exploding", "fresh"),
+            SchedulerClass("LMSDiscreteScheduler", "exploding"),
+            SchedulerClass("HeunDiscreteScheduler", "exploding"),
+            SchedulerClass("DPMSolverSDEScheduler", "exploding", "path"),
+            SchedulerClass("EDMEulerScheduler", "exploding", edm=True),
+            SchedulerClass("EDMDPMSolverMultistepScheduler", "exploding", edm=True),
+            SchedulerClass("KDPM2DiscreteScheduler", "midpoint"),
+            SchedulerClass("KDPM2AncestralDiscreteScheduler", "midpoint", "fresh", midpoint_offset=-1),
+            SchedulerClass("DPMSolverMultistepScheduler", "preserving", clips=True),
+            SchedulerClass("DPMSolverSinglestepScheduler", "preserving", clips=True),
+            SchedulerClass("DEISMultistepScheduler", "preserving"),
+            SchedulerClass("UniPCMultistepScheduler", "preserving"),
+            SchedulerClass("SASolverScheduler", "preserving", "fresh", clips=True),
+            SchedulerClass("FlowMatchEulerDiscreteScheduler", "flow"),
+            SchedulerClass("FlowMatchHeunDiscreteScheduler", "flow"),
+            SchedulerClass("FlowMatchLCMScheduler", "flow", "fresh"),
+        )
+    }
+)
+"""The rows by name."""
+
+
+def facts_of(scheduler: Any) -> SchedulerClass | None:
+    """The row of a scheduler, or of the name of its class; None for a class that is not known."""
+    return CLASSES.get(scheduler if isinstance(scheduler, str) else type(scheduler).__name__)
