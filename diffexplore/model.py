@@ -53,6 +53,7 @@ def load(
     *,
     offload: str | None = None,
     reuse: int = REUSE,
+    prediction_type: str | None = None,
 ) -> Model:
     """Open a model.
 
@@ -66,6 +67,8 @@ def load(
             it works (diffusers' ``enable_model_cpu_offload`` and ``enable_sequential_cpu_offload``), for models
             that do not fit; slower, the second by far.
         reuse: bytes of results to remember; 0: compute everything anew.
+        prediction_type: what the network predicts, "epsilon", "v_prediction" or "sample", where its files do not say:
+            a single checkpoint has no word for it, and drawn by the wrong one is noise. None: as the files say.
 
     Only safetensors weights are read, and no code that comes with a model is ever run. The commit that a hub id
     stood for is kept in ``trace.info["revision"]``.
@@ -78,7 +81,7 @@ def load(
     """
     if not isinstance(reuse, int) or isinstance(reuse, bool) or reuse < 0:
         raise ValueError(f"reuse must be a number of bytes, 0 or more, got {shown(reuse)}")
-    opened = open_pipeline(source, device, dtype, offload=offload)
+    opened = open_pipeline(source, device, dtype, offload=offload, prediction_type=prediction_type)
     vocabulary = Vocabulary(opened.words, opened.near)
     return Model(opened.pipeline, name=opened.name, origin=opened.origin, vocabulary=vocabulary, reuse=reuse)
 

@@ -244,3 +244,26 @@ def test_a_model_says_where_it_is_from(folder, lora):
     model.load_lora(lora, "style")
     assert [name for _, name, _ in model.origin.loras] == ["style"]
     assert model.origin.code() == model.code()
+
+
+def test_what_a_network_predicts_can_be_said_where_its_files_do_not(folder):
+    model = dx.load(folder, prediction_type="v_prediction")
+    assert model.code() == f"model = dx.load({str(folder)!r}, prediction_type='v_prediction')\n"
+    assert scheduler_facts(model.pipeline)["prediction_type"] == "v_prediction"
+    asked = {"prompt": "a fox", "steps": 3, "sampler": "DDIM"}
+    trace = model.trace(**asked)
+    by_hand = StableDiffusionPipeline.from_pretrained(folder)
+    by_hand.scheduler.register_to_config(prediction_type="v_prediction")
+    assert torch.equal(dx.load(by_hand).trace(**asked).final, trace.final)
+    assert not torch.equal(dx.load(folder).trace(**asked).final, trace.final)
+    again = Origin.from_json(model.origin.to_json()).open().pipeline
+    assert scheduler_facts(again) == scheduler_facts(model.pipeline)
+
+
+def test_what_a_network_cannot_predict_is_refused(folder):
+    from tiny_families import family
+
+    with pytest.raises(ValueError, match=r"prediction_type must be None, 'epsilon' or .* got 'velocity'"):
+        dx.load(folder, prediction_type="velocity")
+    with pytest.raises(ValueError, match="of another kind, for networks of flow matching"):
+        dx.load(family("sd3"), prediction_type="v_prediction")

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from diffexplore.looks.curves import adherence_of
 from diffexplore.looks.figures import Cell, Figure, plot_rows, plot_table
@@ -254,17 +253,8 @@ def _folder(out: Any) -> Path:
 
 
 def _weights(model: Model) -> str:
-    """A mark of the model's weights, the same in every process: of each, its shape, type and a few elements."""
-    digest = hashlib.sha256()
-    for part, module in sorted(model.pipeline.components.items()):
-        if not isinstance(module, torch.nn.Module):
-            continue
-        for name, weight in module.named_parameters():
-            digest.update(f"{part}.{name} {tuple(weight.shape)} {weight.dtype}".encode())
-            if weight.device.type != "meta":  # offloaded weights lie elsewhere until they are used
-                few = weight.detach().flatten()[:: max(1, weight.numel() // 4)]
-                digest.update(few.to("cpu", torch.float32).numpy().tobytes())
-    return digest.hexdigest()
+    """A mark of all that decides a model's bits, the same in every process: weights, scheduler, features, LoRAs."""
+    return model.origin.key()
 
 
 def _save(trace: Trace, path: Path) -> None:

@@ -32,6 +32,7 @@ POCKETS: dict[str, Path] = {"pocket": Path(__file__).parents[1] / "pocket" / "we
 """The models that come with the package: name -> a standard diffusers folder."""
 
 OFFLOADS = ("model", "sequential")
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 _KINDS = ("pocket", "hub", "folder", "file", "pipeline")
 _SNAPSHOT = re.compile(r"(?:^|[\\/])models--([^\\/]+?)--([^\\/]+)[\\/]snapshots[\\/]([0-9a-f]{40})(?=$|[\\/])")
 _ADAPTED = re.compile(r"\.lora_|\.lora_magnitude_vector\.|\.modules_to_save\.")
@@ -46,7 +47,7 @@ class Origin:
         where: its name among the pocket models, "org/name", or an absolute path; for a ready pipeline what it says it
             was opened from, "" if it does not say.
         revision: the commit of the hub it is; None where it is from elsewhere.
-        options: the device, dtype and offload that were asked for, by name.
+        options: the device, dtype, offload and prediction type that were asked for, by name.
         loras: (path, name, sha256) of each that was loaded for ``Settings.adapters``.
         features: what is switched on in the pipeline and what its scheduler is, see :func:`features_of`.
         weights: a mark of the weights, see :func:`weights_of`; "" where nobody looked.
@@ -184,7 +185,7 @@ class Origin:
             origin = cls(**{**made, "loras": tuple((str(a), str(b), str(c)) for a, b, c in made.get("loras", ()))})
             texts = [origin.where, origin.weights, origin.revision or "", *origin.options, *origin.options.values()]
             right = all(isinstance(one, str) for one in texts) and isinstance(origin.features, dict)
-            if not right or not set(origin.options) <= {"device", "dtype", "offload"}:
+            if not right or not set(origin.options) <= {"device", "dtype", "offload", "prediction_type"}:
                 raise ValueError
         except (ValueError, TypeError, AttributeError, RecursionError):
             raise ValueError(f"an origin must be JSON as Origin.to_json writes it, got {shown(text)}") from None
@@ -220,23 +221,28 @@ def open_pipeline(
     dtype: str | torch.dtype | None = None,
     *,
     offload: str | None = None,
+    prediction_type: str | None = None,
 ) -> Opened:
     """Open what :func:`diffexplore.load` takes; see there.
 
     Raises:
         ValueError: one sentence, for a source that is none or that cannot be opened, and for a `device` that is not
-            here, a `dtype` or an `offload` that is none. Before anything is fetched.
+            here, a `dtype`, an `offload` or a `prediction_type` that is none. Before anything is fetched.
     """
     place, kind = _device(device), _dtype(dtype)
     if offload is not None and offload not in OFFLOADS:
         raise ValueError(f"offload must be None, {' or '.join(map(repr, OFFLOADS))}, got {shown(offload)}")
+    if prediction_type is not None and prediction_type not in PREDICTION_TYPES:
+        right = " or ".join(map(repr, PREDICTION_TYPES))
+        raise ValueError(f"prediction_type must be None, {right}, got {shown(prediction_type)}")
     target = _offloaded(offload, place)
-    given = {"device": place, "dtype": kind, "offload": offload}
+    given = {"device": place, "dtype": kind, "offload": offload, "prediction_type": prediction_type}
     options = {name: str(value).removeprefix("torch.") for name, value in given.items() if value is not None}
     if source is not None and not isinstance(source, str | os.PathLike):
         if isinstance(source, type) or not hasattr(source, "scheduler") or not hasattr(source, "components"):
             raise ValueError(f"a model is {SOURCES}, got {shown(source)}")
         family_of(type(source))
+        _predicts(source, prediction_type)
         for wanted in (place if offload is None else None, kind):
             source = source if wanted is None else source.to(wanted)
         _offload(source, offload, target)
@@ -246,6 +252,7 @@ def open_pipeline(
     if not isinstance(where, str):
         raise ValueError(f"a model is {SOURCES}, got {shown(source)}")
     found = read_pipeline(where, kind or torch.float32)
+    _predicts(found.pipeline, prediction_type)
     if offload is None:
         found.pipeline.to(place or ("cuda" if torch.cuda.is_available() else "cpu"))
     _offload(found.pipeline, offload, target)
@@ -257,6 +264,20 @@ def open_pipeline(
     if found.folder is None:
         return Opened(found.pipeline, name, origin)
     return Opened(found.pipeline, name, origin, folder_words(found.folder), near_words(found.folder))
+
+
+def _predicts(pipeline: Any, kind: str | None) -> None:
+    """Say what the network predicts, where the files do not: single checkpoints have no word for it."""
+    if kind is None:
+        return
+    scheduler = pipeline.scheduler
+    if "prediction_type" not in scheduler.config:
+        raise ValueError(
+            f"prediction_type={kind!r} says what networks of diffusion predict; a {type(scheduler).__name__} is of "
+            "another kind, for networks of flow matching"
+        )
+    if scheduler.config.prediction_type != kind:
+        pipeline.scheduler = type(scheduler).from_config(scheduler.config, prediction_type=kind)
 
 
 def _offloaded(offload: str | None, place: torch.device | None) -> torch.device | None:
