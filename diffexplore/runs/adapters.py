@@ -149,6 +149,7 @@ class Adapters:
     def _put(self, file: LoraFile, inner: str) -> None:
         with quiet(), arranged(file, self._pipeline) as path, _watched(self._pipeline) as read:
             warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
+            warnings.filterwarnings("ignore", message=f"Adapter {inner} was active")  # when it is taken out again
             self._pipeline.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name=inner)
         strays = _strays(self._pipeline, read, inner)
         if not strays and not self._layers([inner]):
