@@ -380,7 +380,7 @@ def _preview(rounds: int) -> Row:
     trace = model.trace(settings)
 
     def previews(exact: bool) -> float:
-        views._decoded.pop(trace, None)
+        views.forget(trace)
         start = time.process_time()
         for index in range(len(trace)):
             views.frame(trace, "x0", index, exact=exact)

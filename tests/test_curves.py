@@ -219,6 +219,59 @@ def test_runs_of_unequal_length_are_held_against_each_other_at_equal_noise(tiny_
     assert index > 8  # by place it would have been 3
 
 
+@pytest.mark.parametrize("shape", [(4, 30), (4, 5, 6, 7), (2, 3, 4, 5, 6)])
+def test_latents_of_any_layout_have_curves_spectra_and_a_parting(shape: tuple[int, ...]) -> None:
+    def made(seed: int) -> Trace:
+        noise = torch.Generator().manual_seed(seed)
+        names = ("latents", "output", "cond", "uncond")
+        steps = [
+            step(i, b=0.9 - 0.2 * i, **{name: torch.randn(shape, generator=noise) for name in names}) for i in range(3)
+        ]
+        return Trace(Settings(), steps, final=torch.zeros(shape))
+
+    one, other = made(0), made(1)
+    for name in NAMES:
+        assert np.isfinite(curve(one, name)[1:]).all(), name
+    for kind in SPECTRA:
+        power = spectrum(one, 0, kind)
+        assert len(power) == (min(shape[-2:]) if len(shape) > 2 else 30) // 2 + 1
+        assert (power > 0).all()
+    assert parting(one, other)[1].tolist() == pytest.approx(
+        [rms(flat(a.x0 - b.x0)) for a, b in zip(one, other, strict=True)]
+    )
+
+
+def test_a_sound_has_the_power_of_a_wave_at_its_own_scale() -> None:
+    wave = np.broadcast_to(np.cos(np.arange(40) * 2 * np.pi * 7 / 40), (3, 40))
+    assert int(np.argmax(spectrum(trace_with(wave), 0, "latents"))) == 7
+
+
+def test_the_planes_of_a_video_count_alike() -> None:
+    noise = np.random.default_rng(0).standard_normal((2, 3, 8, 10))
+    planes = [spectrum(trace_with(noise[:, k]), 0, "latents") for k in range(3)]
+    assert spectrum(trace_with(noise), 0, "latents") == pytest.approx(np.mean(planes, axis=0))
+
+
+def test_a_run_that_broke_has_numbers_that_are_no_numbers() -> None:
+    nothing = dict.fromkeys(("latents", "output", "cond", "uncond"), torch.full((4, 5, 7), math.nan))
+    info = {"world": "pocket", "model": "pocket"}
+    decode = lambda latents: np.zeros((64, 64, 3), np.uint8)  # noqa: E731
+    trace = Trace(Settings(prompt="a fox"), [step(0), step(1, **nothing)], decode=decode, info=info)
+    for name in ("x0_norm", "noise_norm", "change", "adherence"):
+        values = curve(trace, name)
+        assert math.isnan(values[1]), name
+    assert np.isfinite(curve(trace, "adherence")[0])
+    assert np.isnan(spectrum(trace, 1)).all()
+
+
+def test_a_model_that_is_only_called_pocket_is_not_judged() -> None:
+    decode = lambda latents: np.zeros((64, 64, 3), np.uint8)  # noqa: E731
+    named = Trace(Settings(prompt="a fox"), [step(0)], decode=decode, info={"model": "pocket"})
+    assert np.isnan(curve(named, "adherence")).all()
+    told = Trace(Settings(prompt="a fox"), [step(0)], decode=decode, info={"model": "mine", "world": "pocket"})
+    assert np.isfinite(curve(told, "adherence")).all()
+
+
 def test_runs_without_steps_do_not_part(tiny_trace: Any) -> None:
     with pytest.raises(ValueError, match="no"):
         parting(tiny_trace, type(tiny_trace)(tiny_trace.settings))

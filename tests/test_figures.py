@@ -14,8 +14,20 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 
 from diffexplore.looks import views
-from diffexplore.looks.curves import spectrum
-from diffexplore.looks.figures import Figure, plot, plot_curves, plot_forward, plot_spectrum
+from diffexplore.looks.curves import CURVES, spectrum
+from diffexplore.looks.figures import (
+    Cell,
+    Figure,
+    plot,
+    plot_curves,
+    plot_forward,
+    plot_parting,
+    plot_rows,
+    plot_sheet,
+    plot_spectrum,
+    plot_table,
+)
+from diffexplore.looks.figures.kit import heading
 from diffexplore.settings import Settings
 from diffexplore.trace import Step, Trace
 
@@ -165,6 +177,23 @@ def test_words_that_people_type_are_drawn_as_they_are(prompt: str) -> None:
     draw(plot_curves({prompt: run(3), "_other": run(4)}, ["sigma"]))
 
 
+@pytest.mark.parametrize("label", ["$$", r"$\frac{1}$", r"$\undefined$", "$", "狐 🦊", "a_b^c $5 and $6"])
+def test_labels_are_drawn_as_typed_in_every_figure(label: str) -> None:
+    drawn = label.replace("狐", "□").replace("🦊", "□")
+    figure = plot_parting({label: run(3), f"{label} too": run(4)})
+    draw(figure)
+    assert figure.axes[0].get_title(loc="left") == f"distance from {drawn}"
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == [f"{drawn} too"]
+    draw(plot_curves({label: run(3), "other": run(4)}, ["sigma"]))
+    draw(plot_rows([label, "b"], np.ones((2, 2)), [label, "d"], label, label, label))
+    cell, failed = Cell(Image.new("RGB", (8, 8)), label), Cell(None, error=label)
+    draw(plot_table([[cell, failed]], label, label, (label, [label, label]), (label, [label])))
+    draw(plot_sheet([cell, failed], label, label))
+    blank = Figure()
+    heading(blank.add_subplot(), label, "$x")
+    draw(blank)
+
+
 def test_a_figure_shows_itself_in_a_notebook(tiny_trace: Trace) -> None:
     data, size = plot(tiny_trace)._repr_png_()
     with Image.open(io.BytesIO(data)) as image:
@@ -202,6 +231,31 @@ def test_a_run_with_broken_numbers_is_still_drawn() -> None:
     trace.append(Step(index=4, timestep=1.0, seconds=0.1, a=1.0, b=0.0, kind="epsilon", **broken))
     draw(plot(trace))
     draw(plot_curves(trace, ["snr", "log_snr", "x0_norm", "change"]))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_run_of_nothing_but_nan_is_drawn_by_every_figure(bad: float) -> None:
+    nothing = {name: torch.full((C, H, W), bad) for name in ("latents", "output", "cond", "uncond")}
+    facts = {"timestep": 1.0, "seconds": 0.1, "a": 0.8, "b": 0.6, "kind": "epsilon"}
+    trace = Trace(Settings(), [Step(index=i, **facts, **nothing) for i in range(3)], decode=decode)
+    for figure in (
+        plot(trace),
+        plot_forward(trace),
+        plot_curves(trace, list(CURVES)),
+        plot_spectrum(trace),
+        plot_parting({"good": run(3), "bad": trace}),
+        plot_parting({"bad": trace, "good": run(3)}),
+    ):
+        draw(figure)
+
+
+@pytest.mark.parametrize("shape", [(C, 5, H, W), (C, 40)])
+def test_latents_of_other_layouts_are_drawn(shape: tuple[int, ...]) -> None:
+    tensors = {name: torch.randn(shape) for name in ("latents", "output", "cond", "uncond")}
+    facts = {"timestep": 1.0, "seconds": 0.1, "a": 0.8, "b": 0.6, "kind": "epsilon"}
+    trace = Trace(Settings(), [Step(index=i, **facts, **tensors) for i in range(3)])
+    for figure in (plot(trace), plot_forward(trace), plot_spectrum(trace), plot_parting({"a": trace, "b": trace})):
+        draw(figure)
 
 
 def forward_run(count: int, **values) -> Trace:

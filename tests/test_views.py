@@ -75,8 +75,8 @@ def assert_close(pixels: np.ndarray, expected: np.ndarray) -> None:
 
 def test_the_kinds_are_those_of_the_package() -> None:
     assert views.VIEWS == ("x0", "latents", "noise", "guidance", "change")
-    assert views.KINDS[:5] == views.VIEWS
-    assert set(views.KINDS[5:]) >= {"noise_cond", "noise_uncond", "x0_cond", "x0_uncond"}
+    assert tuple(views.KINDS)[:5] == views.VIEWS
+    assert set(views.KINDS) >= {"noise_cond", "noise_uncond", "x0_cond", "x0_uncond"}
     assert all(caption.endswith(".") for caption in views.CAPTIONS.values())
 
 
@@ -210,6 +210,21 @@ def test_each_estimate_is_decoded_once() -> None:
     assert len(calls) == 5, "another trace has pictures of its own"
 
 
+def test_pictures_that_are_forgotten_are_made_again() -> None:
+    calls: list[int] = []
+
+    def counted(latents: torch.Tensor) -> np.ndarray:
+        calls.append(1)
+        return enlarge(latents)
+
+    trace = trace_of(step(), decode=counted)
+    for _ in range(2):
+        before = views.frame(trace, "x0", 0)
+        views.forget(trace)
+        assert np.array_equal(views.frame(trace, "x0", 0), before)
+    assert len(calls) == 3
+
+
 def test_kept_pictures_are_bounded_and_go_with_the_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
 
@@ -325,6 +340,70 @@ def test_a_size_that_is_refused(size: object) -> None:
     with pytest.raises(ValueError, match="size must be a whole number of pixels from 1 to 8192") as error:
         views.view(trace_of(step()), "x0", 0, size=size)  # type: ignore[arg-type]
     assert repr(size) in str(error.value)
+
+
+# Latents of other layouts
+
+
+def video(seed: int) -> torch.Tensor:
+    return torch.randn(C, 6, H, W, generator=torch.Generator().manual_seed(seed))
+
+
+def plane_of(one: Step, k: int) -> Step:
+    """A step whose latents are one plane of those of another."""
+    tensors = {"latents": one.latents[:, k], "output": one.output[:, k]}
+    tensors |= {"cond": one.noise_cond[:, k], "uncond": one.noise_uncond[:, k], "guidance": 3.0}
+    return Step(index=one.index, timestep=1.0, seconds=0.0, a=one.a, b=one.b, kind="epsilon", **tensors)
+
+
+@pytest.mark.parametrize("kind", views.KINDS)
+def test_a_frame_of_a_video_is_one_plane_the_middle_one_if_none_is_asked_for(kind: str) -> None:
+    steps = [
+        step(i, latents=video(4 * i), output=video(4 * i + 1), cond=video(4 * i + 2), uncond=video(4 * i + 3))
+        for i in range(2)
+    ]
+    trace = trace_of(*steps)
+    for plane, k in ((None, 3), (0, 0), (5, 5), (-1, 5), ((2,), 2)):
+        flat = trace_of(*(plane_of(one, k) for one in steps))
+        assert np.array_equal(views.frame(trace, kind, 1, plane=plane), views.frame(flat, kind, 1))
+    assert views.view(trace, kind, 1, size=14, plane=1).size == (14, 10)
+
+
+def test_a_plane_that_is_not_there_is_named() -> None:
+    trace = trace_of(step(latents=video(0), output=video(1), halves=False))
+    for plane in (6, -7, (1, 2), "3"):
+        with pytest.raises(ValueError, match=r"plane must be one of the planes \(6,\), a number for each axis; got"):
+            views.frame(trace, "latents", 0, plane=plane)
+    with pytest.raises(ValueError, match="plane must be one of the planes"):
+        views.frame(trace_of(step()), "latents", 0, plane=(1,))
+
+
+def test_a_decoder_of_videos_gives_a_picture_for_every_plane_or_one_for_all() -> None:
+    def every(latents: torch.Tensor) -> np.ndarray:
+        return np.stack([enlarge(latents[:, k // 2]) for k in range(12)])  # two pictures for each plane
+
+    one = step(latents=video(0), output=video(1), halves=False)
+    trace = trace_of(one, decode=every)
+    assert np.array_equal(views.frame(trace, "x0", 0, plane=0), enlarge(one.x0[:, 0]))
+    assert np.array_equal(views.frame(trace, "x0", 0, plane=5), enlarge(one.x0[:, 5]))
+    single = trace_of(one, decode=lambda latents: enlarge(latents[:, 3]))
+    assert np.array_equal(views.frame(single, "x0", 0), enlarge(one.x0[:, 3]))
+    assert views.frame(single, "x0", 0, plane=1).shape == (H, W, 3), "linear colours of that plane"
+
+
+@pytest.mark.parametrize("kind", views.KINDS)
+def test_latents_of_a_sound_are_one_line(kind: str) -> None:
+    steps = [step(i, **{name: torch.randn(C, 30) for name in ("latents", "output", "cond", "uncond")}) for i in (0, 1)]
+    assert views.frame(trace_of(*steps), kind, 1).shape == (1, 30, 3)
+
+
+@pytest.mark.parametrize("kind", views.KINDS)
+def test_a_run_of_nothing_but_nan_is_magenta_or_says_why_not(kind: str) -> None:
+    nothing = dict.fromkeys(("latents", "output", "cond", "uncond"), torch.full((C, H, W), math.nan))
+    trace = trace_of(step(0, **nothing), step(1, **nothing), decode=enlarge)
+    pixels = views.frame(trace, kind, 1)
+    blank = views.why_blank(trace, kind, 1)
+    assert np.all(pixels == (128 if blank else (255, 0, 255)))
 
 
 @pytest.mark.parametrize("kind", views.VIEWS)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
+from diffexplore.looks.views import frame
+from diffexplore.pocket.judge import adherence, named
 from diffexplore.record.numbers import NUMBERS, Number, declare
 from diffexplore.record.predictions import rms
 from diffexplore.words import near, shown
@@ -99,8 +101,6 @@ def adherence_at(trace: "Record", i: int) -> float:
     """
     if not trace.decoded or not np.isfinite(trace[i].x0.numpy()).all():
         return math.nan
-    from diffexplore.looks.views import frame
-
     return _judged(trace, lambda: frame(trace, "x0", i))
 
 
@@ -112,10 +112,9 @@ def adherence_of(trace: "Record") -> float:
 
 
 def _judged(trace: "Record", picture: "Callable[[], Image.Image | np.ndarray]") -> float:
-    from diffexplore.pocket.judge import adherence, named
-
     prompt = trace.settings.prompt
-    if trace.info.get("model") != "pocket" or not named(prompt):
+    # The name of a model is for people: any folder may be called "pocket".
+    if trace.info.get("world") != "pocket" or not named(prompt):
         return math.nan
     return adherence(picture(), prompt)
 
@@ -123,10 +122,10 @@ def _judged(trace: "Record", picture: "Callable[[], Image.Image | np.ndarray]") 
 def spectrum(trace: "Record", i: int, kind: str = "x0") -> np.ndarray:
     """Power of one field at each scale, coarse to fine: its radially averaged power spectrum.
 
-    P[k] is the mean of |F|^2 over the channels and over all frequencies whose distance from zero rounds to k
-    cycles per shorter side, F being the unitary 2-D Fourier transform. White noise of variance 1 has P = 1 at
-    every k; pictures fall off towards the fine end, roughly as 1 / k^2 (Field 1987, J. Opt. Soc. Am. A
-    4:2379). Noise therefore hides fine scales first, and a run finds the coarse ones first.
+    P[k] is the mean of |F|^2 over the channels, over all further axes such as frames, and over all frequencies
+    whose distance from zero rounds to k cycles per shorter side, F being the unitary 2-D Fourier transform. White
+    noise of variance 1 has P = 1 at every k; pictures fall off towards the fine end, roughly as 1 / k^2 (Field
+    1987, J. Opt. Soc. Am. A 4:2379). Noise therefore hides fine scales first, and a run finds the coarse ones first.
 
     Args:
         trace: finished, or still growing.
@@ -146,10 +145,11 @@ def spectrum(trace: "Record", i: int, kind: str = "x0") -> np.ndarray:
     field = getattr(trace[i], kind)
     if field is None:
         raise ValueError(f"step {i} has no {kind}: {trace[i].split}")
-    values = field.numpy().astype(np.float64)  # (C, h, w)
+    values = field.numpy().astype(np.float64)
+    values = values.reshape(-1, *(values.shape[-2:] if values.ndim > 2 else (1, math.prod(values.shape[1:]))))
     height, width = values.shape[1:]
     power = np.mean(np.abs(np.fft.fft2(values, norm="ortho")) ** 2, axis=0)  # (h, w)
-    shorter = min(height, width)
+    shorter = min((side for side in (height, width) if side > 1), default=1)
     cycles = shorter * np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :])
     ring = np.floor(cycles + 0.5).astype(int)
     count = shorter // 2 + 1

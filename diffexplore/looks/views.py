@@ -27,6 +27,12 @@ logarithmic for large ones (the asinh stretch of Lupton et al. 2004, PASP 116:13
 picture by half its range and one that moves it by a hundredth are both readable, and the first still looks
 the stronger.
 
+Latents may have axes between their channels and height and width, such as the frames of a video. A frame here is one
+plane of them, the middle one unless another is asked for.
+
+A view is one row of :data:`KINDS`: what it is called, what it says, whether it takes the split or the decoder, and how
+it is drawn.
+
 Numbers that are not finite are drawn in magenta, and an estimate that has some in linear colours, as decoders spread
 them over the whole picture. (One that overflows in the decoder itself is black.)
 """
@@ -35,6 +41,8 @@ import math
 import operator
 import threading
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
 
@@ -46,46 +54,27 @@ from diffexplore.words import near, shown
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from diffexplore.record.record import Record as Trace
+    from diffexplore.record.record import Decoder, Record
     from diffexplore.record.step import Step
 
-__all__ = ["CAPTIONS", "KINDS", "VIEWS", "frame", "view", "why_blank"]
+__all__ = ["CAPTIONS", "KINDS", "VIEWS", "Plane", "View", "forget", "frame", "native", "view", "why_blank"]
 
-VIEWS: Final = ("x0", "latents", "noise", "guidance", "change")
-"""The kinds a viewer offers, in menu order."""
-
-CAPTIONS: Final = {
-    "x0": "The model's estimate of the finished picture, as seen from this step.",
-    "latents": "What the model is given at this step: the noisy latents, one square per latent.",
-    "noise": "The noise that the model finds in the latents, after guidance. Grey is none.",
-    "guidance": "What the prompt pulls: the estimate with it minus the estimate without. Grey is no pull.",
-    "change": "How the estimate changed since the evaluation before. Grey is no change.",
-    "noise_cond": "The noise that the model finds when it reads the prompt.",
-    "noise_uncond": "The noise that the model finds without the prompt, or with the negative one.",
-    "x0_cond": "The estimate of the finished picture with the prompt, and no guidance beyond it.",
-    "x0_uncond": "The estimate of the finished picture without the prompt, or with the negative one.",
-    "latents_decoded": "The noisy latents, decoded. The decoder never saw noise: the texture is its own.",
-}
-"""Kind -> one plain sentence for a reader."""
-
-KINDS: Final = tuple(CAPTIONS)
-"""Every kind that `frame` and `view` accept: :data:`VIEWS` first, then the finer ones."""
+Plane = int | tuple[int, ...] | None
 
 _GREY: Final = 128
 _KNEE: Final = 1 / 50
 _NOISE_CONTRAST: Final = 0.2  # standard deviation of drawn noise of variance 1; black to white is 1
 _BROKEN: Final = (255, 0, 255)
-_NEED_SPLIT: Final = frozenset({"guidance", "noise_cond", "noise_uncond", "x0_cond", "x0_uncond"})
 _CACHE_BYTES: Final = 64 * 2**20
 _LARGEST: Final = 8192
 
 # Decoding is the one dear map (a VAE pass), and the same estimate is asked for as "x0" and twice as "change".
 # Decoded pictures are kept per trace, the least recently used go first, and all go with the trace.
-_decoded: "WeakKeyDictionary[Trace, OrderedDict[tuple[str, int], np.ndarray]]" = WeakKeyDictionary()
+_decoded: "WeakKeyDictionary[Record, OrderedDict[tuple[str, int], np.ndarray]]" = WeakKeyDictionary()
 _decoded_lock = threading.Lock()
 
 
-def view(trace: "Trace", kind: str, i: int, size: int | None = None) -> Image.Image:
+def view(trace: "Record", kind: str, i: int, size: int | None = None, plane: Plane = None) -> Image.Image:
     """One evaluation as a picture.
 
     Frames at the latents' resolution are enlarged to plain squares, decoded pictures resampled smoothly.
@@ -94,14 +83,15 @@ def view(trace: "Trace", kind: str, i: int, size: int | None = None) -> Image.Im
         trace: as in :func:`frame`,
         kind: as there,
         i: and as there.
+        plane: as there too.
         size: the longest side in pixels, 1 to 8192. None: as large as the run's own picture, so that all
             kinds of a trace come in one size.
 
     Raises:
-        ValueError: for an unknown kind, or a size out of range.
+        ValueError: for an unknown kind, a plane that is not there, or a size out of range.
         IndexError: for an evaluation that is not there.
     """
-    pixels = frame(trace, kind, i)
+    pixels = frame(trace, kind, i, plane=plane)
     height, width = pixels.shape[:2]
     longest = _own_size(trace, pixels) if size is None else _checked_size(size)
     scale = longest / max(width, height)
@@ -109,12 +99,12 @@ def view(trace: "Trace", kind: str, i: int, size: int | None = None) -> Image.Im
     picture = Image.fromarray(pixels)
     if target == (width, height):
         return picture
-    if (height, width) != tuple(trace[i].latents.shape[1:]):
+    if (height, width) != native(trace[i]):
         return picture.resize(target, Image.Resampling.LANCZOS)
     return picture.resize(target, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX)
 
 
-def frame(trace: "Trace", kind: str, i: int, exact: bool = True) -> np.ndarray:
+def frame(trace: "Record", kind: str, i: int, exact: bool = True, plane: Plane = None) -> np.ndarray:
     """One evaluation as pixels, at native size.
 
     Args:
@@ -124,50 +114,157 @@ def frame(trace: "Trace", kind: str, i: int, exact: bool = True) -> np.ndarray:
         exact: decode what is a picture (``x0``, ``x0_cond``, ``x0_uncond``, ``change``, ``latents_decoded``)
             where the trace has a decoder; a loaded one has pictures of ``x0`` that it kept. False, or where
             there is neither: linear colours, in well under a millisecond.
+        plane: where latents have axes between channels and height, such as frames, the place on them, a number or
+            one for each axis; None: the middle. Where the decoder gives a single picture for all planes, one that is
+            asked for has linear colours.
 
     Returns:
         (H, W, 3) uint8, not to be written to: of the picture's size where decoded, else one pixel per latent.
         Plain grey where there is nothing to show; :func:`why_blank` says why.
 
     Raises:
-        ValueError: for an unknown kind.
+        ValueError: for an unknown kind, or a plane that is not there.
         IndexError: for an evaluation that is not there.
     """
-    kind, i = _checked_kind(kind), _checked_index(trace, i)
+    row, i = _checked_kind(kind), _checked_index(trace, i)
     step = trace[i]
+    _place(step.shape, plane)
     if why_blank(trace, kind, i):
-        return np.full((*step.latents.shape[1:], 3), _GREY, np.uint8)
+        return np.full((*native(step), 3), _GREY, np.uint8)
     with np.errstate(all="ignore"):  # a broken run is shown broken, not reported by numpy
-        match kind:
-            case "latents":
-                return _bytes(_linear(trace, _unit(step)))
-            case "noise" | "noise_cond" | "noise_uncond":
-                return _bytes(_noise(trace, getattr(step, kind)))
-            case "guidance":
-                with_prompt, without = step.x0_cond, step.x0_uncond
-                assert with_prompt is not None, "why_blank has looked"
-                assert without is not None, "why_blank has looked"
-                return _bytes(_signed(_linear(trace, with_prompt - without, bias=False)))
-            case "change":
-                return _bytes(_signed(_change(trace, i, exact)))
-            case _:
-                return _picture(trace, kind, i, exact)
+        return row.draw(trace, i, exact, plane)
 
 
-def why_blank(trace: "Trace", kind: str, i: int) -> str:
+def why_blank(trace: "Record", kind: str, i: int) -> str:
     """Why this frame is plain grey, one sentence; "" where there is something to see. Raises as frame."""
-    kind, i = _checked_kind(kind), _checked_index(trace, i)
-    if kind in _NEED_SPLIT:
+    row, i = _checked_kind(kind), _checked_index(trace, i)
+    if row.split:
         return trace[i].split
-    if kind == "change" and i == 0:
+    if row.before and i == 0:
         return "This is the first evaluation: there is no earlier estimate to compare with."
     return ""
+
+
+def forget(trace: "Record") -> None:
+    """Let go of the pictures that were decoded for a trace; they are made again when asked for."""
+    with _decoded_lock:
+        _decoded.pop(trace, None)
+
+
+def native(step: "Step") -> tuple[int, int]:
+    """(height, width) of a frame with one pixel per latent. Latents of fewer than three axes are a single line."""
+    shape = tuple(step.shape)
+    return (shape[-2], shape[-1]) if len(shape) > 2 else (1, math.prod(shape[1:]))
+
+
+# The rows
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One kind of picture.
+
+    Attributes:
+        label: What it is called where there is little room.
+        sentence: One plain sentence for a reader.
+        draw: (record, evaluation, exact, plane) -> (H, W, 3) uint8.
+        split: Whether it takes the predictions with and without the prompt.
+        before: Whether it takes the evaluation before.
+        decoded: Whether its exact form takes a pass of the picture decoder. All others are exact at once.
+        offered: Whether a viewer has it in its menu.
+    """
+
+    label: str
+    sentence: str
+    draw: "Callable[[Record, int, bool, Plane], np.ndarray]"
+    split: bool = False
+    before: bool = False
+    decoded: bool = False
+    offered: bool = False
+
+
+def _decoded_as(kind: str) -> "Callable[[Record, int, bool, Plane], np.ndarray]":
+    return lambda trace, i, exact, plane: _picture(trace, kind, i, exact, plane)
+
+
+def _noise_as(kind: str) -> "Callable[[Record, int, bool, Plane], np.ndarray]":
+    return lambda trace, i, exact, plane: _bytes(_noise(trace, _at(getattr(trace[i], kind), plane)))
+
+
+def _latents(trace: "Record", i: int, exact: bool, plane: Plane) -> np.ndarray:
+    return _bytes(_linear(trace, _at(_unit(trace[i]), plane)))
+
+
+def _guidance(trace: "Record", i: int, exact: bool, plane: Plane) -> np.ndarray:
+    with_prompt, without = trace[i].x0_cond, trace[i].x0_uncond
+    assert with_prompt is not None, "why_blank has looked"
+    assert without is not None, "why_blank has looked"
+    return _bytes(_signed(_linear(trace, _at(with_prompt - without, plane), bias=False)))
+
+
+def _changed(trace: "Record", i: int, exact: bool, plane: Plane) -> np.ndarray:
+    return _bytes(_signed(_change(trace, i, exact, plane)))
+
+
+# fmt: off
+KINDS: Final[dict[str, View]] = {
+    "x0": View("estimate", "The model's estimate of the finished picture, as seen from this step.",
+               _decoded_as("x0"), decoded=True, offered=True),
+    "latents": View("latents", "What the model is given at this step: the noisy latents, one square per latent.",
+                    _latents, offered=True),
+    "noise": View("noise", "The noise that the model finds in the latents, after guidance. Grey is none.",
+                  _noise_as("noise"), offered=True),
+    "guidance": View("guidance", "What the prompt pulls: the estimate with it minus the estimate without. Grey is no "
+                     "pull.", _guidance, split=True, offered=True),
+    "change": View("change", "How the estimate changed since the evaluation before. Grey is no change.",
+                   _changed, before=True, decoded=True, offered=True),
+    "noise_cond": View("noise, with", "The noise that the model finds when it reads the prompt.",
+                       _noise_as("noise_cond"), split=True),
+    "noise_uncond": View("noise, without", "The noise that the model finds without the prompt, or with the negative "
+                         "one.", _noise_as("noise_uncond"), split=True),
+    "x0_cond": View("estimate, with", "The estimate of the finished picture with the prompt, and no guidance beyond "
+                    "it.", _decoded_as("x0_cond"), split=True, decoded=True),
+    "x0_uncond": View("estimate, without", "The estimate of the finished picture without the prompt, or with the "
+                      "negative one.", _decoded_as("x0_uncond"), split=True, decoded=True),
+    "latents_decoded": View("latents, decoded", "The noisy latents, decoded. The decoder never saw noise: the texture "
+                            "is its own.", _decoded_as("latents_decoded"), decoded=True),
+}
+# fmt: on
+"""Every kind that `frame` and `view` accept: :data:`VIEWS` first, then the finer ones."""
+
+VIEWS: Final = tuple(kind for kind, row in KINDS.items() if row.offered)
+"""The kinds a viewer offers, in menu order."""
+
+CAPTIONS: Final = {kind: row.sentence for kind, row in KINDS.items()}
+"""Kind -> one plain sentence for a reader."""
 
 
 # The maps
 
 
-def _linear(trace: "Trace", field: "Tensor", bias: bool = True) -> np.ndarray:
+def _place(shape: "Sequence[int]", plane: Plane) -> tuple[int, ...]:
+    """Where a plane lies on the axes between channels and height."""
+    between = tuple(shape[1:-2])
+    if plane is None:
+        return tuple(count // 2 for count in between)
+    where = plane if isinstance(plane, tuple) else (plane,) * (len(between) == 1)
+    if len(where) != len(between) or not all(
+        isinstance(k, int) and -count <= k < count for k, count in zip(where, between, strict=True)
+    ):
+        raise ValueError(f"plane must be one of the planes {between}, a number for each axis; got {shown(plane)}")
+    return where
+
+
+def _at(field: "Tensor", plane: Plane) -> "Tensor":
+    """(C, *axes, h, w) -> (C, h, w)."""
+    if field.ndim < 3:
+        return field.reshape(field.shape[0], 1, -1)
+    for k in _place(field.shape, plane):
+        field = field[:, k]
+    return field
+
+
+def _linear(trace: "Record", field: "Tensor", bias: bool = True) -> np.ndarray:
     """(C, h, w) latents to (h, w, 3) colours, 0 to 1 for a picture; without bias for a difference of two."""
     matrix = _matrix(trace, field.shape[0])
     flat = field.numpy().reshape(field.shape[0], -1)  # (C, h w)
@@ -177,7 +274,7 @@ def _linear(trace: "Trace", field: "Tensor", bias: bool = True) -> np.ndarray:
     return np.asarray(colours).reshape(*field.shape[1:], 3)
 
 
-def _noise(trace: "Trace", field: "Tensor") -> np.ndarray:
+def _noise(trace: "Record", field: "Tensor") -> np.ndarray:
     # Each colour of white noise of variance 1 has the variance |column|^2; their mean sets the contrast, so
     # that noise looks alike whatever the model, and too strong or too weak a prediction looks so.
     spread = math.sqrt(float(np.mean(np.sum(_matrix(trace, field.shape[0])[:-1] ** 2, axis=0))))
@@ -188,12 +285,12 @@ def _signed(difference: np.ndarray) -> np.ndarray:
     return 0.5 + np.arcsinh(difference / _KNEE) * (0.5 / math.asinh(1 / _KNEE))
 
 
-def _change(trace: "Trace", i: int, exact: bool) -> np.ndarray:
+def _change(trace: "Record", i: int, exact: bool, plane: Plane) -> np.ndarray:
     now, before = trace[i].x0, trace[i - 1].x0
     if exact and trace.decoded and _sound(now) and _sound(before):
-        decoded = [_picture(trace, "x0", k, exact).astype(np.float32) for k in (i, i - 1)]
+        decoded = [_picture(trace, "x0", k, exact, plane).astype(np.float32) for k in (i, i - 1)]
         return (decoded[0] - decoded[1]) / 255
-    return _linear(trace, now - before, bias=False)
+    return _linear(trace, _at(now - before, plane), bias=False)
 
 
 def _sound(field: "Tensor") -> bool:
@@ -217,7 +314,7 @@ def _bytes(colours: np.ndarray) -> np.ndarray:
     return pixels
 
 
-def _matrix(trace: "Trace", channels: int) -> np.ndarray:
+def _matrix(trace: "Record", channels: int) -> np.ndarray:
     """The trace's (C + 1, 3) matrix; one without shows its first three channels as red, green and blue."""
     if trace.matrix is not None:
         return np.asarray(trace.matrix)
@@ -228,21 +325,32 @@ def _matrix(trace: "Trace", channels: int) -> np.ndarray:
     return matrix
 
 
-def _picture(trace: "Trace", kind: str, i: int, exact: bool) -> np.ndarray:
+def _picture(trace: "Record", kind: str, i: int, exact: bool, plane: Plane) -> np.ndarray:
     """What the decoder makes of a field, or its linear colours."""
     step = trace[i]
     field: Tensor = _unit(step) if kind == "latents_decoded" else getattr(step, kind)
-    kept = trace.picture(i) if exact and kind == "x0" and trace.decode is None else None
-    if kept is not None:
-        return kept
-    if not exact or trace.decode is None or not _sound(field):
-        return _bytes(_linear(trace, field))
+    one_for_all = plane is not None and field.ndim > 3
+    if exact and kind == "x0" and trace.decode is None and not one_for_all:
+        kept = trace.picture(i)
+        if kept is not None:
+            return kept
+    if exact and trace.decode is not None and _sound(field):
+        pixels = _decode(trace, trace.decode, kind, i, field)
+        if pixels.ndim == 4:  # a picture for each plane, if not for each one of the latents
+            count, of = len(pixels), field.shape[1]
+            return pixels[round(_place(field.shape, plane)[0] % of * (count - 1) / max(of - 1, 1))]
+        if not one_for_all:
+            return pixels
+    return _bytes(_linear(trace, _at(field, plane)))
+
+
+def _decode(trace: "Record", decode: "Decoder", kind: str, i: int, field: "Tensor") -> np.ndarray:
     with _decoded_lock:
         cache = _decoded.setdefault(trace, OrderedDict())
         if (kind, i) in cache:
             cache.move_to_end((kind, i))
             return cache[kind, i]
-    pixels: np.ndarray = np.array(trace.decode(field))  # outside the lock, since this may take seconds
+    pixels: np.ndarray = np.array(decode(field))  # outside the lock, since this may take seconds
     pixels.flags.writeable = False
     with _decoded_lock:
         cache[kind, i] = pixels
@@ -254,13 +362,13 @@ def _picture(trace: "Trace", kind: str, i: int, exact: bool) -> np.ndarray:
 # What people pass
 
 
-def _checked_kind(kind: str) -> str:
-    if isinstance(kind, str) and kind in CAPTIONS:
-        return kind
+def _checked_kind(kind: str) -> View:
+    if isinstance(kind, str) and kind in KINDS:
+        return KINDS[kind]
     raise ValueError(f"view must be one of {', '.join(KINDS)}; got {shown(kind)}{near(kind, KINDS)}")
 
 
-def _checked_index(trace: "Trace", i: int) -> int:
+def _checked_index(trace: "Record", i: int) -> int:
     count = len(trace)
     try:
         index = operator.index(i)
@@ -283,5 +391,5 @@ def _checked_size(size: int) -> int:
     return longest
 
 
-def _own_size(trace: "Trace", pixels: np.ndarray) -> int:
+def _own_size(trace: "Record", pixels: np.ndarray) -> int:
     return max(trace.settings.width or 0, trace.settings.height or 0) or max(pixels.shape[:2])

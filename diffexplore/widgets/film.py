@@ -47,7 +47,7 @@ from PIL import Image
 
 from diffexplore.looks import pictures
 from diffexplore.looks.curves import adherence_at, spectrum
-from diffexplore.looks.views import CAPTIONS, VIEWS, frame, why_blank
+from diffexplore.looks.views import CAPTIONS, KINDS, VIEWS, frame, why_blank
 
 if TYPE_CHECKING:
     from diffexplore.trace import Trace
@@ -62,7 +62,7 @@ BANDS: Final = 12
 TOKENS: Final = 160
 """Most tokens of a prompt that a film carries; twice what CLIP reads."""
 
-DECODED: Final = frozenset({"x0", "change"})
+DECODED: Final = frozenset(kind for kind in VIEWS if KINDS[kind].decoded)
 """The views whose exact form takes a pass of the picture decoder. All others are exact at once."""
 
 Status = Literal["running", "done", "cancelled", "failed"]

@@ -104,8 +104,9 @@ def wrapped(text: str, size: float, width: float, most: int) -> str:
 def heading(axes: "Axes", text: str, unit: str) -> None:
     """A panel's title, its unit below it, and quiet axes; both texts as typed."""
     axes.set_facecolor("white")
-    axes.set_title(text, loc="left", fontsize=TEXT + 0.5, fontweight="bold", color=INK, pad=14, **AS_TYPED)
-    axes.text(0, 1.02, unit, transform=axes.transAxes, va="bottom", **LABEL, **AS_TYPED)
+    title = plain(text, TEXT + 0.5, WIDTH, "bold")
+    axes.set_title(title, loc="left", fontsize=TEXT + 0.5, fontweight="bold", color=INK, pad=14, **AS_TYPED)
+    axes.text(0, 1.02, plain(unit, TEXT, WIDTH), transform=axes.transAxes, va="bottom", **LABEL, **AS_TYPED)
     bare(axes)
 
 

@@ -14,14 +14,14 @@ from diffexplore.looks.figures.strip import Strip
 from diffexplore.words import shown
 
 if TYPE_CHECKING:
-    from diffexplore.trace import Trace
+    from diffexplore.record.record import Record
 
 __all__ = ["plot", "plot_curves", "plot_forward", "plot_parting", "plot_spectrum"]
 
 _MOST_COLUMNS: Final = 12
 
 
-def plot(trace: "Trace", columns: int = 8) -> Figure:
+def plot(trace: "Record", columns: int = 8) -> Figure:
     """The run on one page: x_t, noise and x0 along the way, the noise levels, and how the estimate settled.
 
     Args:
@@ -35,7 +35,7 @@ def plot(trace: "Trace", columns: int = 8) -> Figure:
     if trace.info.get("forward"):
         return plot_forward(trace, columns)
     chosen = _chosen(trace, columns)
-    page = Strip(_shape(trace), len(chosen), rows=3, beside=1)
+    page = Strip(views.native(trace[0]), len(chosen), rows=3, beside=1)
     page.title(trace.settings.prompt or "(no prompt)", _recipe(trace))
     page.heads([f"step {i}\nσ {_short(trace[i].sigma)}" for i in chosen])
     page.row(0, "what goes in", "noisy latents $x_t$", [views.frame(trace, "latents", i) for i in chosen])
@@ -64,7 +64,7 @@ def plot(trace: "Trace", columns: int = 8) -> Figure:
     return page.figure
 
 
-def plot_forward(trace: "Trace", columns: int = 8) -> Figure:
+def plot_forward(trace: "Record", columns: int = 8) -> Figure:
     """The forward story on one page: a picture drowns in noise, and which of its details go first.
 
     The panel on the right compares, scale by scale, the power of the picture's latents with that of the noise
@@ -80,7 +80,7 @@ def plot_forward(trace: "Trace", columns: int = 8) -> Figure:
     """
     chosen = _chosen(trace, columns)
     rows = 2 if trace.decode is not None else 1
-    page = Strip(_shape(trace), len(chosen), rows=rows, beside=2)
+    page = Strip(views.native(trace[0]), len(chosen), rows=rows, beside=2)
     share = np.array([step.a**2 / (step.a**2 + step.b**2) for step in trace])
     page.title(
         "From a picture to noise",
@@ -112,7 +112,7 @@ def plot_forward(trace: "Trace", columns: int = 8) -> Figure:
 
 
 def plot_curves(
-    traces: "Trace | Mapping[str, Trace]", names: str | Iterable[str] = ("sigma", "change", "distance")
+    traces: "Record | Mapping[str, Record]", names: str | Iterable[str] = ("sigma", "change", "distance")
 ) -> Figure:
     """Curves, one panel each; several runs share the panels.
 
@@ -135,7 +135,7 @@ def plot_curves(
     )
 
 
-def plot_parting(traces: "Mapping[str, Trace]") -> Figure:
+def plot_parting(traces: "Mapping[str, Record]") -> Figure:
     """Where runs part: how far each one's x0 is from the first one's at the same noise level (`curves.parting`).
 
     Args:
@@ -151,7 +151,7 @@ def plot_parting(traces: "Mapping[str, Trace]") -> Figure:
     return lines.distances(first, data, "RMS of the difference of x0, latent units")
 
 
-def plot_spectrum(trace: "Trace", columns: int = 8, kind: str = "x0") -> Figure:
+def plot_spectrum(trace: "Record", columns: int = 8, kind: str = "x0") -> Figure:
     """Power by scale at evenly spaced evaluations, early ones dark and late ones bright.
 
     Args:
@@ -172,12 +172,7 @@ def plot_spectrum(trace: "Trace", columns: int = 8, kind: str = "x0") -> Figure:
     return fig
 
 
-def _shape(trace: "Trace") -> tuple[int, int]:
-    height, width = trace[0].latents.shape[-2:]
-    return height, width
-
-
-def _chosen(trace: "Trace", columns: int) -> list[int]:
+def _chosen(trace: "Record", columns: int) -> list[int]:
     """Evenly spaced evaluations, the first and the last among them."""
     if not isinstance(columns, int) or isinstance(columns, bool) or not 2 <= columns <= _MOST_COLUMNS:
         raise ValueError(f"columns must be a whole number from 2 to {_MOST_COLUMNS}, got {shown(columns)}")
@@ -187,7 +182,7 @@ def _chosen(trace: "Trace", columns: int) -> list[int]:
     return [round(float(i)) for i in np.linspace(0, count - 1, min(columns, count))]
 
 
-def _recipe(trace: "Trace") -> str:
+def _recipe(trace: "Record") -> str:
     """The settings in one line."""
     s = trace.settings
     parts = [s.sampler, f"{s.steps} steps", f"guidance {s.guidance:g}", f"seed {s.seed}"]
