@@ -51,9 +51,16 @@ def plot_table(
     paper = Paper(width, top + _HEADS + down * (cell_h + _TITLE + _GAP) + bottom)
     paper.title(title, below)
 
-    paper.text(names, top, f"{columns[0]} →", fontweight="bold", va="center", color=QUIET)
+    paper.text(
+        names,
+        top,
+        f"{plain(columns[0], 8, width - names - 0.4, 'bold')} →",
+        fontweight="bold",
+        va="center",
+        color=QUIET,
+    )
     if rows:
-        corner = (names - 0.12, top + _HEADS - 0.08, f"{rows[0]} ↓")
+        corner = (names - 0.12, top + _HEADS - 0.08, f"{plain(rows[0], 8, names - 0.4, 'bold')} ↓")
         paper.text(*corner, fontweight="bold", ha="right", va="bottom", color=QUIET)
     for j, column in enumerate(columns[1]):
         middle, name = names + j * (cell_w + _GAP) + cell_w / 2, wrapped(column, 8, cell_w, 2)
