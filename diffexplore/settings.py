@@ -7,15 +7,17 @@ notebook, a widget and a log can all show it as it is.
 import json
 import math
 import numbers
+from contextlib import suppress
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from diffexplore.samplers import SAMPLERS
+from diffexplore.samplers import named, unknown
 from diffexplore.words import near, shown
 
 __all__ = ["Settings"]
 
+MAX_PROMPT = 200_000
 MAX_STEPS = 1000
 MAX_GUIDANCE = 100.0
 MAX_SEED = 2**63 - 1
@@ -28,14 +30,15 @@ class Settings(BaseModel):
     ``trace.settings``.
 
     Attributes:
-        prompt: what the picture should show; any length (a model says what it cuts).
+        prompt: what the picture should show; up to 200,000 characters (a model says what it cuts).
         negative_prompt: what it should not show; only works with a guidance above 1.
         steps: denoising steps, 1 to 1000. Some samplers evaluate the model more than once per step.
         guidance: 0 to 100. ``noise = uncond + guidance * (cond - uncond)``, so 1 is off, and less than 1 acts as 1;
             Kandinsky 3 is off up to 2. Where guidance is an input of the network (Flux, LCM) or the mix is rescaled
             (Qwen-Image), the number is passed on and the formula does not hold.
         seed: 0 to 2**63 - 1; decides the starting noise, and all noise that a sampler adds on its way.
-        sampler: a name from ``diffexplore.SAMPLERS``.
+        sampler: a name from ``diffexplore.SAMPLERS``; the spellings of other programs, such as ``dpmpp_2m_karras``,
+            become the menu's.
         width: pixels, a multiple of 8 up to 8192.
         height: as width.
         adapters: LoRAs and their scales, ``{"name": 0.8}``, of those which the model has loaded; kept as sorted pairs,
@@ -57,8 +60,12 @@ class Settings(BaseModel):
     height: int | None = None
     adapters: tuple[tuple[str, float], ...] = ()
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, /, **values: Any) -> None:  # a file may have a field "self"
         """Check the `values` of the fields that are given; the others have their defaults."""
+        known = type(self).model_fields
+        for name in values:
+            if name not in known:
+                raise ValueError(f"settings are {', '.join(known)}; got {shown(name)}{near(name, known)}")
         try:
             super().__init__(**values)
         except ValidationError as error:
@@ -69,10 +76,10 @@ class Settings(BaseModel):
     def _check_text(cls, value: object, info: Any) -> str:
         if not isinstance(value, str):
             raise ValueError(f"{info.field_name} must be text, got {shown(value)}")
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise ValueError(f"{info.field_name} must be valid Unicode text, got {shown(value)}") from None
+        if len(value) > MAX_PROMPT:
+            raise ValueError(f"{info.field_name} must have at most {MAX_PROMPT:,} characters, got {len(value):,}")
+        if not _writable(value):
+            raise ValueError(f"{info.field_name} must be valid Unicode text, got {shown(value)}")
         return str(value)
 
     @field_validator("steps", mode="before")
@@ -97,9 +104,10 @@ class Settings(BaseModel):
     @field_validator("sampler", mode="before")
     @classmethod
     def _check_sampler(cls, value: object) -> str | None:
-        if value is None or (isinstance(value, str) and value in SAMPLERS):
-            return value
-        raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}; got {shown(value)}{near(value, SAMPLERS)}")
+        found = named(value)
+        if found is None and value is not None:
+            raise ValueError(unknown(value))
+        return found
 
     @field_validator("width", "height", mode="before")
     @classmethod
@@ -128,12 +136,18 @@ class Settings(BaseModel):
         made = []
         for name, scale in pairs:
             number = _number(scale)
-            if not isinstance(name, str) or not name or number is None or not abs(number) <= MAX_SCALE:
+            if (
+                not isinstance(name, str)
+                or not name
+                or not _writable(name)
+                or number is None
+                or not abs(number) <= MAX_SCALE
+            ):
                 raise wrong
             made.append((name, number))
         return tuple(sorted(made))
 
-    def replace(self, **values: Any) -> Self:
+    def replace(self, /, **values: Any) -> Self:
         """A copy with some values changed, checked like new ones."""
         return type(self)(**{**self.model_dump(), **values})
 
@@ -179,9 +193,22 @@ def _number(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return None
     try:
+        if not isinstance(value, (int, float)):
+            # numpy's float32 of 7.1 says "7.1", its nearest double 7.099999904632568: the digits that were given stay.
+            with suppress(ValueError):
+                return float(str(value))
         return float(value)
     except OverflowError:
         return math.inf
+
+
+def _writable(text: str) -> bool:
+    """Whether a text can be written as UTF-8: half of a surrogate pair cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _exact(value: object) -> int | None:
@@ -202,10 +229,6 @@ def _whole(name: str, value: object, low: int, high: int, high_text: str) -> int
 def _sentence(error: ValidationError) -> str:
     """The first complaint of a pydantic error as one sentence."""
     first = error.errors(include_url=False)[0]
-    if first["type"] == "extra_forbidden":
-        name = first["loc"][0]
-        known = Settings.model_fields
-        return f"settings are {', '.join(known)}; got {shown(name)}{near(name, known)}"
     cause = first.get("ctx", {}).get("error")
     if cause is not None:
         return str(cause)

@@ -39,6 +39,39 @@ def test_an_unknown_sampler_is_refused_with_the_near_match():
         Settings(sampler="dpm++ 2m karas")
 
 
+@pytest.mark.parametrize(
+    ("given", "menu"),
+    [
+        ("dpmpp_2m_karras", "DPM++ 2M Karras"),
+        ("dpmpp_2m", "DPM++ 2M"),
+        ("dpm++ 2m sde", "DPM++ 2M SDE"),
+        ("dpmpp_2m_sde_gpu", "DPM++ 2M SDE"),
+        ("dpmpp_3m_sde_exponential", "DPM++ 3M SDE Exponential"),
+        ("dpmpp_sde", "DPM++ SDE"),
+        ("sample_euler_ancestral", "Euler a"),
+        ("euler_ancestral", "Euler a"),
+        ("k_euler_a", "Euler a"),
+        ("dpm_2_ancestral", "DPM2 a"),
+        ("uni_pc", "UniPC"),
+        ("uni_pc_bh2", "UniPC"),
+        ("EULER", "Euler"),
+        *((name, name) for name in SAMPLERS),
+    ],
+)
+def test_the_spellings_of_other_programs_become_the_menus_name(given, menu):
+    assert Settings(sampler=given).sampler == menu
+    assert Settings(sampler=menu.lower().replace(" ", "_")).sampler == menu
+
+
+@pytest.mark.parametrize(
+    "name", ["dpmpp_2s_ancestral", "heunpp2", "ipndm", "er_sde", "automatic", "", "_", 3, ["Euler"]]
+)
+def test_what_the_menu_has_not_is_never_taken_for_a_similar_one(name):
+    with pytest.raises(ValueError, match=r"^sampler must be one of the names in diffexplore\.SAMPLERS") as caught:
+        Settings(sampler=name)
+    assert len(str(caught.value)) < 200
+
+
 def test_an_unknown_field_is_refused_with_the_near_match():
     with pytest.raises(ValueError, match=r"got 'guidence', did you mean 'guidance'\?"):
         Settings(guidence=3)
@@ -51,6 +84,32 @@ def test_a_long_value_does_not_flood_the_sentence():
         Settings(sampler="x")
     # What is accepted is listed in both; of the value only a beginning is shown.
     assert len(str(caught.value)) < len(str(short.value)) + 100
+
+
+@pytest.mark.parametrize("field", ["self", "/", "", "\ud800", "x" * 1000, "__init__", "model_config"])
+def test_fields_of_any_name_are_refused_in_one_sentence(field):
+    for make in (lambda: Settings.from_json(json.dumps({field: 1})), lambda: Settings().replace(**{field: 1})):
+        with pytest.raises(ValueError, match=r"^settings are prompt, ") as caught:
+            make()
+        str(caught.value).encode()
+
+
+def test_a_prompt_of_a_megabyte_is_refused_by_its_length():
+    Settings(prompt="x" * 200_000)
+    with pytest.raises(ValueError, match=r"^negative_prompt must have at most 200,000 characters, got 1,000,000$"):
+        Settings(negative_prompt="x" * 1_000_000)
+
+
+def test_an_adapter_has_a_name_that_can_be_written():
+    with pytest.raises(ValueError, match="adapters must map names"):
+        Settings(adapters={"\ud800": 1})
+
+
+def test_numbers_keep_the_digits_that_were_given():
+    assert repr(Settings(guidance=10).guidance) == "10.0"
+    assert Settings(guidance=np.float32(7.1)).guidance == 7.1
+    assert Settings(adapters={"style": np.float16(0.7)}).adapters == (("style", 0.7),)
+    assert json.loads(Settings(guidance=7.1).to_json())["guidance"] == 7.1
 
 
 def test_prompts_may_be_empty_or_very_long():

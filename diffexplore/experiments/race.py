@@ -30,10 +30,10 @@ from diffexplore.looks.figures.kit import (
 )
 from diffexplore.looks.figures.paper import resampled
 from diffexplore.model import Model
-from diffexplore.samplers import SAMPLERS, facts_of
+from diffexplore.samplers import SAMPLERS, facts_of, unknown
 from diffexplore.settings import MAX_STEPS, Settings
 from diffexplore.trace import Trace
-from diffexplore.words import near, shown
+from diffexplore.words import shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,7 +64,7 @@ def noise_added(sampler: str) -> str:
         ValueError: for an unknown name.
     """
     if not isinstance(sampler, str) or sampler not in SAMPLERS:
-        raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}; got {shown(sampler)}{near(sampler, SAMPLERS)}")
+        raise ValueError(unknown(sampler))
     entry = SAMPLERS[sampler]
     facts = facts_of(entry.cls)
     return facts.noise(entry.config) if facts is not None else ""

@@ -4,10 +4,11 @@ from diffexplore.samplers.build import build as build
 from diffexplore.samplers.classes import SchedulerClass, facts_of
 from diffexplore.samplers.fitness import native, suitable
 from diffexplore.samplers.menu import SAMPLERS
+from diffexplore.samplers.names import named, unknown
 from diffexplore.samplers.nets import DIFFUSION, FLOW, MODEL_FACTS
 from diffexplore.samplers.sampler import Sampler
 
 __all__ = [
-    "DIFFUSION", "FLOW", "MODEL_FACTS", "SAMPLERS", "Sampler", "SchedulerClass", "build", "facts_of", "native",
-    "suitable",
+    "DIFFUSION", "FLOW", "MODEL_FACTS", "SAMPLERS", "Sampler", "SchedulerClass", "build", "facts_of", "named",
+    "native", "suitable", "unknown",
 ]  # fmt: skip

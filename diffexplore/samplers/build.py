@@ -7,9 +7,9 @@ from typing import Any
 
 from diffexplore.samplers.classes import facts_of
 from diffexplore.samplers.menu import SAMPLERS
+from diffexplore.samplers.names import unknown
 from diffexplore.samplers.nets import MODEL_FACTS, cosine, shift_of
 from diffexplore.samplers.sampler import Sampler
-from diffexplore.words import near, shown
 
 __all__ = ["build"]
 
@@ -29,7 +29,7 @@ def build(name: str, base_config: Mapping[str, Any], *, seed: int | Sequence[int
     """
     entry = SAMPLERS.get(name)
     if entry is None:
-        raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}; got {shown(name)}{near(name, SAMPLERS)}")
+        raise ValueError(unknown(name))
     if entry.missing:
         raise ImportError(
             f"the sampler {name} needs {' and '.join(entry.missing)}: pip install {' '.join(entry.missing)}"

@@ -1,0 +1,41 @@
+"""The menu's name for what others call a sampler, and what to say of a name that is none."""
+
+import re
+
+from diffexplore.samplers.menu import SAMPLERS
+from diffexplore.words import near, shown
+
+__all__ = ["named", "unknown"]
+
+
+def named(value: object) -> str | None:
+    """The menu's name of a sampler, also for the spellings of k-diffusion, ComfyUI and A1111, such as
+    ``dpmpp_2m_karras``, ``sample_euler_ancestral`` or ``dpm++ 2m sde``; None for a `value` that is no such name.
+
+    Only the spelling is read: a sampler that the menu has not, such as ``dpmpp_2s_ancestral``, is never taken for a
+    similar one.
+    """
+    if not isinstance(value, str) or len(value) > 100:
+        return None
+    return value if value in SAMPLERS else _BY_SPELLING.get(_spelling(value))
+
+
+def unknown(value: object) -> str:
+    """One sentence that refuses a `value` which names no sampler, with the name that is nearest."""
+    suggested = near(value, SAMPLERS)
+    # What suggests nothing at least shows what names look like.
+    some = "" if suggested else " such as 'Euler' or 'DPM++ 2M Karras'"
+    return f"sampler must be one of the names in diffexplore.SAMPLERS{some}; got {shown(value)}{suggested}"
+
+
+def _spelling(name: str) -> str:
+    words = [word for word in re.split(r"[\s_-]+", name.lower()) if word]
+    if len(words) > 1 and words[0] in ("sample", "k"):  # functions of k-diffusion, and its names elsewhere
+        words = words[1:]
+    words = [word.replace("pp", "++") for word in words if word != "gpu"]  # ComfyUI says where noise is drawn
+    return "".join("a" if word == "ancestral" else word for word in words)
+
+
+_BY_SPELLING = {_spelling(name): name for name in SAMPLERS} | {
+    "unipcbh2": "UniPC",
+}
