@@ -160,6 +160,8 @@ def test_a_decimal_comma_is_one():
         ("Euler a, Schedule type: Automatic", "Euler a"),
         ("Euler, Schedule type: Uniform", "Euler"),
         ("Euler, Schedule type: Beta", "Euler Beta"),
+        ("Heun, Schedule type: karras", "Heun Karras"),
+        ("Euler, Schedule type: automatic", "Euler"),
         ("DPM++ 2M", "DPM++ 2M"),
         ("DPM++ 2M Karras", "DPM++ 2M Karras"),
         ("DPM++ 2M Karras, Schedule type: Karras", "DPM++ 2M Karras"),

@@ -51,6 +51,8 @@ _AUTOMATIC: Final = {
     "Restart": "Karras",
 }
 
+_SCHEDULES: Final = ("Automatic", "Uniform", "Karras", "Exponential", "Beta")
+
 _READ: Final = frozenset({"Steps", "Sampler", "Schedule type", "CFG scale", "Seed", "Size"})
 # Which files it was drawn with, and records: nothing that settings could hold.
 _RECORDS: Final = re.compile(
@@ -236,8 +238,8 @@ def _number(key: str, text: str, convert: type[int] | type[float]) -> int | floa
 
 def _sampler(name: str, schedule: str) -> tuple[str, list[str]]:
     """A sampler of the menu for a name and, in newer programs, the schedule apart: "DPM++ 2M" and "Karras"."""
-    wanted = schedule
-    if schedule == "Automatic":
+    wanted = next((one for one in _SCHEDULES if one.lower() == schedule.lower()), schedule)
+    if wanted == "Automatic":
         wanted = _AUTOMATIC.get(name, "")
     if wanted in ("", "Uniform"):
         return name, []
