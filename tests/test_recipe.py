@@ -161,6 +161,7 @@ def test_a_decimal_comma_is_one():
         ("Euler, Schedule type: Uniform", "Euler"),
         ("Euler, Schedule type: Beta", "Euler Beta"),
         ("Heun, Schedule type: karras", "Heun Karras"),
+        ("dpmpp_2m, Schedule type: karras", "DPM++ 2M Karras"),
         ("Euler, Schedule type: automatic", "Euler"),
         ("DPM++ 2M", "DPM++ 2M"),
         ("DPM++ 2M Karras", "DPM++ 2M Karras"),

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from diffexplore.looks import chunks
-from diffexplore.samplers import SAMPLERS
+from diffexplore.samplers import SAMPLERS, named
 from diffexplore.settings import Settings
 from diffexplore.words import shown
 
@@ -238,6 +238,7 @@ def _number(key: str, text: str, convert: type[int] | type[float]) -> int | floa
 
 def _sampler(name: str, schedule: str) -> tuple[str, list[str]]:
     """A sampler of the menu for a name and, in newer programs, the schedule apart: "DPM++ 2M" and "Karras"."""
+    name = named(name) or name
     wanted = next((one for one in _SCHEDULES if one.lower() == schedule.lower()), schedule)
     if wanted == "Automatic":
         wanted = _AUTOMATIC.get(name, "")
