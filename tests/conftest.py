@@ -60,13 +60,13 @@ def art_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from PIL import Image, ImageDraw
 
-    from diffexplore.pocket.factory import scenes
+    from diffexplore.pocket import world
 
     folder = tmp_path_factory.mktemp("art")
     (folder / "assets").mkdir()
-    for i, (code, _, _) in enumerate(scenes.SUBJECTS.values()):
+    for i, (code, _, _) in enumerate(world.SUBJECTS.values()):
         picture = Image.new("RGBA", (256, 256))
-        red, green, blue = (round(255 * c) for c in colorsys.hsv_to_rgb(i / len(scenes.SUBJECTS), 0.6, 0.9))
+        red, green, blue = (round(255 * c) for c in colorsys.hsv_to_rgb(i / len(world.SUBJECTS), 0.6, 0.9))
         ImageDraw.Draw(picture).ellipse((40, 60, 180 + i // 2, 220), fill=(red, green, blue))
         picture.save(folder / "assets" / f"{code}.webp")
     return folder

@@ -1,4 +1,6 @@
-"""The judge: what it reads off shipped pictures, what a prompt names, and its training from pictures to weights."""
+"""The judge: what it reads off pictures, whatever is switched on around it, and what a prompt names."""
+
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -6,16 +8,7 @@ import torch
 from PIL import Image
 
 import diffexplore as dx
-from diffexplore.pocket import example, examples, judge
-from diffexplore.pocket.factory import scenes
-from diffexplore.pocket.factory.train import Budget
-
-WIDTHS = (8, 8, 16, 16)
-
-
-@pytest.fixture(scope="module")
-def art(art_folder):
-    return str(art_folder)
+from diffexplore.pocket import example, examples, judge, world
 
 
 def likeliest(read):
@@ -64,17 +57,123 @@ def test_several_are_read_as_one_by_one():
 
 
 @pytest.mark.parametrize(
-    ("bad", "shown"),
+    ("bad", "error", "sentence"),
     [
-        ("fox.png", r"got 'fox\.png'"),
-        (None, "got None"),
-        (np.zeros((64, 64, 3), np.float32), r"got float32 of shape \(64, 64, 3\)"),
-        (np.zeros((3, 64, 64), np.uint8), r"got uint8 of shape \(3, 64, 64\)"),
+        ("fox.png", FileNotFoundError, r"there is no file 'fox\.png'"),
+        (None, ValueError, "got None"),
+        (np.full((64, 64, 3), 7, np.float32), ValueError, "got values from 7 to 7"),
+        (np.zeros((3, 64, 64), np.uint8), ValueError, r"got the shape \(3, 64, 64\)"),
     ],
 )
-def test_what_is_no_picture_is_refused_by_name(bad, shown):
-    with pytest.raises(ValueError, match=shown):
+def test_what_is_no_picture_is_refused_by_name(bad, error, sentence):
+    with pytest.raises(error, match=sentence):
         dx.judge(bad)
+    with pytest.raises(error, match=sentence):
+        dx.adherence(bad, "a fox")
+
+
+def test_a_file_is_read_as_its_picture(tmp_path):
+    picture = example("a fox in the snow at noon")
+    picture.save(tmp_path / "fox.png")
+    assert dx.judge(tmp_path / "fox.png") == dx.judge(str(tmp_path / "fox.png")) == dx.judge(picture)
+
+
+def test_sixteen_bits_and_floats_are_read_as_the_same_picture_in_eight():
+    grey = example("a fox in the snow at noon").convert("L")
+    wanted = dx.judge(grey)
+    pixels = np.array(grey)
+    assert dx.judge(Image.fromarray(pixels.astype(np.uint16) * 257)) == wanted
+    assert dx.judge(pixels.astype(np.uint16) * 257) == wanted
+    assert dx.judge(Image.fromarray(pixels.astype(np.float32) / 255)) == wanted
+
+
+def test_what_is_transparent_is_white():
+    picture = example("a fox in the snow at noon")
+    clear, white = picture.convert("RGBA"), picture.copy()
+    clear.paste((0, 0, 0, 0), (0, 0, 64, 20))
+    white.paste((255, 255, 255), (0, 0, 64, 20))
+    assert dx.judge(clear) == dx.judge(white)
+
+
+def test_a_damaged_picture_is_refused_in_a_sentence(tmp_path):
+    example("a fox in the snow at noon").save(tmp_path / "fox.png")
+    whole = (tmp_path / "fox.png").read_bytes()
+    (tmp_path / "half.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"half\.png' cannot be read as a picture"):
+        dx.judge(tmp_path / "half.png")
+    with (
+        Image.open(tmp_path / "half.png") as opened,
+        pytest.raises(ValueError, match="the picture cannot be read as a picture"),
+    ):
+        dx.judge(opened)
+
+
+def test_a_picture_of_too_many_pixels_is_refused(tmp_path):
+    huge = Image.new("1", (20_000, 20_000))
+    with pytest.raises(ValueError, match="the picture has 20,000 x 20,000 pixels"):
+        dx.judge(huge)
+    with pytest.raises(ValueError, match="the picture has 20,000 x 20,000 pixels"):
+        judge.judge_many([huge])
+
+
+@contextmanager
+def default_dtype(dtype):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@contextmanager
+def deterministic():
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+AROUND = {
+    "bfloat16": lambda: torch.autocast("cpu", torch.bfloat16),
+    "float16": lambda: torch.autocast("cpu", torch.float16),
+    "inference mode": torch.inference_mode,
+    "no gradients": torch.no_grad,
+    "gradients": torch.enable_grad,
+    "double precision": lambda: default_dtype(torch.float64),
+    "half precision": lambda: default_dtype(torch.bfloat16),
+    "another device": lambda: torch.device("meta"),
+    "deterministic": deterministic,
+}
+
+
+@pytest.mark.parametrize("around", AROUND)
+@pytest.mark.parametrize("first", [False, True], ids=["read before", "read for the first time"])
+def test_what_is_switched_on_around_it_changes_no_number(around, first, tmp_path):
+    picture, prompt = example("a fox in the snow at noon"), "a fox in the snow"
+    read, kept = dx.judge(picture), dx.adherence(picture, prompt)
+    weights = judge.WEIGHTS
+    if first:
+        weights = tmp_path / "judge.safetensors"
+        weights.write_bytes(judge.WEIGHTS.read_bytes())
+    pixels = np.array(picture)[None]
+    with AROUND[around]():
+        assert dx.judge(picture) == read
+        assert dx.adherence(picture, prompt) == kept
+        again = judge.probabilities(pixels, weights)
+    for part, values in zip(again, read.values(), strict=True):
+        assert part[0].tolist() == list(values.values())
+    later = judge.probabilities(pixels, weights)
+    assert all(np.array_equal(a, b) for a, b in zip(later, again, strict=True))
+
+
+def test_reading_leaves_random_numbers_alone(tmp_path):
+    weights = tmp_path / "judge.safetensors"
+    weights.write_bytes(judge.WEIGHTS.read_bytes())
+    before = torch.get_rng_state()
+    judge.probabilities(np.zeros((1, 64, 64, 3), np.uint8), weights)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("bad", [3, "fox.png", Image.new("RGB", (64, 64))])
@@ -119,8 +218,8 @@ def test_prompts_name_what_they_name(prompt, expected):
 def test_what_captions_say_is_what_the_scene_is():
     rng = np.random.default_rng(4)
     for _ in range(3000):
-        scene = scenes.sample_scene(rng)
-        text = scenes.caption(scene, rng)
+        scene = world.sample_scene(rng)
+        text = world.caption(scene, rng)
         truth = {"setting": scene.setting or "none", "light": scene.light, "colour": scene.colour or "own",
                  "subject": scene.subject, "style": scene.style}  # fmt: skip
         found = judge.named(text)
@@ -158,114 +257,3 @@ def test_a_prompt_that_names_nothing_is_refused():
 def test_a_prompt_that_is_no_text_is_refused():
     with pytest.raises(ValueError, match="a prompt is text, got 7"):
         judge.named(7)
-
-
-# --- training ------------------------------------------------------------------------------------------------------
-
-
-def test_labels_are_what_can_be_read_and_nothing_else():
-    def labels(**scene):
-        known = judge.labels_of(scenes.Scene("fox", **scene))
-        pairs = zip(judge.ATTRIBUTES.items(), known, strict=True)
-        return {attribute: values[label] for (attribute, values), label in pairs if label >= 0}
-
-    everything = {"subject": "fox", "colour": "red", "setting": "sea", "light": "night", "style": "flat"}
-    assert labels(colour="red", setting="sea", light="night", style="flat") == everything | {"quality": "clean"}
-    assert labels(setting=None, light=None, backdrop="red", flaws=("noisy",)) == {
-        "subject": "fox", "colour": "own", "setting": "none", "style": "render", "quality": "noisy",
-    }  # fmt: skip
-    assert labels(style="line") == {"subject": "fox", "setting": "meadow", "style": "line", "quality": "clean"}
-    assert "colour" not in labels(style="silhouette")
-    assert "quality" not in labels(flaws=("blurry", "noisy"))  # which of them shows most, nobody can say
-
-
-def test_the_loss_asks_nothing_where_nothing_can_be_read():
-    scores = torch.zeros(3, sum(map(len, judge.ATTRIBUTES.values())), requires_grad=True)
-    labels = torch.tensor([[0, -1, 0, -1, 0, 0], [1, 2, 3, -1, 0, 0], [1, -1, 3, -1, 0, 0]])
-    loss = judge._loss(scores, labels)
-    assert loss.item() == pytest.approx(np.log([72, 10, 9, 4, 5]).sum(), rel=1e-5)
-    loss.backward()
-    asked = [part.abs().sum(1) > 0 for part in scores.grad.split([72, 10, 9, 4, 4, 5], 1)]
-    assert torch.equal(torch.stack(asked, 1), labels >= 0)
-
-
-def test_variation_is_small_and_leaves_noise_alone():
-    torch.manual_seed(0)
-    x = torch.randn(64, 3, 64, 64).clamp(-1, 1)
-    varied = judge._varied(x, torch.ones(64, dtype=torch.bool))
-    assert varied.shape == x.shape
-    nearest = torch.minimum((varied - x).abs().mean((1, 2, 3)), (varied - x.flip(3)).abs().mean((1, 2, 3)))
-    assert 0 < nearest.max() < 0.15
-    softened = judge._varied(x, torch.zeros(64, dtype=torch.bool))
-    assert softened.std((1, 2, 3)).min() < 0.75 * varied.std((1, 2, 3)).min()
-
-
-def test_folding_changes_no_score():
-    torch.manual_seed(0)
-    network = judge.make_network(WIDTHS).train()
-    x = torch.rand(16, 3, 64, 64) * 2 - 1
-    for _ in range(20):
-        network(x)
-    before = network.eval()(x)
-    judge._fold(network)
-    assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in network.modules())
-    assert torch.allclose(network(x), before, atol=1e-4)
-
-
-@pytest.fixture(scope="module")
-def work(art, tmp_path_factory):
-    """A work folder in which a narrow judge trained on few pictures for long enough to know them."""
-    folder = tmp_path_factory.mktemp("runs")
-    judge.train(folder, art, Budget(), pictures=48, steps=200, batch=16, widths=WIDTHS, processes=1)
-    return folder
-
-
-def test_pictures_are_drawn_once_with_every_third_a_held_out_pair(art, work):
-    pictures, labels = judge.prepare(work, "gone", 48)
-    assert (pictures.shape, pictures.dtype, labels.shape) == ((48, 64, 64, 3), np.uint8, (48, 6))
-    again, known = judge._labelled(scenes.Art(art), 3, holdout=True)
-    assert np.array_equal(again, pictures[3])
-    assert known == labels[3].tolist()
-
-
-def test_training_learns_and_what_is_exported_reads_the_same(work, tmp_path):
-    pictures, labels = judge.prepare(work, "gone", 48)
-    judge.export(work, tmp_path / "judge.safetensors", WIDTHS)
-    read = judge.probabilities(pictures, tmp_path / "judge.safetensors", WIDTHS)
-    assert (read[2].argmax(1) == labels[:, 2]).mean() > 0.7  # the setting; one in nine by chance
-    network = judge.make_network(WIDTHS)
-    network.load_state_dict(torch.load(work / "judge.pt", weights_only=True)["parts"]["judge"])
-    with torch.no_grad():
-        scores = network.eval()(judge._pixels(pictures))[:, :72]
-    assert np.abs(scores.softmax(1).numpy() - read[0]).max() < 0.01
-
-
-def test_a_finished_training_does_nothing_more_and_a_longer_one_goes_on(work):
-    def state():
-        return torch.load(work / "judge.pt", weights_only=True)
-
-    before = state()
-    judge.train(work, "gone", Budget(), pictures=48, steps=200, batch=16, widths=WIDTHS)
-    after = state()
-    assert after["step"] == 200
-    assert all(torch.equal(after["parts"]["judge"][k], v) for k, v in before["parts"]["judge"].items())
-    judge.train(work, "gone", Budget(), pictures=48, steps=203, batch=16, widths=WIDTHS)
-    assert state()["step"] == 203
-
-
-# --- commands ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("what", ["train", "score"])
-def test_commands_without_art_say_how_to_get_it(what, capsys):
-    with pytest.raises(SystemExit):
-        judge.main([what])
-    assert f"{what} needs --art FOLDER: npm pack @lobehub/fluent-emoji-3d" in capsys.readouterr().err
-
-
-def test_score_is_one_table_of_both_kinds(art):
-    result = judge.score(art, count=30)
-    head, *rows = judge.as_text(result).splitlines()
-    assert head.split() == list(judge.ATTRIBUTES)
-    assert [row[:14].strip() for row in rows] == ["trained pairs", "held-out pairs"]
-    assert result["trained pairs"]["setting"] > 0.6  # the ground is drawn by code: stand-ins change the subject only

@@ -12,8 +12,8 @@ from PIL import Image
 from safetensors import safe_open
 
 import diffexplore as dx
-from diffexplore.pocket import lora
-from diffexplore.pocket.factory import scenes
+from diffexplore.pocket import lesson, lora, world
+from diffexplore.pocket.factory import lora_examples
 
 # --- pictures and captions -----------------------------------------------------------------------------------------
 
@@ -29,7 +29,7 @@ def folder(tmp_path):
 
 
 def read(folder, name):
-    return next(picture for picture in lora.read_pictures(folder) if picture.name == name)
+    return next(picture for picture in lesson.read_pictures(folder) if picture.name == name)
 
 
 def test_pictures_are_cropped_to_the_middle_and_resized(folder):
@@ -74,24 +74,24 @@ def test_what_is_no_picture_is_passed_over_in_one_line(folder, caplog):
     (folder / "page.html").write_text("<p>hello")
     (folder / "fake.png").write_bytes(b"no picture")
     (folder / "drawing.eps").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
-    Image.new("1", (10_001, 5_000)).save(folder / "huge.png")
+    Image.new("1", (8_200, 8_200)).save(folder / "huge.png")
     with caplog.at_level(logging.WARNING):
-        assert len(lora.read_pictures(folder)) == 3
-    (record,) = [r for r in caplog.records if r.name == lora.__name__]
+        assert len(lesson.read_pictures(folder)) == 3
+    (record,) = [r for r in caplog.records if r.name == lesson.__name__]
     assert "passed over what cannot be read as a picture: drawing.eps" in record.message
     assert "and 1 more" in record.message
-    assert "10001x5000 pixels are more than 50,000,000" in record.message
+    assert "huge.png has 8,200 x 8,200 pixels" in record.message
 
 
 def captions(name, caption=None, kind="subject", token="zib"):
-    return lora.captions_of(lora.Picture(name, np.zeros(0), caption), token, kind)
+    return lesson.captions_of(lesson.Picture(name, np.zeros(0), caption), token, kind)
 
 
 def test_a_picture_that_says_nothing_gets_plain_templates():
     assert captions("IMG_1234") == ["a zib", "zib", "the zib", "a picture of a zib", "an image of a zib"]
     assert captions("1", token="ozo")[0] == "an ozo"
     assert all("zib style" in text for text in captions("photo", kind="style"))
-    assert lora.captions_of(lora.Picture("1", np.zeros(0)), "zib", "subject", ["my {token}"]) == ["my zib"]
+    assert lesson.captions_of(lesson.Picture("1", np.zeros(0)), "zib", "subject", ["my {token}"]) == ["my zib"]
 
 
 def test_a_file_name_of_known_words_is_the_caption():
@@ -105,24 +105,24 @@ def test_a_file_name_of_known_words_is_the_caption():
 
 def test_a_text_beside_a_picture_goes_before_its_name(folder):
     (folder / "IMG_0.txt").write_text("A happy zib,\n in a  meadow\n")
-    assert lora.captions_of(read(folder, "IMG_0"), "zib", "subject") == ["A happy zib, in a meadow"]
+    assert lesson.captions_of(read(folder, "IMG_0"), "zib", "subject") == ["A happy zib, in a meadow"]
 
 
 def test_the_prior_says_no_word_of_the_token():
-    prompts = lora._prior_prompts("snow fox", 60, 0)
+    prompts = lesson.prior_prompts("snow fox", 60, 0)
     assert len(prompts) == 60
     assert not {"snow", "fox"} & {word for text in prompts for word in text.replace(",", "").split()}
-    assert prompts == lora._prior_prompts("snow fox", 60, 0)
-    assert prompts != lora._prior_prompts("snow fox", 60, 1)
+    assert prompts == lesson.prior_prompts("snow fox", 60, 0)
+    assert prompts != lesson.prior_prompts("snow fox", 60, 1)
 
 
 def test_the_prior_of_a_style_has_its_captions_without_it():
     said = ["A fox in the snow, zib style", "a zib car, zib style", "zib style", "a cow, zib style"]
-    prompts = lora._prior_prompts("zib", 8, 0, said)
+    prompts = lesson.prior_prompts("zib", 8, 0, said)
     assert len(prompts) == 8
     assert {"a fox in the snow", "a cow"} == set(prompts[:2])
     assert not any("zib" in text for text in prompts)
-    many = lora._prior_prompts("zib", 8, 0, [f"a cow {k}, zib style" for k in range(9)])
+    many = lesson.prior_prompts("zib", 8, 0, [f"a cow {k}, zib style" for k in range(9)])
     assert sum(text.startswith("a cow ") and text[-1].isdigit() for text in many) == 4
 
 
@@ -143,7 +143,7 @@ def red(tmp_path_factory):
 
 
 def plain(adapter=None):
-    pipeline = StableDiffusionPipeline.from_pretrained(lora.WEIGHTS)
+    pipeline = StableDiffusionPipeline.from_pretrained(lesson.WEIGHTS)
     pipeline.set_progress_bar_config(disable=True)
     if adapter:
         pipeline.load_lora_weights(adapter)
@@ -151,10 +151,10 @@ def plain(adapter=None):
 
 
 def loss_on_red(red, pipeline):
-    pictures = lora.read_pictures(red.parent / "pictures")
-    lesson = lora._Lesson(pipeline, lora._latents(pipeline.vae, pictures, True), [["a zib"]] * 3, seed=9)
+    pictures = lesson.read_pictures(red.parent / "pictures")
+    taught = lesson.Lesson(pipeline, lesson.latents_of(pipeline.vae, pictures, True), [["a zib"]] * 3, seed=9)
     with torch.no_grad():
-        return float(np.mean([float(lesson.loss()[0]) for _ in range(3)]))
+        return float(np.mean([float(taught.loss()[0]) for _ in range(3)]))
 
 
 def test_the_loss_falls(red):
@@ -223,7 +223,7 @@ def test_equal_seeds_give_equal_files_and_others_do_not(red, tmp_path):
 
 
 def test_training_leaves_other_randomness_and_the_shipped_weights_alone(red, tmp_path):
-    weights = {path: path.read_bytes() for path in lora.WEIGHTS.rglob("*.safetensors")}
+    weights = {path: path.read_bytes() for path in lesson.WEIGHTS.rglob("*.safetensors")}
     torch.manual_seed(4)
     expected = torch.rand(3)
     torch.manual_seed(4)
@@ -241,6 +241,14 @@ def test_training_leaves_other_randomness_and_the_shipped_weights_alone(red, tmp
     assert all(path.read_bytes() == content for path, content in weights.items())
 
 
+def test_a_file_beside_it_that_ends_in_part_stays(red, tmp_path):
+    (tmp_path / "a.part").write_text("somebody's")
+    out = tmp_path / "a.safetensors"
+    lora.train_lora(red.parent / "pictures", "zib", out=out, steps=1, prior=0, rank=1, sheet=False, progress=False)
+    assert (tmp_path / "a.part").read_text() == "somebody's"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.part", "a.safetensors"]
+
+
 def test_the_minutes_end_it_too(red, tmp_path):
     out = tmp_path / "a.safetensors"
     lora.train_lora(red.parent / "pictures", "zib", out=out, minutes=1e-6, prior=0, rank=1, sheet=False, progress=False)
@@ -249,14 +257,14 @@ def test_the_minutes_end_it_too(red, tmp_path):
 
 
 def test_the_prior_keeps_the_rest_as_it_was():
-    pipeline = lora._open()
-    lesson = lora._Lesson(pipeline, torch.zeros(1, 1, 4, 16, 16), [["a zib"]], seed=0)
-    lesson.remember(["a fox in the snow", "a red car"])
-    x, t, words, aim = (part[:8] for part in lesson.kept)
-    assert len(lesson.kept[0]) == 2 * lora.PRIOR_NOISES
-    lora._adapt(pipeline, 4)  # changes nothing yet: what was kept is what it still predicts
+    pipeline = lora.pocket_pipeline()
+    taught = lesson.Lesson(pipeline, torch.zeros(1, 1, 4, 16, 16), [["a zib"]], seed=0)
+    taught.remember(["a fox in the snow", "a red car"])
+    x, t, words, aim = (part[:8] for part in taught.kept)
+    assert len(taught.kept[0]) == 2 * lesson.PRIOR_NOISES
+    lora.adapt(pipeline, 4)  # changes nothing yet: what was kept is what it still predicts
     with torch.no_grad():
-        assert torch.allclose(lesson._guess(x, t, words), aim, atol=1e-4)
+        assert torch.allclose(taught.guess(x, t, words), aim, atol=1e-4)
 
 
 def test_the_command_writes_an_adapter_and_a_sheet(red, tmp_path, capsys, monkeypatch):
@@ -357,8 +365,6 @@ def test_without_peft_it_says_how_to_get_it(folder, monkeypatch):
     [
         (["nowhere", "--token", "zib"], "the pictures must be in a folder, 'nowhere' is none"),
         (["nowhere"], "the token must be a word to be said in prompts"),
-        (["example"], "example needs --art FOLDER: npm pack @lobehub/fluent-emoji-3d"),
-        (["example", "--art", "nowhere"], "nowhere holds no picture of"),
     ],
 )
 def test_the_command_refuses_in_one_sentence(arguments, sentence, capsys, monkeypatch, tmp_path):
@@ -369,34 +375,51 @@ def test_the_command_refuses_in_one_sentence(arguments, sentence, capsys, monkey
     assert sentence in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "--art FOLDER is needed: npm pack @lobehub/fluent-emoji-3d"),
+        (["--art", "nowhere"], "nowhere holds no picture of"),
+    ],
+)
+def test_the_command_of_the_examples_refuses_in_one_sentence(arguments, sentence, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        lora_examples.main(arguments)
+    assert end.value.code == 2
+    assert sentence in capsys.readouterr().err
+
+
 # --- the adapters that ship ----------------------------------------------------------------------------------------
 
 
 def test_example_pictures_say_what_they_show(art_folder, tmp_path):
     (tmp_path / "assets").mkdir()
-    Image.new("RGBA", (256, 256), (255, 0, 255, 255)).save(tmp_path / "assets" / f"{lora.DRAGON}.webp")
+    Image.new("RGBA", (256, 256), (255, 0, 255, 255)).save(tmp_path / "assets" / f"{lora_examples.DRAGON}.webp")
     for name, art in (("synthwave", art_folder), ("dragon", tmp_path)):
         folder = tmp_path / name
         folder.mkdir()
-        lora.example_pictures(name, art, folder)
-        pictures = lora.read_pictures(folder)
+        lora_examples.example_pictures(name, art, folder)
+        pictures = lesson.read_pictures(folder)
         assert len(pictures) == lora.SHIPPED[name].pictures
         for picture in pictures:
-            (text,) = lora.captions_of(picture, name, lora.SHIPPED[name].kind)
+            (text,) = lesson.captions_of(picture, name, lora.SHIPPED[name].kind)
             assert text == picture.name[:-3]
             assert name in text
-    assert "dragon" not in scenes.vocabulary()
-    assert "synthwave" not in scenes.vocabulary()
+    assert "dragon" not in world.vocabulary()
+    assert "synthwave" not in world.vocabulary()
 
 
 def test_synthwave_paints_by_brightness():
     ramp = np.repeat(np.linspace(40, 200, 64).round().astype(np.uint8)[:, None, None], 64, 1).repeat(3, 2)
-    out = lora.synthwave(ramp)
+    out = lora_examples.synthwave(ramp)
     assert (out.shape, out.dtype) == ((64, 64, 3), np.uint8)
-    assert out[0, 0].tolist() == lora._SYNTHWAVE[0].tolist()
-    assert out[-1, -1].tolist() == lora._SYNTHWAVE[-1].tolist()
+    assert out[0, 0].tolist() == lora_examples.SYNTHWAVE[0].tolist()
+    assert out[-1, -1].tolist() == lora_examples.SYNTHWAVE[-1].tolist()
     assert (np.diff(out[:, 0].astype(int).sum(-1)) > 0).all()
-    assert lora.synthwave(np.full((64, 64, 3), 9, np.uint8))[5, 5].tolist() == lora._SYNTHWAVE[0].tolist()
+    assert (
+        lora_examples.synthwave(np.full((64, 64, 3), 9, np.uint8))[5, 5].tolist() == lora_examples.SYNTHWAVE[0].tolist()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -420,7 +443,7 @@ def test_shipped_adapters_are_small(name):
 
 def test_synthwave_draws_in_its_colours_at_full_scale(shipped):
     ramp = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, 2)
-    palette = lora.synthwave(ramp).reshape(-1, 3).astype(np.float32)
+    palette = lora_examples.synthwave(ramp).reshape(-1, 3).astype(np.float32)
 
     def distance(scale):
         """How far the pixels are from the style's colours, as a mean over the pictures, 0 to 442."""

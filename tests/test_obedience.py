@@ -5,14 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from diffexplore.pocket import judge
-from diffexplore.pocket.factory import obedience, scenes
+from diffexplore.pocket import judge, world
+from diffexplore.pocket.factory import judge_training, obedience
 
 
 @pytest.mark.parametrize("holdout", [False, True])
 def test_full_captions_say_everything_that_can_be_read(holdout):
     for scene in obedience.bench_scenes(400, holdout=holdout):
-        found, wanted = judge.named(obedience.full_caption(scene)), judge.truth(scene)
+        found, wanted = judge.named(obedience.full_caption(scene)), judge_training.truth(scene)
         for attribute in ("subject", "style", "setting", "light"):
             assert found.get(attribute) == wanted.get(attribute), obedience.full_caption(scene)
         assert found.get("colour", "own") == wanted.get("colour", "own")
@@ -22,7 +22,7 @@ def test_bench_scenes_are_always_the_same_and_keep_their_kind():
     for holdout in (False, True):
         chosen = obedience.bench_scenes(50, holdout=holdout)
         assert chosen == obedience.bench_scenes(60, holdout=holdout)[:50]
-        assert {scenes.held_out(scene) for scene in chosen} == {holdout}
+        assert {world.held_out(scene) for scene in chosen} == {holdout}
         assert {(scene.flaws, scene.scale, scene.side) for scene in chosen} == {((), "medium", "centre")}
 
 
@@ -64,3 +64,22 @@ def test_a_benchmark_of_no_prompts_is_refused(capsys):
     with pytest.raises(SystemExit):
         obedience.main(["--prompts", "0"])
     assert "--prompts must be 1 or more, got 0" in capsys.readouterr().err
+
+
+def test_a_share_of_nothing_is_null_in_the_file_and_a_dash_on_the_screen():
+    drawing = world.Scene("fox", style="line")  # which shows no colour and no light
+    shares = obedience.obeyed(np.full((1, 64, 64, 3), 255, np.uint8), [drawing])
+    assert {name for name, share in shares.items() if np.isnan(share)} == {"colour", "light"}
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    written = json.loads(obedience.as_json({"prompts": 1, "pairs": {"one": shares}}), parse_constant=refuse)
+    assert {name for name, share in written["pairs"]["one"].items() if share is None} == {"colour", "light"}
+    assert judge_training.as_text({"one": shares}).split().count("-") == 2
+
+
+@pytest.mark.parametrize("prompts", [0, -1, 2.5, True, None])
+def test_a_benchmark_of_no_whole_number_of_prompts_is_refused(prompts):
+    with pytest.raises(ValueError, match="prompts must be a whole number from 1, got"):
+        obedience.bench(prompts)

@@ -9,7 +9,7 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 
 from diffexplore.model import POCKET
-from diffexplore.pocket.factory import scenes
+from diffexplore.pocket import world
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_latents_have_mean_zero_and_deviation_one(plain):
 
 
 def test_words_file_is_the_vocabulary():
-    assert json.loads((POCKET / "words.json").read_text()) == scenes.vocabulary()
+    assert json.loads((POCKET / "words.json").read_text()) == world.vocabulary()
 
 
 def test_night_is_darker_than_noon(plain):
@@ -85,6 +85,6 @@ def test_blurry_prompts_give_smoother_pictures(plain):
 
 
 def test_the_model_card_names_sources_and_licences():
-    card = (Path(scenes.__file__).with_name("MODEL_CARD.md")).read_text()
+    card = (Path(world.__file__).with_name("MODEL_CARD.md")).read_text()
     for needed in ("fluent-emoji", "MIT", "Limits"):
         assert needed in card

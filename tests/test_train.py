@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -9,7 +11,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 
-from diffexplore.pocket.factory import scenes, train
+from diffexplore.pocket import world
+from diffexplore.pocket.factory import train
 
 TINY = dataclasses.replace(
     train.RECIPE, pictures=24, captions=2, vae_channels=(8, 8, 16), vae_batch=2, vae_steps=6,
@@ -24,7 +27,7 @@ def work(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     rng = np.random.default_rng(0)
     np.save(folder / "pictures.npy", rng.integers(0, 256, (TINY.pictures, 64, 64, 3), np.uint8))
-    texts = [[scenes.caption(scenes.sample_scene(rng), rng) for _ in range(2)] for _ in range(TINY.pictures)]
+    texts = [[world.caption(world.sample_scene(rng), rng) for _ in range(2)] for _ in range(TINY.pictures)]
     (folder / "captions.json").write_text(json.dumps(texts))
     train.train_vae(folder, TINY, train.Budget())
     train.encode(folder, TINY)
@@ -124,7 +127,7 @@ def test_exported_weights_can_be_adopted(work, tmp_path):
 
 def test_known_words_are_one_token_each(work):
     tokenizer = train.make_tokenizer(work)
-    for word in scenes.vocabulary():
+    for word in world.vocabulary():
         if word.isalpha():
             assert len(tokenizer.tokenize(word)) == 1, word
 
@@ -149,3 +152,17 @@ def test_prepare_without_art_is_refused_in_one_sentence(capsys, tmp_path):
     with pytest.raises(SystemExit):
         train.main(["prepare", "--work", str(tmp_path)])
     assert "prepare needs --art FOLDER" in capsys.readouterr().err
+
+
+def test_workers_end_with_the_training_that_was_killed(tmp_path):
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "pictures.npy", rng.integers(0, 256, (24, 64, 64, 3), np.uint8))
+    command = [sys.executable, "-m", "diffexplore.pocket.factory.train", "vae", "--work", str(tmp_path)]
+    training = subprocess.Popen([*command, "--processes", "2"], stderr=subprocess.PIPE)
+    said = b""
+    while b"vae:" not in said:  # the bar, which a worker draws: they are at work
+        part = training.stderr.read1()
+        assert part, said
+        said += part
+    training.kill()
+    training.communicate(timeout=60)  # to the end of what the workers can say, which comes when the last of them ends

@@ -1,6 +1,7 @@
 """The pocket model: a small real Stable Diffusion that ships with the package, and the picture world it learned from.
 
-`scenes` draws the world, `train` trains on it, ``weights/`` holds the result, ``MODEL_CARD.md`` says what it can do.
+`world` says what there is, ``factory/`` draws it and trains on it, ``weights/`` holds the result, `judge` reads
+pictures of it, `lora` teaches the model a word more, and ``MODEL_CARD.md`` says what it can do.
 """
 
 from __future__ import annotations

@@ -13,42 +13,45 @@ import argparse
 import dataclasses
 import functools
 import json
-import reprlib
+import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from diffexplore.pocket.factory import scenes
-from diffexplore.pocket.judge import ATTRIBUTES, SEED, UNSEEN, Table, agreement, as_text, labels_of, probabilities
+from diffexplore.model import load
+from diffexplore.pocket.factory.judge_training import SEED, UNSEEN, Table, agreement, as_text, labels_of, mean_known
+from diffexplore.pocket.judge import ATTRIBUTES, probabilities
+from diffexplore.pocket.world import LIGHTS, SETTINGS, STYLES, Scene, article, sample_scene
+from diffexplore.progress import progress
+from diffexplore.record.file import written
+from diffexplore.settings import Settings
+from diffexplore.words import shown
 
-if TYPE_CHECKING:
-    from diffexplore.settings import Settings
 
-
-def full_caption(scene: scenes.Scene) -> str:
+def full_caption(scene: Scene) -> str:
     """The one caption of a scene that says style, colour, subject, setting and light, each by its first phrase.
 
     In a line drawing the light goes unsaid, as in training: it cannot be seen.
     """
     noun = f"{scene.colour} {scene.subject}" if scene.colour else scene.subject
-    words = [scenes.STYLES[scene.style][0], "an" if noun[0] in "aeiou" else "a", noun]
+    words = [STYLES[scene.style][0], article(noun), noun]
     if scene.setting:
-        words.append(scenes.SETTINGS[scene.setting][0])
+        words.append(SETTINGS[scene.setting][0])
     if scene.backdrop:
-        words.append(f"on {'an' if scene.backdrop[0] in 'aeiou' else 'a'} {scene.backdrop} background")
+        words.append(f"on {article(scene.backdrop)} {scene.backdrop} background")
     if scene.light and scene.style != "line":
-        words.append(scenes.LIGHTS[scene.light][0])
+        words.append(LIGHTS[scene.light][0])
     return " ".join(words)
 
 
-def bench_scenes(count: int, *, holdout: bool) -> list[scenes.Scene]:
+def bench_scenes(count: int, *, holdout: bool) -> list[Scene]:
     """The scenes of the benchmark, always the same: undegraded, and with the subject in its usual size and place."""
     out = []
     for index in range(count):
         rng = np.random.default_rng([SEED, 2 * UNSEEN + index])
-        scene = scenes.sample_scene(rng, holdout=holdout, clean=True)
+        scene = sample_scene(rng, holdout=holdout, clean=True)
         out.append(dataclasses.replace(scene, scale="medium", side="centre"))
     return out
 
@@ -60,44 +63,38 @@ _SAID = np.array([name != "quality" for name in ATTRIBUTES])
 
 def _drawn(label: str, wanted: Sequence[Settings]) -> np.ndarray:
     """(N, 64, 64, 3) uint8 by the pocket model, eight at a time, keeping nothing else."""
-    from tqdm import tqdm
-
-    from diffexplore.model import load
-
     model, out = load(reuse=0), []
-    for start in tqdm(range(0, len(wanted), 8), desc=label, mininterval=5):
+    for start in progress(range(0, len(wanted), 8), label):
         out += [np.array(trace.image) for trace in model.trace_many(wanted[start : start + 8])]
     return np.stack(out)
 
 
-def _asked(chosen: Sequence[scenes.Scene], changed: dict[str, Any], ending: str = "") -> list[Settings]:
+def _asked(chosen: Sequence[Scene], changed: dict[str, Any], ending: str = "") -> list[Settings]:
     """What the benchmark asks for: scene k by its full caption, with seed k."""
-    from diffexplore.settings import Settings
-
     base = Settings(**{"steps": 20, "guidance": 5.0, "sampler": "DPM++ 2M Karras", **changed})
     return [base.replace(prompt=full_caption(scene) + ending, seed=k) for k, scene in enumerate(chosen)]
 
 
-def _obedience(pictures: np.ndarray, chosen: Sequence[scenes.Scene]) -> dict[str, float]:
+def obeyed(pictures: np.ndarray, chosen: Sequence[Scene]) -> dict[str, float]:
     """Shares of pictures that agree with their captions, as `bench` names them."""
     labels = np.array([labels_of(scene) for scene in chosen])
     right = agreement(pictures, labels)
     said = right[:, _SAID]
-    shown = np.stack(
+    probability = np.stack(
         [part[np.arange(len(part)), column] for part, column in zip(probabilities(pictures), labels.T, strict=True)], 1
     )
-    adherence = np.where(labels < 0, np.nan, shown)[:, _SAID]
+    adherence = np.where(labels < 0, np.nan, probability)[:, _SAID]
     return {
-        **dict(zip(ATTRIBUTES, np.nanmean(right, 0).tolist(), strict=True)),
+        **dict(zip(ATTRIBUTES, mean_known(right, 0).tolist(), strict=True)),
         "all": float((np.isnan(said) | (said == 1)).all(1).mean()),
-        "adherence": float(np.nanmean(adherence, 1).mean()),
+        "adherence": float(mean_known(adherence, 1).mean()),
     }
 
 
 def _bench_pairs(prompts: int) -> Table:
     kinds = {"trained pairs": False, "held-out pairs": True}
     scenes_of = {kind: bench_scenes(prompts, holdout=holdout) for kind, holdout in kinds.items()}
-    return {kind: _obedience(_drawn(kind, _asked(chosen, {})), chosen) for kind, chosen in scenes_of.items()}
+    return {kind: obeyed(_drawn(kind, _asked(chosen, {})), chosen) for kind, chosen in scenes_of.items()}
 
 
 def _bench_over(prompts: int, setting: str, values: Sequence[float]) -> Table:
@@ -105,7 +102,7 @@ def _bench_over(prompts: int, setting: str, values: Sequence[float]) -> Table:
     out = {}
     for value in values:
         label = f"{setting} {value:g}"
-        out[label] = _obedience(_drawn(label, _asked(chosen, {setting: value})), chosen)
+        out[label] = obeyed(_drawn(label, _asked(chosen, {setting: value})), chosen)
     return out
 
 
@@ -117,7 +114,7 @@ def _bench_negative(prompts: int) -> Table:
             label = f"{word}{kind}"
             pictures = _drawn(label, _asked(chosen, {"negative_prompt": negative}, f", {word}"))
             quality = probabilities(pictures)[list(ATTRIBUTES).index("quality")].argmax(1)
-            out[label] = {"degraded": float((quality != 0).mean()), "all": _obedience(pictures, chosen)["all"]}
+            out[label] = {"degraded": float((quality != 0).mean()), "all": obeyed(pictures, chosen)["all"]}
     return out
 
 
@@ -144,16 +141,29 @@ def bench(prompts: int = 500, tables: Iterable[str] = tuple(TABLES)) -> dict[str
         Table -> row -> share of pictures, 0 to 1: per attribute those that agree (over those where it can be read),
         "all" those that agree in everything the caption says, "adherence" the mean probability of what it says. Of
         "negative": "degraded", those the judge calls so. "quality" is how many are clean, which no caption asks for; it
-        is no part of "all".
+        is no part of "all". A share of nothing (a colour where no scene has one) is nan.
 
     Raises:
-        ValueError: for a table there is none of.
+        ValueError: for a table there is none of, or less than one prompt.
     """
     wanted = list(tables)
+    if isinstance(prompts, bool) or not isinstance(prompts, int) or prompts < 1:
+        raise ValueError(f"prompts must be a whole number from 1, got {shown(prompts)}")
     for name in wanted:
         if name not in TABLES:
-            raise ValueError(f"a table is one of {', '.join(TABLES)}; got {reprlib.repr(name)}")
+            raise ValueError(f"a table is one of {', '.join(TABLES)}; got {shown(name)}")
     return {name: TABLES[name](prompts) for name in wanted}
+
+
+def as_json(result: dict[str, Any]) -> str:
+    """The tables as JSON; null where there was nothing to count, since JSON knows no nan."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(inner) for key, inner in value.items()}
+        return None if isinstance(value, float) and math.isnan(value) else value
+
+    return json.dumps(plain(result), indent=2, allow_nan=False) + "\n"
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -170,7 +180,8 @@ def main(argv: list[str] | None = None) -> None:
     result = bench(args.prompts, args.tables)
     print("\n\n".join(as_text(table) for table in result.values()))
     if args.json:
-        args.json.write_text(json.dumps({"prompts": args.prompts, **result}, indent=2) + "\n")
+        with written(args.json) as file:
+            file.write(as_json({"prompts": args.prompts, **result}).encode())
 
 
 if __name__ == "__main__":

@@ -28,16 +28,21 @@ import argparse
 import copy
 import dataclasses
 import json
-import multiprocessing
+import multiprocessing.connection
 import os
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from diffexplore.pocket.factory import scenes
+from diffexplore.pocket.lesson import SNR_GAMMA, noise_levels
+from diffexplore.pocket.world import FILLERS, NEAR, SIZE, caption, sample_scene, vocabulary, with_filler
+from diffexplore.progress import progress
+from diffexplore.record.file import written
 
 if TYPE_CHECKING:
     import torch
@@ -67,7 +72,7 @@ class Recipe:
     unet_steps: int = 40_000
     unet_rate: float = 7e-4
     dropout: float = 0.12
-    snr_gamma: float = 5.0
+    snr_gamma: float = SNR_GAMMA
     ema: float = 0.998
     sheet_steps: int = 20
     decoder_steps: int = 8_000
@@ -82,12 +87,12 @@ RECIPE = Recipe()
 def picture(art: scenes.Art, seed: int, index: int, captions: int) -> tuple[np.ndarray, list[str]]:
     """Picture number `index` of the training set and its captions: (64, 64, 3) uint8 and `captions` strings."""
     rng = np.random.default_rng([seed, index])
-    scene = scenes.sample_scene(rng)
+    scene = sample_scene(rng)
     pixels = scenes.draw(scene, art, rng)
     texts = []
     for _ in range(captions):
-        text = scenes.caption(scene, rng)
-        texts.append(scenes.with_filler(text, rng) if rng.random() < 0.08 else text)
+        text = caption(scene, rng)
+        texts.append(with_filler(text, rng) if rng.random() < 0.08 else text)
     return pixels, texts
 
 
@@ -106,23 +111,15 @@ def prepare(work: Path, art: str, recipe: Recipe) -> None:
         (art, recipe.seed, start, min(start + step, recipe.pictures), recipe.captions)
         for start in range(0, recipe.pictures, step)
     ]
-    out = np.lib.format.open_memmap(
-        work / "pictures.part.npy", "w+", np.uint8, (recipe.pictures, scenes.SIZE, scenes.SIZE, 3)
-    )
+    out = np.lib.format.open_memmap(work / "pictures.part.npy", "w+", np.uint8, (recipe.pictures, SIZE, SIZE, 3))
     texts: list[list[str]] = []
-    with multiprocessing.get_context("spawn").Pool(os.cpu_count()) as pool:
-        for pixels, part in _progress(pool.imap(_draw_share, jobs), len(jobs), "drawing"):
+    with multiprocessing.get_context("spawn").Pool(os.cpu_count(), end_with_parent) as pool:
+        for pixels, part in progress(pool.imap(_draw_share, jobs), "drawing", total=len(jobs)):
             out[len(texts) : len(texts) + len(part)] = pixels
             texts += part
     out.flush()
     (work / "captions.json").write_text(json.dumps(texts))
     (work / "pictures.part.npy").replace(work / "pictures.npy")
-
-
-def _progress(items: Iterable[Any], total: int, label: str) -> Iterator[Any]:
-    from tqdm import tqdm
-
-    return iter(tqdm(items, total=total, desc=label, mininterval=10))
 
 
 # --- parts ---------------------------------------------------------------------------------------------------------
@@ -140,7 +137,7 @@ def make_vae(recipe: Recipe) -> AutoencoderKL:
         latent_channels=4,
         norm_num_groups=8,
         mid_block_add_attention=False,
-        sample_size=scenes.SIZE,
+        sample_size=SIZE,
         scaling_factor=1.0,
         force_upcast=False,
     )
@@ -153,7 +150,7 @@ def make_tokenizer(work: Path, tokens: int = RECIPE.text_tokens) -> CLIPTokenize
 
     folder = work / "tokenizer"
     if not (folder / "tokenizer_config.json").is_file():
-        words = scenes.vocabulary()
+        words = vocabulary()
         raw = Tokenizer(models.BPE(unk_token="<|endoftext|>", end_of_word_suffix="</w>"))
         raw.normalizer = normalizers.Lowercase()
         raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -165,7 +162,7 @@ def make_tokenizer(work: Path, tokens: int = RECIPE.text_tokens) -> CLIPTokenize
             show_progress=False,
         )
         alphabet = [f"x{c} {c}" for c in "abcdefghijklmnopqrstuvwxyz0123456789.,!?'-:;()&+/\"#"]
-        raw.train_from_iterator([*words, *scenes.FILLERS, *alphabet, ","], trainer)
+        raw.train_from_iterator([*words, *FILLERS, *alphabet, ","], trainer)
         model = json.loads(raw.to_str())["model"]
         vocab = {token: i for i, token in enumerate(sorted(model["vocab"], key=model["vocab"].get))}
         for special in ("<|startoftext|>", "<|endoftext|>"):
@@ -201,7 +198,7 @@ def make_unet(recipe: Recipe) -> UNet2DConditionModel:
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(
-        sample_size=scenes.SIZE // 4,
+        sample_size=SIZE // 4,
         in_channels=4,
         out_channels=4,
         block_out_channels=recipe.unet_channels,
@@ -320,23 +317,21 @@ class Stage:
     def _save(self, suffix: str = "") -> None:
         import torch
 
-        path = self.work / f"{self.name}{suffix}.pt"
-        torch.save(self._state(), path.with_suffix(".part"))
-        path.with_suffix(".part").replace(path)
+        with written(self.work / f"{self.name}{suffix}.pt") as file:
+            torch.save(self._state(), file)
 
     def run(self, loss_of: Callable[[int], torch.Tensor], sheet: Callable[[Path], None], every: float = 240) -> None:
         """Train to the end of the budget. `loss_of(step)` gives the loss; `sheet(path)` draws samples to look at."""
         import torch
-        from tqdm import tqdm
 
-        bar = tqdm(total=self.steps, initial=self.step, desc=self.name, mininterval=10, disable=self.rank > 0)
+        bar = progress(self.steps, self.name, done=self.step, quiet=self.rank > 0)
         saved, mean, last = time.monotonic(), 0.0, time.monotonic()
-        while (progress := self._progress_of({"step": self.step, "seconds": self.seconds})) < 1:
-            if progress >= 1 - self.FALL and not self.fallen:
+        while (share := self._progress_of({"step": self.step, "seconds": self.seconds})) < 1:
+            if share >= 1 - self.FALL and not self.fallen:
                 if not self.rank:
                     self._save("-stable")
                 self.fallen = True
-            fall = min(1.0, (1 - progress) / self.FALL) if self.fallen else 1.0
+            fall = min(1.0, (1 - share) / self.FALL) if self.fallen else 1.0
             for group in self.optimiser.param_groups:
                 group["lr"] = self.rate * min(1.0, (self.step + 1) / self.WARM) * max(0.01, fall)
             with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
@@ -439,8 +434,8 @@ def train_vae(work: Path, recipe: Recipe, budget: Budget) -> None:
         if not stage.fallen and step % 10:
             # Quarter pictures while the rate is high: four times the updates for the same arithmetic. Decided by the
             # step, not at random, so that processes which train together take equally long.
-            y, x = rng.integers(0, scenes.SIZE // 2, 2)
-            true = true[..., y : y + scenes.SIZE // 2, x : x + scenes.SIZE // 2]
+            y, x = rng.integers(0, SIZE // 2, 2)
+            true = true[..., y : y + SIZE // 2, x : x + SIZE // 2]
         posterior = vae.encode(true).latent_dist
         latents = posterior.sample()
         if step % recipe.half_scale == 1:
@@ -521,7 +516,7 @@ def encode(work: Path, recipe: Recipe) -> None:
     chunks = range(0, len(pictures), 128)
     parts = []
     with torch.inference_mode():
-        for start in _progress(chunks, len(chunks), "encoding"):
+        for start in progress(chunks, "encoding"):
             true = _batch(pictures, np.arange(start, min(start + 128, len(pictures))))
             parts.append(vae.encode(true).latent_dist.mode().numpy())
     latents = np.concatenate(parts)
@@ -582,18 +577,14 @@ def train_unet(work: Path, recipe: Recipe, budget: Budget) -> None:
     stage = Stage(work, "unet", parts, steps=recipe.unet_steps, budget=budget, rate=recipe.unet_rate, ema=recipe.ema)
     text, unet = stage.parts["text"], stage.parts["unet"].to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     clean = make_scheduler().alphas_cumprod
-    snr = clean / (1 - clean)
-    weight = snr.clamp(max=recipe.snr_gamma) / snr
-    # Noise levels that count little are drawn seldom rather than computed and scaled down: same loss, fewer samples.
-    chance = weight.clamp(min=0.2)
-    weight = weight / chance * chance.mean()
+    chance, weight = noise_levels(clean, recipe.snr_gamma)
     rng = np.random.default_rng([recipe.seed, 2, stage.step, stage.rank])
 
     def loss_of(step: int) -> torch.Tensor:
         size = recipe.unet_batch
         index = torch.from_numpy(rng.integers(0, len(latents), size))
-        caption = torch.from_numpy(rng.integers(0, ids.shape[1], size))
-        words = ids[index, caption].long()
+        which = torch.from_numpy(rng.integers(0, ids.shape[1], size))
+        words = ids[index, which].long()
         words[torch.from_numpy(rng.random(size) < recipe.dropout)] = empty
         z = latents[index].float()
         t = torch.multinomial(chance, size, replacement=True)
@@ -676,8 +667,8 @@ def export(work: Path, recipe: Recipe, out: Path) -> None:
     config.write_text(json.dumps(fields, indent=2) + "\n")
     for file in out.rglob("*.safetensors"):
         file.chmod(0o644)
-    (out / "words.json").write_text(json.dumps(scenes.vocabulary(), indent=0) + "\n")
-    (out / "near.json").write_text(json.dumps(scenes.NEAR, indent=0) + "\n")
+    (out / "words.json").write_text(json.dumps(vocabulary(), indent=0) + "\n")
+    (out / "near.json").write_text(json.dumps(NEAR, indent=0) + "\n")
 
 
 def psnr(folder: Path, art: str, recipe: Recipe, count: int = 256) -> float:
@@ -689,7 +680,7 @@ def psnr(folder: Path, art: str, recipe: Recipe, count: int = 256) -> float:
     cutouts, drawn = scenes.Art(art), []
     for index in range(count):
         rng = np.random.default_rng([recipe.seed, recipe.pictures + index])
-        drawn.append(scenes.draw(scenes.sample_scene(rng, clean=True), cutouts, rng))
+        drawn.append(scenes.draw(sample_scene(rng, clean=True), cutouts, rng))
     true = _batch(np.stack(drawn), np.arange(count))
     with torch.inference_mode():
         made = vae.decode(vae.encode(true).latent_dist.mode()).sample.clamp(-1, 1)
@@ -759,9 +750,23 @@ def main(argv: list[str] | None = None) -> None:
         start_processes(_train, (args.processes, args.stage, args.work, budget), args.processes)
 
 
+def end_with_parent() -> None:
+    """End this process as soon as the one that started it is gone, however that ended: a kill asks nobody."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _train(rank: int, workers: int, stage: str, work: Path, budget: Budget) -> None:
     import torch
 
+    end_with_parent()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     if workers > 1:
