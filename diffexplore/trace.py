@@ -105,7 +105,7 @@ class Trace(Record):
         """
         from diffexplore.widgets import film
 
-        film.to_html(self, path)
+        film.to_html(self, os.path.expanduser(path))
 
     def save(self, path: str | os.PathLike[str], *, pictures: bool = True) -> None:
         """Write the run to one safetensors file (the format is in ``diffexplore.record.file``). The decoder stays

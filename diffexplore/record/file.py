@@ -33,7 +33,7 @@ from diffexplore.record import predictions
 from diffexplore.record.numbers import NUMBERS, Number, check_name
 from diffexplore.record.step import Step, own
 from diffexplore.settings import Settings
-from diffexplore.words import shown
+from diffexplore.words import sentence, shown
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -147,7 +147,7 @@ def save(record: "Record", path: str | os.PathLike[str], pictures: Sequence[byte
     try:
         text = json.dumps(facts)
     except (TypeError, RecursionError) as error:
-        raise ValueError(f"the info of a run in a file is plain JSON ({error})") from None
+        raise ValueError(f"the info of a run in a file is plain JSON ({sentence(error)})") from None
     data = as_bytes(tensors, metadata={"diffexplore": text, "checksum": checksum(text, tensors)})
     with written(path) as file:
         file.write(data)
@@ -190,7 +190,7 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
                 raise ValueError(f"{name} is a run in format {shown(version)}, this version reads format {FORMAT}")
             tensors = {one: file.get_tensor(one) for one in file.keys()}  # noqa: SIM118 - no dict
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{name} is not a readable safetensors file ({error})") from None
+        raise ValueError(f"{name} is not a readable safetensors file ({sentence(error)})") from None
     try:
         if metadata.get("checksum") != checksum(text, tensors):
             raise ValueError("its checksum says that bytes have changed since it was saved")
@@ -198,9 +198,9 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
         return _parts(facts, tensors)
     # The second line is for what nobody thought of.
     except ValueError as error:
-        raise ValueError(f"{name} is a damaged run: {error}") from None
+        raise ValueError(f"{name} is a damaged run: {sentence(error)}") from None
     except (KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError) as error:
-        raise ValueError(f"{name} is a damaged run ({type(error).__name__}: {error})") from None
+        raise ValueError(f"{name} is a damaged run ({type(error).__name__}: {sentence(error)})") from None
 
 
 def checksum(text: str, tensors: Mapping[str, torch.Tensor]) -> str:
@@ -410,7 +410,7 @@ def _image(data: bytes) -> "Image.Image":
             raise ValueError(f"{image.width} x {image.height} pixels, at most {MAX_SIDE} x {MAX_SIDE} are read")
         image.load()
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"its picture cannot be read ({error})") from None
+        raise ValueError(f"its picture cannot be read ({sentence(error)})") from None
     return image
 
 

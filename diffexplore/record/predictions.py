@@ -150,11 +150,18 @@ def separate(output: torch.Tensor, pieces: Sequence[torch.Tensor], guidance: flo
 
     m = output.detach().double().flatten()
     flat = [p.detach().double().flatten() for p in pieces]
+    # First of all: the least squares below say nothing of broken numbers, or say it with an error of the library.
+    if not all(bool(torch.isfinite(v).all()) for v in flat):
+        return nothing._replace(reason="The model's outputs hold numbers that are not finite at this step.")
+    if not bool(torch.isfinite(m).all()):
+        return nothing._replace(reason="The guided prediction holds numbers that are not finite at this step.")
     size = float(m.norm()) or 1.0
     # Differences to the first piece instead of the pieces themselves: the halves are nearly parallel (they
     # agree on most of the noise), and the normal equations square that conditioning.
     basis = [flat[0], *(p - flat[0] for p in flat[1:])]
     scale = [float(v.norm()) for v in basis]
+    if not all(map(math.isfinite, (size, *scale))):
+        return nothing._replace(reason="The model's outputs hold numbers too large to compare at this step.")
     if len(flat) == 2 and scale[1] <= 1e-6 * max(scale[0], 1e-30):
         # Same words on both sides: the order diffusers uses everywhere but in a few pipelines, and the number
         # that was asked for.

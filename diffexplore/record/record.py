@@ -17,7 +17,7 @@ from diffexplore.record.numbers import NUMBERS, Number
 from diffexplore.record.step import Step, bytes_of
 from diffexplore.samplers import SAMPLERS
 from diffexplore.settings import Settings
-from diffexplore.words import near, shown
+from diffexplore.words import near, sentence, shown
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -212,7 +212,7 @@ class Record(Sequence[Step]):
                 raise OSError(f"{kept.width} x {kept.height} pixels")
             return np.asarray(kept.convert("RGB"))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ValueError(f"the picture of step {i} is damaged ({type(error).__name__}: {error})") from None
+            raise ValueError(f"the picture of step {i} is damaged ({sentence(error)})") from None
 
     def first_bad(self) -> int | None:
         """The first step that holds numbers which are not finite (NaN, or beyond what its type can hold); None where
