@@ -27,7 +27,7 @@ _HOMES = {
     "forward": "experiments.forward",
     "sweep": "experiments.sweep",
     "race": "experiments.race",
-    "diminishing_returns": "experiments.race",
+    "diminishing_returns": "experiments.returns",
     "negative_words": "experiments.negative",
     "read_recipe": "looks.pictures",
     "judge": "pocket.judge",
@@ -64,7 +64,8 @@ if TYPE_CHECKING:
 
     from diffexplore.experiments.forward import forward
     from diffexplore.experiments.negative import negative_words
-    from diffexplore.experiments.race import diminishing_returns, race
+    from diffexplore.experiments.race import race
+    from diffexplore.experiments.returns import diminishing_returns
     from diffexplore.experiments.sweep import sweep
     from diffexplore.looks.curves import Curve
     from diffexplore.looks.pictures import read_recipe

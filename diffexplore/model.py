@@ -11,7 +11,7 @@ and lanes, batches, LoRAs, the memory of results, and the origin, which opens th
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -290,6 +290,10 @@ class Model:
         for batch in grouped(traces, self._together):
             in_halves(batch, draw, failed)
         return traces
+
+    def batches(self, settings: Iterable[Settings]) -> list[list[Settings]]:
+        """`settings`, with every None filled in, in lists of those that :meth:`trace_many` draws together."""
+        return grouped(settings, lambda one: self._family.batch_key(self.pipeline, one))
 
     def submit(
         self,

@@ -112,7 +112,7 @@ def test_what_the_functions_return_is_there_too(entries):
     }
     for module, name in (
         *returned.items(),
-        ("experiments.race", "Returns"),
+        ("experiments.returns", "Returns"),
         ("samplers", "Sampler"),
         ("looks.curves", "Curve"),
     ):

@@ -1,4 +1,4 @@
-"""forward_process.py: the noise is exact, the levels are the model's own, and any picture is taken."""
+"""forward.py: the noise is exact, the levels are the model's own, and any picture is taken."""
 
 import random
 from pathlib import Path

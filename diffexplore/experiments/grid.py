@@ -1,0 +1,153 @@
+"""``Grid``: what came of a sweep, as pictures, numbers and figures."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from diffexplore.experiments.shared import cost_line, cost_of
+from diffexplore.looks.curves import adherence_of
+from diffexplore.looks.figures import Cell, Figure, plot_rows, plot_table
+from diffexplore.settings import Settings
+from diffexplore.trace import Trace
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["Grid"]
+
+
+class Grid:
+    """The runs of a sweep; row i and column j everywhere.
+
+    Attributes:
+        x: field and values of the columns.
+        y: field and values of the rows; None for a single row.
+        settings: ``settings[i][j]``, with everything filled in.
+        traces: ``traces[i][j]``; None where the cell failed.
+        errors: ``errors[i][j]``: one sentence, "" where nothing failed.
+    """
+
+    def __init__(
+        self,
+        x: tuple[str, list[Any]],
+        y: tuple[str, list[Any]] | None,
+        settings: list[list[Settings]],
+        outcomes: list[list[Trace | str]],
+    ) -> None:
+        """As `sweep` makes them: `outcomes` has a trace, or one sentence on what failed, in row i and column j."""
+        self.x, self.y, self.settings = x, y, settings
+        self.traces = [[None if isinstance(one, str) else one for one in line] for line in outcomes]
+        self.errors = [[one if isinstance(one, str) else "" for one in line] for line in outcomes]
+
+    def __repr__(self) -> str:
+        rows = f"{self.y[0]} ({len(self.y[1])}) by " if self.y else ""
+        failed = sum(bool(error) for line in self.errors for error in line)
+        return f"Grid({rows}{self.x[0]} ({len(self.x[1])}){f', {failed} failed' if failed else ''})"
+
+    @property
+    def images(self) -> "list[list[Image.Image | None]]":
+        """The final pictures; None where a cell failed."""
+        return [[None if trace is None else trace.image for trace in line] for line in self.traces]
+
+    def table(self) -> list[dict[str, Any]]:
+        """One dict per cell, row by row.
+
+        Keys: the names of the axes; ``evaluations`` of the model; ``seconds``, wall time, a cell's share where several
+        were drawn in one batch; ``batch``, how many those were; ``reused``, True where the model remembered the run and
+        the time says nothing; ``error``. The middle four are None where a cell failed.
+        """
+        rows = []
+        for settings, traces, errors in zip(self.settings, self.traces, self.errors, strict=True):
+            for one, trace, error in zip(settings, traces, errors, strict=True):
+                row: dict[str, Any] = {field: getattr(one, field) for field in reversed(self._axes())}
+                rows.append(row | cost_of(trace) | {"error": error})
+        return rows
+
+    def adherence(self) -> np.ndarray:
+        """How far each picture shows what its prompt names, by the judge of the pocket model.
+
+        Returns:
+            (rows, columns) float64, 0 to 1 (:func:`diffexplore.looks.curves.adherence_of`); NaN where a cell failed or
+            there is nothing to judge.
+        """
+        rows = [[math.nan if trace is None else adherence_of(trace) for trace in line] for line in self.traces]
+        return np.array(rows, dtype=np.float64)
+
+    def plot_adherence(self) -> Figure:
+        """:meth:`adherence` over the columns: a thin line for each row, and their mean with its standard error.
+
+        Raises:
+            ValueError: if nothing in the grid can be judged.
+        """
+        values = self.adherence()
+        if np.isnan(values).all():
+            raise ValueError("none of these pictures can be judged: the judge knows the pocket model's world alone")
+        rows = [""] if self.y is None else [_named(getattr(line[0], self.y[0])) for line in self.settings]
+        columns = [getattr(one, self.x[0]) for one in self.settings[0]]
+        # A seed is a name for its noise: between two of them lies nothing.
+        if self.x[0] == "seed" or not all(isinstance(one, (int, float)) for one in columns):
+            columns = [_named(one) for one in columns]
+        prompt = [] if "prompt" in self._axes() else [self.settings[0][0].prompt]
+        title = f"adherence over {self.x[0].replace('_', ' ')}"
+        return plot_rows(
+            columns,
+            values,
+            rows,
+            title,
+            "mean probability of what the prompt names",
+            " · ".join(prompt + self._fixed()),
+        )
+
+    def _axes(self) -> list[str]:
+        return [self.x[0], *([self.y[0]] if self.y else [])]
+
+    def _fixed(self) -> list[str]:
+        """What all cells share, the prompt aside, in words."""
+        first, axes = self.settings[0][0], self._axes()
+        return [
+            f"{name.replace('_', ' ')} {_named(getattr(first, name))}"
+            for name in ("sampler", "steps", "guidance", "seed", "negative_prompt", "adapters")
+            if name not in axes and getattr(first, name) not in ("", ())
+        ]
+
+    def plot(self) -> Figure:
+        """The pictures as a table, each with its time and its model evaluations; in place of a failed one stands why.
+
+        Names of columns are repeated below a grid of more than four rows.
+        """
+        return _plot(self)
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        return self.plot()._repr_png_()
+
+
+def _named(value: Any) -> str:
+    if value == "":
+        return "(empty)"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, tuple):
+        return ", ".join(f"{name} {scale:g}" for name, scale in value) or "(none)"
+    return str(value)
+
+
+def _plot(grid: Grid) -> Figure:
+    first, axes = grid.settings[0][0], grid._axes()
+    what = " and ".join(name.replace("_", " ") for name in reversed(axes))
+    head = (first.prompt or "(no prompt)") if "prompt" not in axes else f"{what}, varied"
+    columns = (grid.x[0].replace("_", " "), [_named(getattr(one, grid.x[0])) for one in grid.settings[0]])
+    rows = None
+    if grid.y:
+        rows = (grid.y[0].replace("_", " "), [_named(getattr(line[0], grid.y[0])) for line in grid.settings])
+    cells = [
+        [
+            Cell(None, error=error)
+            if trace is None
+            else Cell(trace.image, cost_line(trace), "" if trace.image else "this run has no picture")
+            for trace, error in zip(traces, errors, strict=True)
+        ]
+        for traces, errors in zip(grid.traces, grid.errors, strict=True)
+    ]
+    ratio = (first.width or 1) / (first.height or 1)
+    return plot_table(cells, head, " · ".join(grid._fixed()), columns, rows, ratio)

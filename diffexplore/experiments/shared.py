@@ -1,0 +1,114 @@
+"""What all studies ask first, and how they say what a run cost."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from diffexplore.model import Model
+from diffexplore.samplers import SAMPLERS, facts_of, unknown
+from diffexplore.trace import Trace
+from diffexplore.words import shown
+
+__all__ = ["a_model", "cost_line", "cost_of", "named_samplers", "noise_added", "own_fields", "whole"]
+
+
+def a_model(value: Any) -> Model:
+    """`value`, which has to be a model.
+
+    Raises:
+        ValueError: one sentence, for anything else; for a pipeline, what makes a model of it.
+    """
+    if isinstance(value, Model):
+        return value
+    if hasattr(value, "scheduler") and hasattr(value, "components"):
+        kind = type(value).__name__
+        raise ValueError(f"a model is needed, got a pipeline, {kind}: diffexplore.load(pipeline) makes a model of it")
+    raise ValueError(f"a model is needed, such as diffexplore.load(), got {shown(value)}")
+
+
+def own_fields(settings: Mapping[str, Any], own: Collection[str]) -> None:
+    """Refuse `settings` that a study decides itself.
+
+    Raises:
+        ValueError: one sentence, for one of its `own`.
+    """
+    for name in own:
+        if name in settings:
+            raise ValueError(f"{name} differs from run to run here and cannot be set, got {shown(settings[name])}")
+
+
+def named_samplers(model: Model, samplers: Any, usual: Sequence[str]) -> list[str]:
+    """The samplers that were asked for, each once; of None those of the `usual` that are right for the model.
+
+    Raises:
+        ValueError: one sentence, for what is no list of names of the menu.
+    """
+    if samplers is None:
+        return [name for name in usual if name in model.samplers] or model.samplers[:4]
+    if isinstance(samplers, (str, bytes)) or not isinstance(samplers, Sequence) or not len(samplers):
+        raise ValueError(f"samplers must be a list of at least one name, got {shown(samplers)}")
+    for name in samplers:
+        noise_added(name)  # refuses an unknown one
+    return list(dict.fromkeys(samplers))
+
+
+def whole(name: str, value: Any, low: int, high: int) -> int:
+    """`value` as an int.
+
+    Raises:
+        ValueError: one sentence, for what is no whole number from `low` to `high`.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
+        raise ValueError(f"{name} must be a whole number from {low} to {high}, got {shown(value)}")
+    return int(value)
+
+
+def noise_added(sampler: str) -> str:
+    """What a sampler of the menu adds on the way: "" for nothing, "fresh" or "path".
+
+    "fresh": independent noise at every step (ancestral samplers, SDE solvers, DDPM, LCM, TCD, SA-Solver). The number of
+    steps decides how much is drawn from the seed, so two numbers of steps are two random pictures, and there is nothing
+    to converge to. "path": increments of one Brownian path, fixed by the seed whatever the steps (DPM++ SDE); more
+    steps refine one picture in principle; with coarse steps it can still end in another one, so whether the distance
+    falls is measured (:attr:`diffexplore.experiments.returns.Returns.falls`).
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    if not isinstance(sampler, str) or sampler not in SAMPLERS:
+        raise ValueError(unknown(sampler))
+    entry = SAMPLERS[sampler]
+    facts = facts_of(entry.cls)
+    return facts.noise(entry.config) if facts is not None else ""
+
+
+# What a run cost
+
+
+def cost_of(trace: Trace | None) -> dict[str, Any]:
+    """``evaluations``, ``seconds`` (its share where several were drawn in one batch), ``batch`` and ``reused``; all
+    None where there is no run.
+    """
+    if trace is None:
+        return dict.fromkeys(("evaluations", "seconds", "batch", "reused"))
+    batch = int(trace.info.get("batch", 1))
+    return {
+        "evaluations": len(trace),
+        "seconds": trace.seconds / batch,
+        "batch": batch,
+        "reused": bool(trace.info.get("reused")),
+    }
+
+
+def cost_line(trace: Trace) -> str:
+    """Time and model evaluations of a run in a few words: "0.41 s · 20 evaluations"."""
+    cost = cost_of(trace)
+    spent = (
+        "remembered"
+        if cost["reused"]
+        else f"{cost['seconds']:.2g} s"
+        if cost["seconds"] < 10
+        else (f"{cost['seconds']:.0f} s")
+    )
+    return f"{spent} · {cost['evaluations']} evaluation{'s' if cost['evaluations'] != 1 else ''}"
