@@ -13,15 +13,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import ipywidgets
 import numpy as np
 import pytest
 import torch
 from tiny import make_pipeline
 
 from diffexplore.model import Model
+from diffexplore.runs.plan import Plan
 from diffexplore.runs.prompt import Vocabulary
 from diffexplore.widgets.explorer import Explorer
-from diffexplore.widgets.film import Film, unpack
+from diffexplore.widgets.film import Film
 
 
 @pytest.fixture
@@ -30,7 +32,7 @@ def explorer(tiny_model: Model) -> Iterator[Explorer]:
     explorer = Explorer(tiny_model, prompt="a red fox", steps=4, guidance=5.0, seed=3, sampler="DDIM")
     yield explorer
     explorer.close()
-    assert wait(lambda: explorer._job is None or explorer._job.done())
+    assert wait(lambda: explorer.status != "running")
 
 
 def wait(condition: Callable[[], bool], seconds: float = 20) -> bool:
@@ -46,7 +48,7 @@ def move(explorer: Explorer, name: str, value: Any) -> None:
 
 
 def film(explorer: Explorer) -> Film:
-    (film,) = unpack(explorer.viewer._film, explorer.viewer._frames)
+    (film,) = explorer.viewer.shown()
     return film
 
 
@@ -68,7 +70,7 @@ def test_the_button_runs_in_the_background_and_ends_up_the_same(explorer: Explor
     explorer._go.click()
     assert explorer.status == "running"
     assert not explorer._stop.disabled
-    assert wait(lambda: explorer.status == "done" and bool(explorer.viewer._film))
+    assert wait(lambda: explorer.status == "done" and bool(explorer.viewer.shown()))
     assert explorer._stop.disabled
     assert len(film(explorer).steps) == len(explorer.trace or ()) == 4
 
@@ -81,7 +83,7 @@ def test_stop_keeps_what_was_made(explorer: Explorer) -> None:
     explorer._stop.click()
     assert wait(lambda: explorer.status == "cancelled")
     assert time.monotonic() - begun < 1.0
-    assert wait(lambda: bool(explorer.viewer._film))
+    assert wait(lambda: bool(explorer.viewer.shown()))
     assert explorer.trace is not None
     assert explorer.trace.cancelled
     assert 3 <= len(film(explorer).steps) == len(explorer.trace) < 500
@@ -96,12 +98,12 @@ def test_stop_answers_within_a_fifth_of_a_second_on_the_pocket_model() -> None:
     try:
         for _ in range(5):
             explorer._go.click()
-            assert wait(lambda: explorer._job is not None and len(explorer._job.trace) >= 2, 60)
+            assert wait(lambda: len(explorer.trace or ()) >= 2 and explorer.status == "running", 60)
             begun = time.monotonic()
             explorer._stop.click()
             assert wait(lambda: explorer.status == "cancelled")
             took.append(time.monotonic() - begun)
-            assert wait(lambda: explorer._feed is not None and explorer._feed.complete.is_set())
+            assert wait(lambda: bool(explorer.viewer.shown()))
     finally:
         explorer.close()
     print(f"stopped after {', '.join(f'{1000 * one:.0f}' for one in took)} ms")
@@ -135,7 +137,7 @@ def test_an_interrupted_cell_stops_the_run_and_keeps_what_was_made(explorer: Exp
 
 
 def test_a_waiting_cell_is_told_how_to_stop(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("diffexplore.widgets.explorer._HINT_AFTER", 0.0)
+    monkeypatch.setattr("diffexplore.widgets.runner.HINT_AFTER", 0.0)
     told: list[list[str]] = []
     explorer.viewer.observe(lambda change: told.append(change["new"]), names="_notes")
     explorer.run()
@@ -145,7 +147,7 @@ def test_a_waiting_cell_is_told_how_to_stop(explorer: Explorer, monkeypatch: pyt
 
 def test_a_failing_model_is_said_in_place_and_what_was_shown_stays(explorer: Explorer) -> None:
     explorer.run()
-    shown = explorer.viewer._film
+    shown = film(explorer).frames
 
     def fail(*_: Any) -> None:
         raise RuntimeError("out of <b>paint</b>")
@@ -158,7 +160,7 @@ def test_a_failing_model_is_said_in_place_and_what_was_shown_stays(explorer: Exp
         handle.remove()
     assert explorer.status == "failed"
     assert explorer.viewer._error == "The run failed: RuntimeError: out of <b>paint</b>."
-    assert explorer.viewer._film is shown
+    assert film(explorer).frames == shown
     explorer.run()
     assert explorer.status == "done"
     assert explorer.viewer._error == ""
@@ -219,7 +221,7 @@ def test_outside_live_mode_a_change_waits_for_run(explorer: Explorer) -> None:
 def test_in_live_mode_a_change_runs(explorer: Explorer) -> None:
     explorer.live = True
     move(explorer, "guidance", 2.5)
-    assert wait(lambda: explorer.status == "done" and bool(explorer.viewer._film))
+    assert wait(lambda: explorer.status == "done" and bool(explorer.viewer.shown()))
     assert film(explorer).about["guidance"] == 2.5
 
 
@@ -227,11 +229,11 @@ def test_a_change_during_a_run_replaces_it(explorer: Explorer) -> None:
     explorer.steps = 400
     explorer._go.click()
     assert wait(lambda: len(explorer.trace or ()) >= 2)
-    first = explorer._job
+    first = explorer.trace
     move(explorer, "steps", 5)
-    assert wait(lambda: explorer.status == "done" and bool(explorer.viewer._film))
+    assert wait(lambda: explorer.status == "done" and bool(explorer.viewer.shown()))
     assert first is not None
-    assert first.status == "cancelled"
+    assert wait(lambda: first.cancelled)
     assert len(film(explorer).steps) == 5
 
 
@@ -252,14 +254,14 @@ def test_a_slider_that_is_dragged_shows_pictures_on_the_way(explorer: Explorer) 
 def test_a_run_that_is_about_to_start_can_be_stopped(explorer: Explorer) -> None:
     explorer.live = True
     explorer.steps = 2
-    assert wait(lambda: explorer._job is not None and explorer._job.done())
-    job = explorer._job
+    assert wait(lambda: explorer.status == "done")
+    trace = explorer.trace
     explorer.seed = 4  # within the head start of the first
     assert explorer.status == "running"
     explorer.cancel()
     assert explorer.status == "done"
     time.sleep(0.3)
-    assert explorer._job is job
+    assert explorer.trace is trace
     assert explorer.status == "done"
 
 
@@ -291,7 +293,8 @@ def test_of_five_hundred_changes_in_ten_seconds_the_last_one_is_what_is_shown(
         )
         move(explorer, name, value)
         time.sleep(max(0.0, begun + k / 50 - time.monotonic()))
-    assert wait(lambda: explorer.status == "done" and explorer._feed is not None and explorer._feed.complete.is_set())
+    assert wait(lambda: explorer.status == "done")
+    assert wait(lambda: film(explorer).about["seed"] == str(explorer.seed))
     assert most <= 2
     assert len(jobs) > 10
     about = film(explorer).about
@@ -330,12 +333,12 @@ def test_code_and_controls_show_the_same(explorer: Explorer) -> None:
 def test_nonsense_is_refused_said_in_place_and_changes_nothing(
     explorer: Explorer, name: str, value: Any, sentence: str
 ) -> None:
-    trace, shown, before = explorer.run(), explorer.viewer._film, getattr(explorer, name)
+    trace, shown, before = explorer.run(), film(explorer).frames, getattr(explorer, name)
     with pytest.raises(ValueError, match=sentence):
         setattr(explorer, name, value)
     assert explorer.viewer._error.lower().startswith(sentence[:20].lower().replace("\\", ""))
     assert getattr(explorer, name) == before
-    assert explorer.viewer._film is shown
+    assert film(explorer).frames == shown
     assert explorer.trace is trace
     with pytest.raises(ValueError, match=sentence):
         Explorer(explorer.model, **{name: value})
@@ -423,7 +426,7 @@ def test_an_interrupt_while_a_run_is_started_leaves_a_widget_that_runs(explorer:
     explorer.seed = 4
     explorer._go.click()
     assert wait(lambda: explorer.status == "done")
-    assert wait(lambda: bool(explorer.viewer._film))
+    assert wait(lambda: bool(explorer.viewer.shown()))
 
 
 def test_a_closed_explorer_lets_go_of_its_run_and_its_model() -> None:
@@ -438,6 +441,84 @@ def test_a_closed_explorer_lets_go_of_its_run_and_its_model() -> None:
         return [ref() for ref in gone] == [None, None, None]
 
     assert wait(let_go)
+
+
+def test_a_closed_explorer_leaves_no_widget_behind(tiny_model: Model) -> None:
+    registered = ipywidgets.widgets.widget._instances
+    before = set(registered)
+    explorer = Explorer(tiny_model, prompt="a red fox", steps=2, sampler="DDIM")
+    explorer.run()
+    explorer.close()
+    assert [registered[key] for key in registered.keys() - before] == []
+
+
+@pytest.mark.parametrize("given", ["a fox", make_pipeline(), 3])
+def test_what_is_no_model_is_refused_in_one_sentence(given: Any) -> None:
+    with pytest.raises(ValueError, match=r"Explorer takes a model") as refused:
+        Explorer(given)
+    assert ("Explorer(prompt='a fox')" in str(refused.value)) == (given == "a fox")
+
+
+def test_run_refuses_while_a_field_holds_nonsense(explorer: Explorer) -> None:
+    move(explorer, "seed", "abc")
+    said = explorer.viewer._error
+    explorer._go.click()
+    assert (explorer.status, explorer.trace, explorer.viewer._error) == ("idle", None, said)
+    with pytest.raises(ValueError, match="got 'abc'"):
+        explorer.run()
+    move(explorer, "seed", "3")
+    assert explorer.viewer._error == "", "the value that was there before is right again"
+    assert explorer.run().settings.seed == 3
+
+
+def test_in_live_mode_what_a_wrong_field_held_up_runs_when_it_is_right_again(explorer: Explorer) -> None:
+    explorer.live = True
+    explorer.run()
+    move(explorer, "seed", "abc")
+    move(explorer, "steps", 5)
+    time.sleep(0.3)
+    assert len(explorer.trace or ()) == 4, "nothing runs with a seed that is not the one in the field"
+    move(explorer, "seed", "3")
+    assert wait(lambda: len(explorer.trace or ()) == 5 and explorer.status == "done")
+
+
+def test_a_slider_that_gives_back_what_it_shows_changes_no_digit(explorer: Explorer) -> None:
+    explorer.guidance = 10
+    move(explorer, "guidance", 10.000000000000002)
+    assert explorer.guidance == 10
+    explorer.guidance = 1 / 3
+    move(explorer, "guidance", 0.333333333333)
+    assert explorer.guidance == 1 / 3
+
+
+def test_a_move_is_planned_once(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    plans: list[Any] = []
+    plan = Model.plan
+
+    def counted(self: Model, settings: Any = None, **values: Any) -> Any:
+        if not isinstance(settings, Plan):
+            plans.append(settings)
+        return plan(self, settings, **values)
+
+    monkeypatch.setattr(Model, "plan", counted)
+    explorer.live = True
+    move(explorer, "guidance", 7.5)
+    assert wait(lambda: explorer.status == "done")
+    assert explorer.settings.guidance == 7.5
+    assert len(plans) == 1
+
+
+def test_two_explorers_of_one_model_both_end_with_their_last_settings(tiny_model: Model) -> None:
+    both = [Explorer(tiny_model, prompt="a red fox", steps=2, sampler="DDIM", live=True) for _ in range(2)]
+    dice = random.Random(1)
+    for _ in range(200):
+        for one in both:
+            move(one, *dice.choice([("steps", dice.randint(2, 6)), ("seed", str(dice.randrange(2**63)))]))
+    assert wait(lambda: all(one.status == "done" for one in both), 60)
+    for one in both:
+        assert one.trace is not None
+        assert one.trace.settings == one.settings
+        one.close()
 
 
 # --- adapters ---

@@ -10,23 +10,23 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from threading import RLock
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import ipywidgets
 import traitlets
 
 from diffexplore.settings import Settings
-from diffexplore.widgets.controls import NAMES, close_all, control, layout, pocket, sentence, show, value_of
-from diffexplore.widgets.film import Status
-from diffexplore.widgets.viewer import Feed, Viewer
+from diffexplore.widgets.controls import NAMES, close_all, control, lay, layout, model_of, sentence, show, value_of
+from diffexplore.widgets.runner import Jobs, Runner
+from diffexplore.widgets.viewer import Viewer
 from diffexplore.widgets.what_if import WhatIf
-from diffexplore.words import shown
+from diffexplore.words import near, shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from diffexplore.model import Job, Model
+    from diffexplore.model import Model
+    from diffexplore.runs.plan import Plan
     from diffexplore.trace import Trace
 
 __all__ = ["PRESETS", "Compare"]
@@ -106,24 +106,30 @@ class Compare(ipywidgets.Box):  # type: ignore[misc]
         """The widget, with nothing run yet; the class says what the arguments are."""
         base = Settings(**shared)
         if isinstance(columns, str) and columns not in PRESETS:
-            raise ValueError(f"a preset is one of {', '.join(PRESETS)}; got {shown(columns)}")
+            raise ValueError(
+                f"a preset is one of {', '.join(PRESETS)}; got {shown(columns)}; "
+                "a prompt is given as Compare(prompt=...)"
+            )
         if not isinstance(columns, str):
             checked_columns(columns, base)
-        self.model = model = pocket() if model is None else model
+        self.model = model = model_of(model, "Compare")
         if isinstance(columns, str):
             columns = PRESETS[columns](model, base)
         self.errors: dict[str, str] = {}
-        self._lock = RLock()
-        self._jobs: dict[str, Job] = {}
-        self._feed: Feed | None = None
+        self._planned: dict[str, tuple[Settings, Plan]] = {}
+        self._refused: dict[str, str] = {}
         self.viewer = Viewer()
+        self._runner = Runner(
+            model, self.viewer,
+            ask=self._ask, status=self._set_status, settled=self._say_ends, notes=self._notes,
+        )  # fmt: skip
         super().__init__()
         self.shared = shared
         self.columns = {label: dict(own) for label, own in columns.items()}
         self._ready = True
         self._build()
         self.observe(self._on_change, names=["columns", "shared"])
-        self._say_notes()
+        self.viewer.tell(notes=self._notes())
 
     def __repr__(self) -> str:
         return f"Compare({list(self.columns)}, {', '.join(f'{k}={v!r:.40}' for k, v in self.shared.items())})"
@@ -133,13 +139,12 @@ class Compare(ipywidgets.Box):  # type: ignore[misc]
     @property
     def settings(self) -> dict[str, Settings]:
         """What each column would run, with every None filled in; columns that this model refuses are left out."""
-        return self._plan()[0]
+        return {label: plan.settings for label, plan in self._plan()[0].items()}
 
     @property
     def traces(self) -> dict[str, Trace]:
         """The newest runs by label, those that have a step."""
-        with self._lock:
-            return {label: job.trace for label, job in self._jobs.items() if len(job.trace)}
+        return self._runner.traces
 
     def run(self) -> dict[str, Trace]:
         """Run all columns and wait; the pictures appear meanwhile.
@@ -152,32 +157,12 @@ class Compare(ipywidgets.Box):  # type: ignore[misc]
             KeyboardInterrupt: The kernel was interrupted. The runs are stopped, and what they made is in the viewer and
                 in `traces`.
         """
-        try:
-            jobs, feed = self._start(here=True)
-        except KeyboardInterrupt:
-            self.cancel()
-            self.viewer.release()
-            raise
-
-        def over() -> bool:
-            return feed.complete.is_set() and all(job.done() for job in jobs.values())
-
-        try:
-            self.viewer.drive(over)
-        except KeyboardInterrupt:
-            self.cancel()
-            self.viewer.drive(over)
-            raise
-        finally:
-            self._settle(jobs)
+        jobs = self._runner.run()
         return {label: job.trace for label, job in jobs.items() if job.error is None}
 
     def cancel(self) -> None:
         """Stop what is going, if anything. Returns at once; what was made stays on show."""
-        with self._lock:
-            jobs = list(self._jobs.values())
-        for job in jobs:
-            job.cancel()
+        self._runner.cancel()
 
     def code(self) -> str:
         """Python that makes the same comparison, with the model that `Model.code` opens."""
@@ -205,7 +190,7 @@ class Compare(ipywidgets.Box):  # type: ignore[misc]
             raise ValueError(
                 f"a comparison is a JSON object with 'shared' and 'columns', both objects; got {shown(text)}"
             ) from None
-        checked_columns(columns, Settings(**shared))
+        checked_columns(columns, _settings(shared))
         self._set(shared, columns)
 
     def plot(self) -> Figure:
@@ -222,7 +207,9 @@ class Compare(ipywidgets.Box):  # type: ignore[misc]
         """Stop what is going and take the widget off every page."""
         if self._ready:  # Python calls this too for what was never finished, because its settings were refused
             self.cancel()
-            close_all(self)
+            for child in self.children:
+                close_all(child)
+            self.layout.close()
         super().close()
 
     # --- settings ---
@@ -242,81 +229,57 @@ class Compare(ipywidgets.Box):  # type: ignore[misc]
         with self.hold_trait_notifications():
             self.shared, self.columns = dict(shared), dict(columns)
 
-    def _plan(self) -> tuple[dict[str, Settings], dict[str, str]]:
-        """What each column runs, and why others cannot."""
-        plan, errors = {}, {}
+    def _plan(self) -> tuple[dict[str, Plan], dict[str, str]]:
+        """What each column runs, and why others cannot; only what changed is planned anew."""
+        plans, errors = {}, {}
+        kept, self._planned = self._planned, {}
         for label, own in self.columns.items():
             try:
-                plan[label] = self.model.resolve(Settings(**{**self.shared, **own}))
+                asked = Settings(**{**self.shared, **own})
+                known = next((plan for settings, plan in kept.values() if settings == asked), None)
+                plans[label] = known or self.model.plan(asked)
+                self._planned[label] = asked, plans[label]
             except ValueError as error:
                 errors[label] = sentence(error)
-        return plan, errors
+        return plans, errors
 
     def _on_change(self, _: Any) -> None:
         self._show()
-        self.viewer.tell(error="")
-        self._say_notes()
+        self.viewer.tell(error="", notes=self._notes())
 
-    def _say_notes(self) -> None:
+    def _notes(self) -> list[str]:
         """What of the settings will be cut or ignored, said once with the columns it holds for."""
-        plan, errors = self._plan()
+        plans, errors = self._plan()
         said: dict[str, list[str]] = {}
-        for label, settings in plan.items():
-            for note in self.model.notes(settings):
+        for label, plan in plans.items():
+            for note in plan.notes:
                 said.setdefault(note, []).append(label)
-        notes = [note if len(who) == len(plan) else f"{', '.join(who)}: {note}" for note, who in said.items()]
+        notes = [note if len(who) == len(plans) else f"{', '.join(who)}: {note}" for note, who in said.items()]
         notes += [f"{label}: {text}" for label, text in errors.items()]
-        if any(job.trace.info.get("batch", 1) > 1 for job in self._jobs.values()):
+        if any(job.trace.info.get("batch", 1) > 1 for job in self._runner.jobs.values()):
             notes.append(
                 "Columns drawn together share a batch: each equals the same run alone but for rounding, "
                 "about one part in a million."
             )
-        self.viewer.tell(notes=notes)
+        return notes
 
     # --- runs ---
 
-    def _start(self, here: bool = False) -> tuple[dict[str, Job], Feed]:
-        plan, errors = self._plan()
-        self.errors = errors
-        if not plan:
-            text = " ".join(f"{label}: {why}" for label, why in errors.items())
-            self.viewer.tell(error=text)
-            raise ValueError(text)
-        with self._lock:
-            jobs = dict(
-                zip(plan, self.model.submit_many(list(plan.values()), lambda _: self.viewer.wake()), strict=True)
-            )
-            feed = self.viewer.feed({label: job.trace for label, job in jobs.items()}, here=here)
-            self._jobs, self._feed = jobs, feed
-            self._set_status("running")
-        self.viewer.tell(error="")
-        for k, (label, job) in enumerate(jobs.items()):
-            job.add_done_callback(self._ending(label, feed, k, jobs))
-        return jobs, feed
+    def _ask(self) -> dict[str, Plan]:
+        plans, self._refused = self._plan()
+        self.errors = dict(self._refused)
+        if not plans:
+            raise ValueError(_joined(self.errors))
+        return plans
 
-    def _ending(self, label: str, feed: Feed, k: int, jobs: dict[str, Job]) -> Callable[[Job], None]:
-        """What to do when column `k` is over, on whichever thread ends it."""
-
-        def ended(job: Job) -> None:
-            with self._lock:
-                if job.error is not None and jobs is self._jobs:
-                    self.errors[label] = sentence(job.error)
-            self.viewer.end(feed, cast(Status, job.status), k)
-            self._settle(jobs)
-
-        return ended
-
-    def _settle(self, jobs: dict[str, Job]) -> None:
+    def _say_ends(self, jobs: Jobs) -> None:
         """Say how it ended, once all columns have."""
-        with self._lock:
-            if jobs is not self._jobs or not all(job.done() for job in jobs.values()) or self.status != "running":
-                return
-            found = {job.status for job in jobs.values()}
-            self._set_status(next(s for s in ("cancelled", "done", "failed") if s in found))
-            errors = dict(self.errors)
-        if errors:
-            self.viewer.tell(error=" ".join(f"{label}: {why}" for label, why in errors.items()))
-        self._say_notes()
+        if self.status != "running":
+            return
+        failed = {label: sentence(job.error) for label, job in jobs.items() if job.error is not None}
+        self.errors = self._refused | failed
+        said = {"error": _joined(self.errors)} if self.errors else {}
+        self.viewer.tell(notes=self._notes(), **said)
         self._what_if.show(self.traces)
 
     def _set_status(self, status: str) -> None:
@@ -352,7 +315,7 @@ class Compare(ipywidgets.Box):  # type: ignore[misc]
 
         self._preset.observe(lambda change: self._quietly(lambda: self._take_preset(change["new"])), names="value")
         self._vary.observe(lambda change: self._quietly(lambda: self._take_vary(change["new"])), names="value")
-        self._go.on_click(lambda _: self._quietly(self._start))
+        self._go.on_click(lambda _: self._runner.quietly(self._runner.start))
         self._stop.on_click(lambda _: self.cancel())
         self._more.on_click(lambda _: self._quietly(self._add))
         self._fewer.on_click(lambda _: self._quietly(self._remove))
@@ -372,9 +335,9 @@ class Compare(ipywidgets.Box):  # type: ignore[misc]
             layout=layout(flex="1 1 270px", grid_gap="6px"),
         )
         panel.add_class("dx-controls")
-        self.viewer.layout = layout(flex="3 1 430px")
+        lay(self.viewer, flex="3 1 430px")
         self.add_class("dx-explorer")
-        self.layout = layout(display="flex", flex_flow="row wrap", align_items="flex-start", overflow="visible")
+        lay(self, display="flex", flex_flow="row wrap", align_items="flex-start", overflow="visible")
         self.children = [panel, self.viewer]
         self._laid: tuple[Any, ...] = ()
         self._show()
@@ -432,11 +395,14 @@ class Compare(ipywidgets.Box):  # type: ignore[misc]
                 lambda c, where=label, n=name: self._quietly(lambda: self._from_column(where, n, c["new"])),
                 names="value",
             )
+        gone = [*self._shared_box.children, *self._column_box.children]
         self._shared_box.children = list(self._shared_controls.values())
         self._column_box.children = boxes
+        for one in gone:
+            close_all(one)
 
     def _from_shared(self, name: str, value: Any) -> None:
-        self.shared = {**self.shared, name: value_of(name, value)}
+        self.shared = {**self.shared, name: value_of(name, value, self._base()[name])}
 
     def _from_column(self, label: str, name: str, value: Any) -> None:
         """A label that only says the value follows it; one that a person wrote stays."""
@@ -476,11 +442,20 @@ class Compare(ipywidgets.Box):  # type: ignore[misc]
         self.columns = made
 
     def _quietly(self, action: Callable[[], object]) -> None:
-        """Do what a control asked for; a refusal is said in the widget, as there is no cell to raise it in."""
+        """Do what a control asked for; what is refused is said, and the controls go back to what runs."""
         try:
             action()
         except ValueError as error:
+            pasted = self._json.value
+            self._show()
+            self._json.value = pasted  # a long text is put right, not written anew
             self.viewer.tell(error=sentence(error))
+        else:
+            self.viewer.tell(error="")
+
+
+def _joined(errors: Mapping[str, str]) -> str:
+    return " ".join(f"{label}: {why}" for label, why in errors.items())
 
 
 def _as_checked(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -502,7 +477,17 @@ def checked_columns(columns: Mapping[str, Any], shared: Settings) -> None:
             raise ValueError(f"a column's label must be text, got {shown(label)}")
         if not isinstance(own, Mapping):
             raise ValueError(f"column {shown(label)} must map settings to values, got {shown(own)}")
-        shared.replace(**own)
+        _settings({**shared.model_dump(), **own})
+
+
+def _settings(values: Mapping[Any, Any]) -> Settings:
+    """Settings of values by name, where the names may come from a file and be anything."""
+    for name in values:
+        if name not in Settings.model_fields:
+            raise ValueError(
+                f"settings are {', '.join(Settings.model_fields)}; got {shown(name)}{near(name, Settings.model_fields)}"
+            )
+    return Settings(**values)
 
 
 def _label(own: Mapping[str, Any]) -> str:

@@ -5,18 +5,18 @@ A control shows a value and hands one back; what a value means, and whether it i
 
 from __future__ import annotations
 
+import math
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import ipywidgets
 
 from diffexplore import words
+from diffexplore.model import Model, load
+from diffexplore.words import shown
 
-if TYPE_CHECKING:
-    from diffexplore.model import Model
-
-__all__ = ["NAMES", "close_all", "control", "layout", "pocket", "sentence", "show", "value_of"]
+__all__ = ["NAMES", "close_all", "control", "lay", "layout", "model_of", "pocket", "sentence", "show", "value_of"]
 
 NAMES: Final = ("prompt", "negative_prompt", "steps", "guidance", "seed", "sampler")
 """The settings that have a control."""
@@ -32,7 +32,9 @@ def layout(**more: str) -> Any:
 def control(name: str, model: Model, label: str | None = None) -> Any:
     """The control of a setting, labelled with its name if not otherwise."""
     text = LABELS.get(name, name) if label is None else label
-    common: dict[str, Any] = {"description": text, "style": {"description_width": "72px"}, "layout": layout()}
+    common: dict[str, Any] = {"description": text, "style": {"description_width": "72px"}}
+    # The seed shares its line with the dice.
+    common["layout"] = layout(flex="1 1 auto") if name == "seed" else layout()
     if name == "prompt":
         return ipywidgets.Textarea(rows=2, placeholder="what to draw", **common)
     if name == "negative_prompt":
@@ -45,7 +47,6 @@ def control(name: str, model: Model, label: str | None = None) -> Any:
     if name == "sampler":
         return ipywidgets.Dropdown(options=model.samplers, **common)
     # Text, not a number field: a browser rounds whole numbers above 2**53.
-    common["layout"] = layout(flex="1 1 auto")
     return ipywidgets.Text(continuous_update=False, **common)
 
 
@@ -67,20 +68,34 @@ def show(control: Any, name: str, value: Any) -> None:
     control.value = value
 
 
-def value_of(name: str, value: Any) -> Any:
-    """What a control says, as `Settings` takes it."""
+def value_of(name: str, value: Any, now: Any = None) -> Any:
+    """What a control says, as `Settings` takes it. `now`: the value it showed, which stays to the digit where the
+    control only gives it back: sliders round, and say 10.000000000000002 for 10."""
     if name == "seed" and isinstance(value, str):
         with suppress(ValueError):  # then Settings says what a seed is
             return int(value)
+    if isinstance(value, float) and math.isfinite(value):
+        if isinstance(now, (int, float)) and math.isclose(value, now, rel_tol=1e-9, abs_tol=1e-12):
+            return now
+        return float(f"{value:.12g}")
     return value
 
 
-def close_all(box: ipywidgets.Box) -> None:
-    """Close what is in a box, at every depth: ipywidgets keeps every open widget, with all its callbacks reach."""
-    for child in box.children:
-        if isinstance(child, ipywidgets.Box):
-            close_all(child)
-        child.close()
+def close_all(widget: ipywidgets.Widget) -> None:
+    """Close a widget with all that is in it, layouts and styles too: ipywidgets keeps every open widget, with all its
+    callbacks reach."""
+    for child in getattr(widget, "children", ()):
+        close_all(child)
+    for part in (getattr(widget, "layout", None), getattr(widget, "style", None)):
+        if isinstance(part, ipywidgets.Widget):
+            part.close()
+    widget.close()
+
+
+def lay(widget: ipywidgets.Widget, **more: str) -> None:
+    """Give a widget another layout than it was born with, which is closed."""
+    born, widget.layout = widget.layout, layout(**more)
+    born.close()
 
 
 _pocket_lock = threading.Lock()
@@ -88,15 +103,33 @@ _pocket_model: Model | None = None
 
 
 def pocket() -> Model:
-    """One pocket model for all widgets: running a cell again stops the run it started before, instead of competing
-    with it."""
+    """One pocket model for all widgets: its weights are in memory once, and what it remembers serves them all."""
     global _pocket_model
-    from diffexplore.model import load
-
     with _pocket_lock:
         if _pocket_model is None:
             _pocket_model = load()
         return _pocket_model
+
+
+def model_of(value: Any, widget: str) -> Model:
+    """The model that a widget is given, the pocket model for None.
+
+    Raises:
+        ValueError: One sentence, for anything else, with what to write instead.
+    """
+    if value is None:
+        return pocket()
+    if isinstance(value, Model):
+        return value
+    if isinstance(value, str):
+        raise ValueError(
+            f"{widget} takes a model here, not text: for a prompt write {widget}(prompt={shown(value)}), "
+            "for a model's name open it with diffexplore.load first"
+        )
+    got = f"a {type(value).__name__}" if hasattr(value, "components") else shown(value)
+    raise ValueError(
+        f"{widget} takes a model, as diffexplore.load gives one of a pipeline, a folder or a name; got {got}"
+    )
 
 
 def sentence(error: BaseException) -> str:

@@ -12,30 +12,26 @@ dragged changes every few milliseconds, and runs that were all replaced before t
 
 from __future__ import annotations
 
-import contextvars
 import secrets
-import threading
-import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import ipywidgets
 import traitlets
 
 from diffexplore.settings import Settings
-from diffexplore.widgets.controls import NAMES, close_all, control, layout, pocket, sentence, show, value_of
-from diffexplore.widgets.film import Status
-from diffexplore.widgets.viewer import Feed, Viewer
+from diffexplore.widgets.controls import NAMES, close_all, control, lay, layout, model_of, sentence, show, value_of
+from diffexplore.widgets.runner import Jobs, Runner
+from diffexplore.widgets.viewer import Viewer
 
 if TYPE_CHECKING:
-    from diffexplore.model import Job, Model
+    from diffexplore.model import Model
+    from diffexplore.runs.plan import Plan
     from diffexplore.trace import Trace
 
 __all__ = ["Explorer"]
 
 _TRAITS: Final = (*NAMES, "adapters")
-_HINT_AFTER: Final = 1.5  # seconds a cell waits before it is said how to stop it
-_HEAD_START: Final = 0.2  # seconds a run has before a changed setting may replace it
 
 
 class Explorer(ipywidgets.Box):  # type: ignore[misc]
@@ -79,20 +75,17 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
     def __init__(self, model: Model | None = None, *, live: bool = False, **settings: Any) -> None:
         """The widget, with nothing run yet; the class says what the arguments are."""
         asked = Settings(**settings)  # refuses nonsense before a model is loaded
-        if model is None:
-            model = pocket()
-        asked = model.resolve(asked)
-        self.model = model
-        self._size = {"width": settings.get("width"), "height": settings.get("height")}
-        self._lock = threading.RLock()  # around the fields below
-        self._job: Job | None = None
-        self._feed: Feed | None = None
-        self._trace: Trace | None = None
-        self._began = -_HEAD_START  # when the newest run was started
-        self._due: threading.Timer | None = None  # a run that a changed setting asked for, to start in a moment
-        self._starting = False
-        self._blocked = False  # a cell waits in `run` and settles what happens
+        self.model = model_of(model, "Explorer")
+        self._planned = self.model.plan(asked)
+        self._adapters = tuple(self.model.adapters)  # what the plan was made with
+        asked = self._planned.settings
+        self._size = {"width": asked.width, "height": asked.height}
+        self._wrong: dict[str, str] = {}  # setting -> why what stands in its control was refused
         self.viewer = Viewer()
+        self._runner = Runner(
+            self.model, self.viewer,
+            ask=self._ask, status=self._set_status, settled=self._say_failure, notes=lambda: self._plan().notes,
+        )  # fmt: skip
         super().__init__()
         for name in _TRAITS:
             self.set_trait(name, getattr(asked, name))
@@ -100,7 +93,7 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
         self._build()
         self._ready = True
         self.observe(self._on_setting, names=list(_TRAITS))
-        self._say_notes(asked)
+        self.viewer.tell(notes=self._planned.notes)
 
     def __repr__(self) -> str:
         return (
@@ -113,15 +106,12 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
     @property
     def settings(self) -> Settings:
         """What the next run would use, with every None filled in."""
-        return self.model.resolve(Settings(**{name: getattr(self, name) for name in _TRAITS}, **self._size))
+        return self._plan().settings
 
     @property
     def trace(self) -> Trace | None:
         """The newest run that has a step: still growing while ``status`` is "running", None before the first."""
-        with self._lock:
-            if self._job is not None and len(self._job.trace):
-                self._trace = self._job.trace
-            return self._trace
+        return next(iter(self._runner.traces.values()), None)
 
     def run(self) -> Trace:
         """Run the settings and wait; the pictures appear meanwhile.
@@ -131,64 +121,16 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
             stopped it, the steps so far, with ``cancelled`` True.
 
         Raises:
-            ValueError: The settings are refused; nothing was started.
+            ValueError: The settings are refused, or what stands in a control is; nothing was started.
             KeyboardInterrupt: The kernel was interrupted. The run is stopped, and what it made is in the viewer and in
                 ``trace``.
         """
-        try:
-            job, feed = self._start(here=True)
-        except KeyboardInterrupt:
-            self._let_go()
-            raise
-        begun = time.monotonic()
-        hinted = False
-
-        def over() -> bool:
-            nonlocal hinted
-            if not hinted and time.monotonic() - begun > _HINT_AFTER:
-                hinted = True
-                hint = "A cell is waiting for this run. To stop it, interrupt the kernel (the square button above)."
-                self.viewer.tell(notes=[*self.model.notes(job.trace.settings), hint])
-            return feed.complete.is_set() and job.done()
-
-        try:
-            while True:
-                try:
-                    self.viewer.drive(over)
-                except KeyboardInterrupt:
-                    job.cancel()
-                    self.viewer.drive(over)
-                    raise
-                with self._lock:
-                    if self._job is job or self._job is None or self._feed is None:
-                        break
-                    job, feed = self._job, self._feed  # replaced while we waited
-        finally:
-            with self._lock:
-                self._blocked = False
-            self._settle()
-            if hinted:
-                self._say_notes(job.trace.settings)
+        (job,) = self._runner.run().values()
         return job.result()
-
-    def _let_go(self) -> None:
-        """An interrupt came while a run was being started: leave nothing that waits for it."""
-        with self._lock:
-            self._starting = self._blocked = False
-            job = self._job
-        self.viewer.release()
-        self.cancel()
-        if job is not None:
-            job.add_done_callback(lambda _: self._settle())
 
     def cancel(self) -> None:
         """Stop the run that is going, if any. Returns at once; what was made stays on show."""
-        with self._lock:
-            self._forget_due()
-            job = self._job
-        if job is not None:
-            job.cancel()
-        self._settle()  # where nothing was running any more, but something was due
+        self._runner.cancel()
 
     def code(self) -> str:
         """Python that makes the same run, with the model that `Model.code` opens."""
@@ -203,105 +145,66 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
         """Stop what is going and take the widget off every page."""
         if self._ready:  # Python calls this too for what was never finished, because its settings were refused
             self.cancel()
-            close_all(self)
+            for child in self.children:
+                close_all(child)
+            self.layout.close()
         super().close()
 
     # --- settings ---
 
+    def _plan(self) -> Plan:
+        """What the next run would be: made once for each change of a setting, or of the model's LoRAs."""
+        values = {name: getattr(self, name) for name in _TRAITS}
+        adapters, planned = tuple(self.model.adapters), self._planned.settings
+        if adapters != self._adapters or any(getattr(planned, name) != value for name, value in values.items()):
+            self._planned = self.model.plan(Settings(**values, **self._size))
+            self._adapters = adapters
+        return self._planned
+
     @traitlets.validate(*_TRAITS)
     def _checked(self, proposal: Any) -> Any:
         name, value = proposal["trait"].name, proposal["value"]
+        if not self._ready:  # the constructor's, checked already
+            return value
         try:
-            checked = Settings(**{name: value})
-            if self._ready:
-                others = {other: getattr(self, other) for other in _TRAITS if other != name}
-                checked = self.model.resolve(checked.replace(**others, **self._size))
+            others = {other: getattr(self, other) for other in _TRAITS if other != name}
+            plan = self.model.plan(Settings(**{name: value}, **others, **self._size))
         except ValueError as error:
-            if self._ready:
-                self.viewer.tell(error=sentence(error))
+            self.viewer.tell(error=sentence(error))
             raise
-        return getattr(checked, name)
+        self._planned, self._adapters = plan, tuple(self.model.adapters)
+        checked = getattr(plan.settings, name)
+        if self._wrong.pop(name, None) is not None:
+            self._say_wrong()
+            self._show_setting(name, checked)
+        return checked
 
     def _on_setting(self, change: Any) -> None:
         """A setting has changed, by whatever hand."""
-        self._show_setting(change["name"])
-        self.viewer.tell(error="")
-        settings = self.settings
-        self._say_notes(settings)
-        if self.live or self.status == "running":
-            self._start_soon()
+        self._show_setting(change["name"], change["new"])
+        self._say_wrong()
+        self.viewer.tell(notes=self._plan().notes)
+        self._run_if_live()
 
-    def _say_notes(self, settings: Settings) -> None:
-        self.viewer.tell(notes=self.model.notes(settings))
+    def _run_if_live(self) -> None:
+        if (self.live or self.status == "running") and not self._wrong:
+            self._runner.start_soon()
+
+    def _say_wrong(self) -> None:
+        self.viewer.tell(error=" ".join(self._wrong.values()))
 
     # --- runs ---
 
-    def _start(self, here: bool = False) -> tuple[Job, Feed]:
-        with self._lock:
-            self._forget_due()
-            try:
-                self._starting = True
-                settings = self.settings
-                job = self.model.submit(settings, on_step=lambda _: self.viewer.wake())
-                job.trace.info.setdefault("unknown", self.model.unknown_words(settings.prompt))
-            except ValueError as error:
-                self._starting = False
-                self._settle()
-                self.viewer.tell(error=sentence(error))
-                raise
-            self._starting = False
-            self._began = time.monotonic()
-            _ = self.trace  # keep the run before, should this one never make a step
-            feed = self.viewer.feed([job.trace], here=here)
-            self._job, self._feed = job, feed
-            self._blocked = self._blocked or here
-            self._set_status("running")
-        self.viewer.tell(error="")
-        job.add_done_callback(lambda job: self._ended(job, feed))
-        return job, feed
+    def _ask(self) -> dict[str, Plan]:
+        """What to run. What stands in a control and was refused is not passed over for the value before it."""
+        if self._wrong:
+            raise ValueError(" ".join(self._wrong.values()))
+        return {"": self._plan()}
 
-    def _start_soon(self) -> None:
-        """Start a run, now or when the newest one has had its head start, with what the settings then are."""
-        with self._lock:
-            if self._due is not None:
-                return
-            wait = self._began + _HEAD_START - time.monotonic()
-            if wait > 0:
-                context = contextvars.copy_context()
-                self._due = threading.Timer(wait, context.run, args=(self._quietly, self._start_due))
-                self._due.daemon = True
-                self._due.start()
-                self._set_status("running")
-                return
-        self._start()
-
-    def _start_due(self) -> None:
-        with self._lock:
-            if self._due is threading.current_thread():  # else it was called off at the last moment
-                self._start()
-
-    def _forget_due(self) -> None:
-        if self._due is not None:
-            self._due.cancel()
-            self._due = None
-
-    def _ended(self, job: Job, feed: Feed) -> None:
-        """A run is over; called by whichever thread ended it."""
-        self.viewer.end(feed, cast(Status, job.status))
-        with self._lock:
-            blocked = self._blocked
-        if not blocked:
-            self._settle()
-
-    def _settle(self) -> None:
-        """Say how the newest run ended, if it has and no other is about to start."""
-        with self._lock:
-            job = self._job
-            if self._starting or self._due is not None or (job is not None and not job.done()):
-                return
-            if job is not None and job.error is not None:
+    def _say_failure(self, jobs: Jobs) -> None:
+        for job in jobs.values():
+            if job.error is not None:
                 self.viewer.tell(error=f"The run failed: {sentence(job.error)}")
-            self._set_status("idle" if job is None else job.status)
 
     def _set_status(self, status: str) -> None:
         self.set_trait("status", status)
@@ -320,12 +223,12 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
             description="live", indent=False, tooltip="run at every change", layout=layout(flex="none")
         )
         for name in NAMES:
-            self._show_setting(name)
+            self._show_setting(name, getattr(self, name))
             self._controls[name].observe(
                 lambda change, name=name: self._from_control(name, change["new"]), names="value"
             )
         dice.on_click(lambda _: self._from_control("seed", secrets.randbelow(2**32)))
-        self._go.on_click(lambda _: self._quietly(self._start))
+        self._go.on_click(lambda _: self._runner.quietly(self._runner.start))
         self._stop.on_click(lambda _: self.cancel())
         traitlets.link((self, "live"), (live, "value"))
 
@@ -338,17 +241,18 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
         for whole in (self._controls["prompt"], self._controls["negative_prompt"], buttons):
             whole.add_class("dx-line")  # the width of the grid; ipywidgets does not pass on `grid_column`
         self._scales = {name: self._scale(name) for name in self.model.adapters}
-        self._show_setting("adapters")
+        self._show_setting("adapters", self.adapters)
         panel = ipywidgets.GridBox([*(self._controls[name] for name in order), seed, *self._scales.values(), buttons])
         panel.add_class("dx-controls")
-        panel.layout = layout(
+        lay(
+            panel,
             flex="1 1 250px",
             grid_template_columns="repeat(auto-fit, minmax(min(100%, 220px), 1fr))",
             grid_gap="6px 12px",
         )
-        self.viewer.layout = layout(flex="3 1 430px")
+        lay(self.viewer, flex="3 1 430px")
         self.add_class("dx-explorer")
-        self.layout = layout(display="flex", flex_flow="row wrap", align_items="flex-start", overflow="visible")
+        lay(self, display="flex", flex_flow="row wrap", align_items="flex-start", overflow="visible")
         self.children = [panel, self.viewer]
 
     def _scale(self, name: str) -> Any:
@@ -356,32 +260,38 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
         slider = ipywidgets.FloatSlider(
             description=name, min=0.0, max=1.5, step=0.05, style={"description_width": "72px"}, layout=layout()
         )
-        slider.observe(
-            lambda change: self._quietly(
-                lambda: self.set_trait("adapters", {**dict(self.adapters), name: change["new"]})
-            ),
-            names="value",
-        )
+        slider.observe(lambda change: self._scaled(name, change["new"]), names="value")
         return slider
 
-    def _show_setting(self, name: str) -> None:
-        """Let a control show its trait."""
+    def _scaled(self, name: str, value: float) -> None:
+        now = dict(self.adapters)
+        scales = {**now, name: value_of(name, value, now.get(name))}
+        if scales.get(name) or name in now:
+            self._follow("adapters", lambda: self.set_trait("adapters", scales))
+
+    def _show_setting(self, name: str, value: Any) -> None:
+        """Let a control show its setting."""
         if name == "adapters":
             for adapter, slider in self._scales.items():
-                scale = dict(self.adapters).get(adapter, 0.0)
+                scale = dict(value).get(adapter, 0.0)
                 slider.min, slider.max = min(0.0, scale), max(1.5, scale)
                 slider.value = scale
             return
-        show(self._controls[name], name, getattr(self, name))
+        show(self._controls[name], name, value)
 
     def _from_control(self, name: str, value: Any) -> None:
         """Let a trait follow its control. What is refused is said in place, and stays in the control to be put
-        right."""
-        self._quietly(lambda: self.set_trait(name, value_of(name, value)))
+        right: until then Run refuses."""
+        self._follow(name, lambda: self.set_trait(name, value_of(name, value, getattr(self, name))))
 
-    def _quietly(self, action: Callable[[], object]) -> None:
-        """Do what a control asked for. A refusal has been said in the widget; there is no cell to raise it in."""
+    def _follow(self, name: str, action: Callable[[], object]) -> None:
+        held_up = name in self._wrong
         try:
             action()
         except ValueError as error:
-            self.viewer.tell(error=sentence(error))
+            self._wrong[name] = sentence(error)
+            self._say_wrong()
+        else:
+            newest = next(iter(self._runner.jobs.values()), None)
+            if held_up and newest is not None and newest.trace.settings != self.settings:
+                self._run_if_live()

@@ -338,6 +338,10 @@ class Viewer(anywidget.AnyWidget):  # type: ignore[misc]
             self._drop()
         self._commit(films, run)
 
+    def shown(self) -> list[Film]:
+        """The films of the newest complete run, [] before the first."""
+        return unpack(self._film, self._frames) if self._film else []
+
     def feed(self, traces: Sequence[Trace] | Mapping[str, Trace], here: bool = False) -> Feed:
         """Show runs while they grow, in place of what is shown, from their first step on.
 

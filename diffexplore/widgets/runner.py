@@ -1,0 +1,238 @@
+"""`Runner`: what widgets that run a model share. One lane of the model, the newest jobs in it, their way into a viewer.
+
+A widget says what to draw (plans by label) and hears how it went; when to start, to replace, to wait and to stop is
+decided here. Runs of other widgets on the same model are in other lanes: nobody stops them.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Final, cast
+
+from diffexplore.widgets.controls import sentence
+from diffexplore.widgets.film import Status
+from diffexplore.widgets.viewer import Feed, Viewer
+
+if TYPE_CHECKING:
+    from diffexplore.model import Job, Model
+    from diffexplore.runs.plan import Plan
+    from diffexplore.trace import Trace
+
+__all__ = ["HEAD_START", "HINT_AFTER", "Runner"]
+
+HEAD_START: Final = 0.2
+"""Seconds a run has before a changed setting may replace it: a slider that is dragged changes every few milliseconds,
+and runs that were all replaced before their first step would show nothing."""
+HINT_AFTER: Final = 1.5
+"""Seconds a cell waits before it is said how to stop it."""
+_HINT: Final = "A cell is waiting for this run. To stop it, interrupt the kernel (the square button above)."
+
+Jobs = Mapping[str, "Job"]
+
+
+class Runner:
+    """Runs what a widget asks for, the newest in place of what it asked for before.
+
+    Args:
+        model: What draws.
+        viewer: What shows it.
+        ask: Gives what to run now, by label; a ValueError it raises is said in the viewer, and nothing is started.
+        status: Hears each status: "idle", "running", "done", "cancelled" or "failed".
+        settled: Hears of the newest jobs, by label, when all are over and no others are about to start.
+        notes: Gives the sentences that stand in the viewer.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        viewer: Viewer,
+        *,
+        ask: Callable[[], Mapping[str, Plan]],
+        status: Callable[[str], object],
+        settled: Callable[[Jobs], object],
+        notes: Callable[[], Sequence[str]],
+    ) -> None:
+        """Nothing is run yet; the class says what the arguments are."""
+        self.model, self.viewer = model, viewer
+        self.lane = object()
+        self._ask, self._status, self._settled, self._notes = ask, status, settled, notes
+        self._lock = threading.RLock()  # around the fields below
+        self._jobs: Jobs = {}
+        self._feed: Feed | None = None
+        self._traces: dict[str, Trace] = {}
+        self._began = -HEAD_START  # when the newest run was started
+        self._due: threading.Timer | None = None  # a run that a changed setting asked for, to start in a moment
+        self._starting = False
+        self._blocked = False  # a cell waits in `run` and settles what happens
+
+    @property
+    def jobs(self) -> Jobs:
+        """The newest jobs by label."""
+        with self._lock:
+            return self._jobs
+
+    @property
+    def traces(self) -> dict[str, Trace]:
+        """The newest runs that have a step, by label; those before them as long as none has."""
+        with self._lock:
+            found = {label: job.trace for label, job in self._jobs.items() if len(job.trace)}
+            self._traces = found or self._traces
+            return dict(self._traces)
+
+    def quietly(self, action: Callable[[], object]) -> None:
+        """Do what a control asked for; a refusal is said in the viewer, as there is no cell to raise it in."""
+        try:
+            action()
+        except ValueError as error:
+            self.viewer.tell(error=sentence(error))
+
+    # --- starting ---
+
+    def start(self, here: bool = False) -> tuple[Jobs, Feed]:
+        """Run what is asked for, in place of what is going. `here`: the caller drives the viewer."""
+        with self._lock:
+            self._forget_due()
+            try:
+                self._starting = True
+                jobs = self._submit(self._ask())
+            except ValueError as error:
+                self._starting = False
+                self.settle()
+                self.viewer.tell(error=sentence(error))
+                raise
+            self._starting = False
+            self._began = time.monotonic()
+            _ = self.traces  # keep the runs before, should these never make a step
+            feed = self.viewer.feed({label: job.trace for label, job in jobs.items()}, here=here)
+            self._jobs, self._feed = jobs, feed
+            self._blocked = self._blocked or here
+            self._status("running")
+        self.viewer.tell(error="")
+        for k, job in enumerate(jobs.values()):
+            job.add_done_callback(partial(self._ended, feed=feed, k=k))
+        return jobs, feed
+
+    def _submit(self, plans: Mapping[str, Plan]) -> Jobs:
+        def wake(_: object) -> None:
+            self.viewer.wake()
+
+        several = list(plans.values())
+        if len(several) == 1:
+            made = [self.model.submit(several[0], wake, lane=self.lane)]
+        else:
+            made = self.model.submit_many(several, wake, lane=self.lane)
+        return dict(zip(plans, made, strict=True))
+
+    def start_soon(self) -> None:
+        """Start, now or when the newest run has had its head start, with what is then asked for."""
+        with self._lock:
+            if self._due is not None:
+                return
+            wait = self._began + HEAD_START - time.monotonic()
+            if wait > 0:
+                context = contextvars.copy_context()
+                self._due = threading.Timer(wait, context.run, args=(self.quietly, self._start_due))
+                self._due.daemon = True
+                self._due.start()
+                self._status("running")
+                return
+        self.start()
+
+    def _start_due(self) -> None:
+        with self._lock:
+            if self._due is threading.current_thread():  # else it was called off at the last moment
+                self.start()
+
+    def _forget_due(self) -> None:
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+
+    # --- waiting ---
+
+    def run(self) -> Jobs:
+        """Start and wait, driving the viewer; the jobs that ended, newer ones where they replaced those started.
+
+        Raises:
+            ValueError: What is asked for is refused; nothing was started.
+            KeyboardInterrupt: The kernel was interrupted. The runs are stopped, and what they made is in the viewer.
+        """
+        try:
+            jobs, feed = self.start(here=True)
+        except KeyboardInterrupt:
+            self._let_go()
+            raise
+        begun = time.monotonic()
+        hinted = False
+
+        def over() -> bool:
+            nonlocal hinted
+            if not hinted and time.monotonic() - begun > HINT_AFTER:
+                hinted = True
+                self.viewer.tell(notes=[*self._notes(), _HINT])
+            return feed.complete.is_set() and all(job.done() for job in jobs.values())
+
+        try:
+            while True:
+                try:
+                    self.viewer.drive(over)
+                except KeyboardInterrupt:
+                    for job in jobs.values():
+                        job.cancel()
+                    self.viewer.drive(over)
+                    raise
+                with self._lock:
+                    if self._jobs is jobs or self._feed is None:
+                        break
+                    jobs, feed = self._jobs, self._feed  # replaced while we waited
+        finally:
+            with self._lock:
+                self._blocked = False
+            self.settle()
+            if hinted:
+                self.viewer.tell(notes=self._notes())
+        return jobs
+
+    def _let_go(self) -> None:
+        """An interrupt came while a run was being started: leave nothing that waits for it."""
+        with self._lock:
+            self._starting = self._blocked = False
+            jobs = self._jobs
+        self.viewer.release()
+        self.cancel()
+        for job in jobs.values():
+            job.add_done_callback(lambda _: self.settle())
+
+    # --- ending ---
+
+    def cancel(self) -> None:
+        """Stop what is going, if anything. Returns at once; what was made stays on show."""
+        with self._lock:
+            self._forget_due()
+            jobs = self._jobs
+        for job in jobs.values():
+            job.cancel()
+        self.settle()  # where nothing was running any more, but something was due
+
+    def _ended(self, job: Job, feed: Feed, k: int) -> None:
+        """Run `k` of a feed is over; called by whichever thread ended it."""
+        self.viewer.end(feed, cast(Status, job.status), k)
+        with self._lock:
+            blocked = self._blocked
+        if not blocked:
+            self.settle()
+
+    def settle(self) -> None:
+        """Say how the newest runs ended, if all have and no others are about to start."""
+        with self._lock:
+            jobs = self._jobs
+            if self._starting or self._due is not None or not all(job.done() for job in jobs.values()):
+                return
+            found = {job.status for job in jobs.values()}
+            if jobs:
+                self._settled(jobs)
+            self._status(next((one for one in ("cancelled", "done", "failed") if one in found), "idle"))
