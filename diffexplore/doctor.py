@@ -24,6 +24,7 @@ from diffexplore.words import sentence
 __all__ = ["Finding", "examine", "memory_limit", "run"]
 
 MARKS = ("ok", "note", "FAIL")
+LEAST_SEEN = 0.6  # of what a prompt says; a picture of nothing has about 0.2
 LEAST_MEMORY = 2**30  # bytes; a run of the pocket model peaks at about half of it, a notebook server needs the rest
 
 # Optional module -> what it brings
@@ -163,14 +164,26 @@ def _browser() -> Iterator[Finding]:
 
 
 def _picture() -> Iterator[Finding]:
-    """Draws a picture, the one thing that all the rest is for."""
+    """Draws a picture, the one thing that all the rest is for, and has the judge look at it: libraries of the wrong
+    version have drawn nonsense without a word.
+    """
     from diffexplore.model import load
+    from diffexplore.pocket.judge import adherence
 
-    trace = load(device="cpu").trace(prompt="a fox in the snow at noon", steps=4, seed=7)
+    prompt = "a fox in the snow at noon"
+    trace = load(device="cpu").trace(prompt=prompt, steps=10, seed=7)
     assert trace.image is not None, "an uncancelled run ends with a picture"
-    yield Finding(
-        "ok", "pocket model", f"drew {trace.image.width}x{trace.image.height} pixels in {trace.seconds:.1f} s"
-    )
+    drew = f"drew {trace.image.width}x{trace.image.height} pixels in {trace.seconds:.1f} s"
+    seen = adherence(trace.image, prompt)
+    if seen >= LEAST_SEEN:
+        yield Finding("ok", "pocket model", f"{drew}, and they show {prompt}")
+    else:
+        yield Finding(
+            "FAIL",
+            "pocket model",
+            f"{drew}, but they do not show {prompt} (the judge finds {seen:.0%} of it)",
+            "a library of another version may have changed the weights: pip install -U transformers diffusers",
+        )
 
 
 def run(out: Callable[[str], object] = print) -> int:

@@ -5,7 +5,7 @@ import json
 import pytest
 from tiny import make_pipeline
 
-from diffexplore import bench
+from diffexplore.bench import pairs, rows, table
 
 
 def test_sides_are_measured_in_turn_and_ratios_come_from_pairs():
@@ -20,50 +20,50 @@ def test_sides_are_measured_in_turn_and_ratios_come_from_pairs():
 
         return measure
 
-    row = bench.compare("x", "s", side("ours", [99, 2, 30, 4]), side("plain", [1, 1, 10, 4]), rounds=3)
+    row = pairs.compare("x", "s", side("ours", [99, 2, 30, 4]), side("plain", [1, 1, 10, 4]), rounds=3)
     assert order == ["ours", "plain"] * 4
     assert (row.ratio, row.low, row.high) == (2, 1, 3)  # the first, uncounted pair had 99
     assert (row.ours, row.plain) == (4, 4)
 
 
 def test_a_fresh_process_reports_seconds_and_memory():
-    seconds, memory = bench._process("x = bytearray(60_000_000)")
+    seconds, memory = rows.process("x = bytearray(60_000_000)")
     assert 0 < seconds < 60
     assert 60 < memory < 1000
 
 
 def test_json_goes_to_standard_output(monkeypatch, capsys):
-    monkeypatch.setattr(bench, "rows", lambda rounds: [bench.Row("x", "s", 1.0, 2.0, 0.5, 0.4, 0.6)])
-    assert bench.run(1, "-") == 0
+    monkeypatch.setattr(table, "rows", lambda rounds: [pairs.Row("x", "s", 1.0, 2.0, 0.5, 0.4, 0.6)])
+    assert table.run(1, "-") == 0
     figures = json.loads(capsys.readouterr().out)
     assert figures["rows"][0]["ratio"] == 0.5
     assert figures["machine"]["torch"]
 
 
 def test_the_table_is_printed_and_json_written(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(bench, "rows", lambda rounds: [bench.Row("x", "s", 1.0, 2.0, 0.5, 0.4, 0.6)])
-    bench.run(1, str(tmp_path / "out.json"))
+    monkeypatch.setattr(table, "rows", lambda rounds: [pairs.Row("x", "s", 1.0, 2.0, 0.5, 0.4, 0.6)])
+    table.run(1, str(tmp_path / "out.json"))
     assert "0.500" in capsys.readouterr().out
     assert json.loads((tmp_path / "out.json").read_text())["rows"]
 
 
-@pytest.mark.parametrize("code", [bench._OURS, bench._PLAIN])
+@pytest.mark.parametrize("code", [rows.OURS, rows.PLAIN])
 def test_both_sides_of_the_cold_start_run(code):
     from diffexplore.model import POCKET
 
-    _, memory = bench._process(code.format(folder=str(POCKET)) if "{folder" in code else code)
+    _, memory = rows.process(code.format(folder=str(POCKET)) if "{folder" in code else code)
     assert memory < 1024  # MiB; what the pocket model promises a small machine
 
 
 def test_a_recorded_and_a_plain_run_are_both_timed():
-    row = bench._recorded("x", make_pipeline(), steps=2, rounds=2, side=32)
+    row = rows.recorded("x", make_pipeline(), steps=2, rounds=2, side=32)
     assert row.low <= row.ratio <= row.high
     assert row.ours > 0 < row.plain
 
 
 @pytest.mark.parametrize(
     "measure",
-    [bench._first_frame, bench._stop, bench._preview, bench._growth, bench._size, bench._columns, bench._step],
+    [rows.first_frame, rows.stop, rows.preview, rows.growth, rows.size, rows.columns, rows.step],
 )
 def test_each_row_of_the_pocket_model_times_both_sides(measure):
     row = measure(1)
@@ -73,15 +73,15 @@ def test_each_row_of_the_pocket_model_times_both_sides(measure):
 
 
 def test_the_rows_of_the_memory_time_both_sides():
-    for row in bench._evaluations(1):
+    for row in rows.evaluations(1):
         assert row.ours > 0 < row.plain
         assert len(row.name) <= 50
 
 
 def test_a_linear_preview_does_not_profit_from_what_was_decoded_before():
     """Both sides start from nothing in every turn: a remembered picture would make the decoder look free."""
-    assert bench._preview(3).ratio < 1
+    assert rows.preview(3).ratio < 1
 
 
 def test_free_memory_is_told_in_gib():
-    assert 0.1 < bench._free_gib() < 10_000
+    assert 0.1 < rows.free_gib() < 10_000

@@ -86,3 +86,25 @@ def test_a_check_that_breaks_is_a_finding_of_its_own(monkeypatch):
     assert finding.mark == "FAIL"
     assert "OSError: no such device" in finding.found
     assert doctor.run(lambda line: None) == 1
+
+
+def test_a_picture_of_something_else_is_a_failure(monkeypatch):
+    """What libraries of the wrong version have done: they drew, with weights of their own, and said nothing."""
+    import torch
+
+    import diffexplore.model as room
+
+    def spoiled(*args, **options):
+        model = load(*args, **options)
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            for weight in model.pipeline.text_encoder.parameters():
+                weight.copy_(torch.randn_like(weight) * 0.02)
+        return model
+
+    load = room.load
+    assert [f.mark for f in doctor.examine() if f.what == "pocket model"] == ["ok"]
+    monkeypatch.setattr(room, "load", spoiled)
+    (finding,) = [f for f in doctor.examine() if f.what == "pocket model"]
+    assert finding.mark == "FAIL"
+    assert "do not show a fox in the snow at noon" in finding.found

@@ -12,18 +12,30 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from diffexplore.record.predictions import rms
 from diffexplore.words import shown
 
 if TYPE_CHECKING:
-    from diffexplore.record.record import Record
+    import torch
+
     from diffexplore.record.step import Step
 
 __all__ = ["NUMBERS", "Number", "check_name", "declare"]
 
 _NAME = re.compile(r"[A-Za-z][\w.:-]{0,99}", re.ASCII)
+
+
+class Run(Protocol):
+    """What a number is computed from: steps in order, and the final latents, as a `Record` has them."""
+
+    @property
+    def final(self) -> "torch.Tensor | None": ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> "Step": ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +69,7 @@ class Number:
         if not isinstance(self.log, bool):
             raise ValueError(f"log of {self.name} must be True or False, got {shown(self.log)}")
 
-    def at(self, record: "Record", i: int) -> float:
+    def at(self, record: Run, i: int) -> float:
         """Its value at evaluation `i` of a run; NaN where there is none."""
         if self.of is not None:
             return self.of(record, i)
@@ -117,17 +129,17 @@ def _pull(step: "Step") -> float:
     return math.nan if with_prompt is None or without is None else rms(with_prompt - without)
 
 
-def _change(record: "Record", i: int) -> float:
+def _change(record: Run, i: int) -> float:
     i = range(len(record))[i]
     return rms(record[i].x0 - record[i - 1].x0) if i else math.nan
 
 
-def _distance(record: "Record", i: int) -> float:
+def _distance(record: Run, i: int) -> float:
     final = record[-1].x0 if record.final is None else record.final.float().cpu()
     return rms(record[i].x0 - final)
 
 
-def _each(read: "Callable[[Step], float]") -> "Callable[[Record, int], float]":
+def _each(read: "Callable[[Step], float]") -> "Callable[[Run, int], float]":
     return lambda record, i: read(record[i])
 
 

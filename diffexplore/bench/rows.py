@@ -1,17 +1,11 @@
-"""What recording costs on this machine: ratios measured side by side, never a lone time.
+"""The rows of the benchmark, each a function that measures ours against plain diffusers, in turn.
 
-Every row runs its two sides in turn (ours, plain, ours, plain, ...) so that a machine whose speed drifts slows both,
-and reports the median of the pairs' ratios with the smallest and largest. Plain means diffusers alone, with the same
-weights, sampler, seed and settings.
+To add one: a function that ends in `compare`, and its name in `MEASURES`.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import os
-import platform
-import statistics
 import subprocess
 import sys
 import threading
@@ -21,15 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from diffexplore import samplers
+from diffexplore.bench.pairs import Row, compare
+
+__all__ = ["MEASURES", "rows"]
 
 PROMPT = "a fox in the snow at noon"
 
-_OURS = f"""
+OURS = f"""
 import diffexplore as dx
 trace = dx.load().trace(prompt={PROMPT!r}, steps=20, guidance=5.0, seed=7)
 assert len(trace) == 20 and trace.image.size == (64, 64)
 """
-_PLAIN = f"""
+PLAIN = f"""
 import torch
 from diffusers import StableDiffusionPipeline
 pipe = StableDiffusionPipeline.from_pretrained({{folder!r}})
@@ -38,102 +35,65 @@ seed = torch.Generator("cpu").manual_seed(7)
 image = pipe({PROMPT!r}, num_inference_steps=20, guidance_scale=5.0, generator=seed).images[0]
 assert image.size == (64, 64)
 """
-_PEAK = "\nimport resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)\n"
+PEAK = "\nimport resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)\n"
 
 
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One comparison. `ours` and `plain` are medians in `unit`; `ratio` is the median over pairs of ours / plain."""
-
-    name: str
-    unit: str
-    ours: float
-    plain: float | None
-    ratio: float | None
-    low: float | None
-    high: float | None
-
-
-def compare(name: str, unit: str, ours: Callable[[], float], plain: Callable[[], float], rounds: int) -> Row:
-    """Measure both sides in turn, `rounds` times each, after one uncounted turn."""
-    ours(), plain()
-    pairs = [(ours(), plain()) for _ in range(rounds)]
-    ratios = [a / b for a, b in pairs]
-    return Row(
-        name,
-        unit,
-        statistics.median(a for a, _ in pairs),
-        statistics.median(b for _, b in pairs),
-        statistics.median(ratios),
-        min(ratios),
-        max(ratios),
-    )
-
-
-def _process(code: str) -> tuple[float, float]:
+def process(code: str) -> tuple[float, float]:
     """Seconds and peak memory (MiB) of a fresh interpreter that runs `code`."""
     env = {**os.environ, "HF_HUB_OFFLINE": "1"}
     start = time.perf_counter()
-    out = subprocess.run([sys.executable, "-c", code + _PEAK], env=env, capture_output=True, text=True, check=True)
+    out = subprocess.run([sys.executable, "-c", code + PEAK], env=env, capture_output=True, text=True, check=True)
     return time.perf_counter() - start, float(out.stdout.split()[-1])
 
 
-def rows(rounds: int) -> list[Row]:
-    """All rows, in the order of the table."""
+def cold_start(rounds: int) -> list[Row]:
+    """Loading the pocket model and drawing with it in a fresh process: seconds and peak memory; and the bare import."""
     from diffexplore.model import POCKET
 
-    plain_code = _PLAIN.format(folder=str(POCKET))
+    plain_code = PLAIN.format(folder=str(POCKET))
     return [
         compare(
             "cold start: load and 20 guided steps",
             "s",
-            lambda: _process(_OURS)[0],
-            lambda: _process(plain_code)[0],
+            lambda: process(OURS)[0],
+            lambda: process(plain_code)[0],
             rounds,
         ),
         compare(
             "cold start: peak memory",
             "MiB",
-            lambda: _process(_OURS)[1],
-            lambda: _process(plain_code)[1],
+            lambda: process(OURS)[1],
+            lambda: process(plain_code)[1],
             min(rounds, 3),
         ),
         compare(
             "import diffexplore (plain: an empty interpreter)",
             "s",
-            lambda: _process("import diffexplore")[0],
-            lambda: _process("")[0],
+            lambda: process("import diffexplore")[0],
+            lambda: process("")[0],
             rounds,
         ),
-        _recording(rounds),
-        *([_large(rounds)] if _free_gib() > 8 else []),
-        *_together(rounds),
-        _first_frame(rounds),
-        *_evaluations(rounds),
-        _stop(rounds),
-        _preview(rounds),
-        _growth(rounds),
-        _size(rounds),
-        _columns(rounds),
-        _step(rounds),
     ]
 
 
-def _recording(rounds: int) -> Row:
+def recording(rounds: int) -> Row:
     """CPU seconds of a recorded run over those of the same plain call, model loaded, nothing remembered."""
     from diffusers import StableDiffusionPipeline
 
     from diffexplore.model import POCKET
 
     plain = StableDiffusionPipeline.from_pretrained(POCKET)
-    return _recorded("recording 20 guided steps (CPU time)", plain, 20, 3 * rounds)
+    return recorded("recording 20 guided steps (CPU time)", plain, 20, 3 * rounds)
 
 
-def _large(rounds: int) -> Row:
+def large(rounds: int) -> list[Row]:
     """The same with a U-Net of the size of Stable Diffusion 1.5's (860 M random weights), 256 pixels, 4 steps.
 
-    The decoder is small, so that nearly all of the time is the loop that is recorded.
+    The decoder is small, so that nearly all of the time is the loop that is recorded. Left out where 8 GiB
+    are not free.
     """
+    if free_gib() <= 8:
+        return []
     import torch
     from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
@@ -148,10 +108,10 @@ def _large(rounds: int) -> Row:
     components = {**pocket.components, "unet": unet.eval()}
     # The decoder takes 4x4 pixels per latent here, Stable Diffusion's 8x8: 128 pixels are its 256.
     plain = StableDiffusionPipeline(**components, requires_safety_checker=False)
-    return _recorded("recording 4 steps of SD 1.5's size (CPU time)", plain, 4, min(rounds, 5), side=128)
+    return [recorded("recording 4 steps of SD 1.5's size (CPU time)", plain, 4, min(rounds, 5), side=128)]
 
 
-def _recorded(name: str, plain: Any, steps: int, rounds: int, side: int = 64) -> Row:
+def recorded(name: str, plain: Any, steps: int, rounds: int, side: int = 64) -> Row:
     import torch
 
     from diffexplore import Settings
@@ -182,7 +142,7 @@ def _recorded(name: str, plain: Any, steps: int, rounds: int, side: int = 64) ->
     return compare(name, "s", recorded, unrecorded, rounds)
 
 
-def _together(rounds: int) -> list[Row]:
+def together(rounds: int) -> list[Row]:
     """Wall seconds of four prompts drawn together, everything recorded, over four plain calls one after the other; and
     of the same four again with one of them changed, which is what happens when a column of a comparison changes.
     """
@@ -223,7 +183,7 @@ def _together(rounds: int) -> list[Row]:
     ]
 
 
-def _pocket(steps: int = 20) -> tuple[Any, Any, Any]:
+def pocket(steps: int = 20) -> tuple[Any, Any, Any]:
     """(plain pipeline, model around it that remembers nothing, settings of one run), with the sampler in both."""
     from diffusers import StableDiffusionPipeline
 
@@ -238,7 +198,7 @@ def _pocket(steps: int = 20) -> tuple[Any, Any, Any]:
     return plain, model, settings
 
 
-def _draw_plain(plain: Any, settings: Any, **values: Any) -> None:
+def draw_plain(plain: Any, settings: Any, **values: Any) -> None:
     import torch
 
     plain(
@@ -250,11 +210,11 @@ def _draw_plain(plain: Any, settings: Any, **values: Any) -> None:
     )
 
 
-def _first_frame(rounds: int) -> Row:
+def first_frame(rounds: int) -> Row:
     """Wall seconds from asking for a run to its first decoded frame, over those of a plain call to its picture."""
     from diffexplore.looks import views
 
-    plain, model, settings = _pocket()
+    plain, model, settings = pocket()
 
     def first() -> float:
         seen: list[float] = []
@@ -275,18 +235,18 @@ def _first_frame(rounds: int) -> Row:
 
     def whole() -> float:
         start = time.perf_counter()
-        _draw_plain(plain, settings)
+        draw_plain(plain, settings)
         return time.perf_counter() - start
 
     return compare("first frame of 20 steps (plain: the picture)", "s", first, whole, rounds)
 
 
-def _stop(rounds: int) -> Row:
+def stop(rounds: int) -> Row:
     """Wall seconds from asking to stop after step 5 of 20 until the model is free, over diffusers' own interrupt.
 
     The plain side sets the pipeline's interrupt flag, which skips the steps that are left and decodes all the same.
     """
-    plain, model, settings = _pocket()
+    plain, model, settings = pocket()
 
     def ours() -> float:
         asked: list[float] = []
@@ -312,20 +272,20 @@ def _stop(rounds: int) -> Row:
                 pipeline._interrupt = True
             return values
 
-        _draw_plain(plain, settings, callback_on_step_end=step)
+        draw_plain(plain, settings, callback_on_step_end=step)
         return time.perf_counter() - asked[0]
 
     return compare("stop after step 5 of 20 (plain: its interrupt)", "s", ours, interrupt, rounds)
 
 
-def _evaluations(rounds: int) -> list[Row]:
+def evaluations(rounds: int) -> list[Row]:
     """What it is worth to remember evaluations of the network: wall seconds to the first step of a run that differs
     from one before in its guidance alone, and of a whole run that was stopped half-way before, over those of a model
     that remembers nothing.
     """
     from diffexplore.model import Model
 
-    plain, forgetful, settings = _pocket()
+    plain, forgetful, settings = pocket()
     numbers = iter(range(1, 10_000))
 
     def first_step(model: Model) -> float:
@@ -372,11 +332,11 @@ def _evaluations(rounds: int) -> list[Row]:
     ]
 
 
-def _preview(rounds: int) -> Row:
+def preview(rounds: int) -> Row:
     """CPU milliseconds of one preview of x0 in linear colours over those of one that is decoded; none remembered."""
     from diffexplore.looks import views
 
-    _, model, settings = _pocket()
+    _, model, settings = pocket()
     trace = model.trace(settings)
 
     def previews(exact: bool) -> float:
@@ -391,36 +351,36 @@ def _preview(rounds: int) -> Row:
     )
 
 
-def _each(model: Any, settings: Any) -> float:
+def each(model: Any, settings: Any) -> float:
     """CPU milliseconds of a recorded run, per step."""
     start = time.process_time()
     model.trace(settings)
     return 1000 * (time.process_time() - start) / settings.steps
 
 
-def _growth(rounds: int) -> Row:
+def growth(rounds: int) -> Row:
     """CPU milliseconds of one step in a recorded run of 40 over those in one of 10: 1 where cost grows with steps
     alone, less where a fixed part is spread over more of them.
     """
-    _, model, few = _pocket(10)
+    _, model, few = pocket(10)
     many = few.replace(steps=40)
     return compare(
-        "a step of a run of 40 (plain: of 10)", "ms", lambda: _each(model, many), lambda: _each(model, few), rounds
+        "a step of a run of 40 (plain: of 10)", "ms", lambda: each(model, many), lambda: each(model, few), rounds
     )
 
 
-def _size(rounds: int) -> Row:
+def size(rounds: int) -> Row:
     """CPU milliseconds of one recorded step at twice the side, four times the pixels, over those at the usual one."""
-    _, model, usual = _pocket(10)
+    _, model, usual = pocket(10)
     large = usual.replace(width=128, height=128)
     return compare(
-        "a step of 128 px (plain: of 64 px)", "ms", lambda: _each(model, large), lambda: _each(model, usual), rounds
+        "a step of 128 px (plain: of 64 px)", "ms", lambda: each(model, large), lambda: each(model, usual), rounds
     )
 
 
-def _columns(rounds: int) -> Row:
+def columns(rounds: int) -> Row:
     """Wall seconds that one column of six takes, drawn together, over those of one drawn alone."""
-    _, model, one = _pocket(10)
+    _, model, one = pocket(10)
 
     def each(count: int) -> float:
         start = time.perf_counter()
@@ -430,13 +390,13 @@ def _columns(rounds: int) -> Row:
     return compare("one column of six (plain: one alone)", "s", lambda: each(6), lambda: each(1), rounds)
 
 
-def _step(rounds: int) -> Row:
+def step(rounds: int) -> Row:
     """Milliseconds of one guided step of the pocket model's denoiser (batch of two, float32) on one core, over those
     of a plain product of two 1024 x 1024 matrices (2.1 GFLOP).
     """
     import torch
 
-    plain, _, _ = _pocket()
+    plain, _, _ = pocket()
     threads = torch.get_num_threads()
     latents, text = torch.randn(2, 4, 16, 16), torch.randn(2, 40, plain.unet.config.cross_attention_dim)
     one, other = torch.randn(2, 1024, 1024)
@@ -462,48 +422,23 @@ def _step(rounds: int) -> Row:
     )
 
 
-def _free_gib() -> float:
+def free_gib() -> float:
     """Main memory that is free, in GiB; 0 where that cannot be told."""
     info = Path("/proc/meminfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     return next((int(line.split()[1]) / 2**20 for line in lines if line.startswith("MemAvailable")), 0.0)
 
 
-def machine() -> dict[str, object]:
-    """What the figures were measured on."""
-    from importlib.metadata import version
-
-    return {
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "diffusers", "transformers")},
-    }
+MEASURES: tuple[Callable[[int], Row | list[Row]], ...] = (
+    cold_start, recording, large, together, first_frame, evaluations, stop, preview, growth, size, columns, step,
+)  # fmt: skip
+"""What is measured, in the order of the table."""
 
 
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line] if (
-        info.is_file()
-    ) else []  # fmt: skip
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def run(rounds: int, to: str | None) -> int:
-    """Print the table, write JSON to the file `to` (``-``: standard output, instead of the table)."""
-    table = rows(rounds)
-    about = machine()
-    figures = json.dumps({"machine": about, "rows": [dataclasses.asdict(row) for row in table]}, indent=2)
-    if to == "-":
-        print(figures)
-        return 0
-    print(" · ".join(f"{key} {value}" for key, value in about.items()))
-    print(f"{'':50} {'ours':>9} {'plain':>9} {'ratio':>7}   (from .. to)")
-    for row in table:
-        print(
-            f"{row.name:50} {row.ours:7.2f} {row.unit:3}{row.plain:7.2f} {row.unit:3}{row.ratio:6.3f}"
-            f"   ({row.low:.3f} .. {row.high:.3f})"
-        )
-    if to:
-        Path(to).write_text(figures + "\n")
-    return 0
+def rows(rounds: int) -> list[Row]:
+    """All rows, in the order of the table."""
+    found: list[Row] = []
+    for measure in MEASURES:
+        made = measure(rounds)
+        found += made if isinstance(made, list) else [made]
+    return found
