@@ -193,7 +193,7 @@ def test_zero_snr_nets_start_at_the_last_timestep():
 )
 def test_bounds_of_steps_are_where_the_tables_end(name, base):
     entry = SAMPLERS[name]
-    config = base_of(name) if base == "own" else {**V_ZERO, **base_of(name), "rescale_betas_zero_snr": True}
+    config = base_of(name) if base == "own" else {**base_of(name), **V_ZERO}
     for steps in (entry.least(config), entry.most(config)):
         scheduler = scheduled(name, steps, config)
         assert len(scheduler.timesteps) == entry.evaluations(steps)

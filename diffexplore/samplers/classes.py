@@ -22,6 +22,7 @@ class SchedulerClass:
         clips: whether it steps by log-SNR and takes a bound for it (``lambda_min_clipped``).
         edm: whether its nets were trained by EDM, with a continuous noise level for a timestep.
         midpoint_offset: where the middle's sigma lies in its table, relative to ``step_index``.
+        ancestral: whether it steps below the next level, to add noise up to it.
     """
 
     name: str
@@ -30,6 +31,7 @@ class SchedulerClass:
     clips: bool = False
     edm: bool = False
     midpoint_offset: int = 0
+    ancestral: bool = False
 
     @property
     def velocity(self) -> bool:
@@ -51,14 +53,14 @@ CLASSES: Mapping[str, SchedulerClass] = MappingProxyType(
             SchedulerClass("LCMScheduler", "timestep", "fresh"),
             SchedulerClass("TCDScheduler", "timestep", "fresh"),
             SchedulerClass("EulerDiscreteScheduler", "exploding"),
-            SchedulerClass("EulerAncestralDiscreteScheduler", "exploding", "fresh"),
+            SchedulerClass("EulerAncestralDiscreteScheduler", "exploding", "fresh", ancestral=True),
             SchedulerClass("LMSDiscreteScheduler", "exploding"),
             SchedulerClass("HeunDiscreteScheduler", "exploding"),
             SchedulerClass("DPMSolverSDEScheduler", "exploding", "path"),
             SchedulerClass("EDMEulerScheduler", "exploding", edm=True),
             SchedulerClass("EDMDPMSolverMultistepScheduler", "exploding", edm=True),
             SchedulerClass("KDPM2DiscreteScheduler", "midpoint"),
-            SchedulerClass("KDPM2AncestralDiscreteScheduler", "midpoint", "fresh", midpoint_offset=-1),
+            SchedulerClass("KDPM2AncestralDiscreteScheduler", "midpoint", "fresh", midpoint_offset=-1, ancestral=True),
             SchedulerClass("DPMSolverMultistepScheduler", "preserving", clips=True),
             SchedulerClass("DPMSolverSinglestepScheduler", "preserving", clips=True),
             SchedulerClass("DEISMultistepScheduler", "preserving"),

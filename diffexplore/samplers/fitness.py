@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from diffexplore.samplers.menu import SAMPLERS
-from diffexplore.samplers.nets import FLOW, SCALING, SPACINGS, cosine, net_of, prediction_of, zero_snr
+from diffexplore.samplers.nets import FLOW, SCALING, SPACINGS, blind, cosine, net_of, prediction_of, zero_snr
 from diffexplore.samplers.sampler import Sampler
 
 __all__ = ["native", "suitable"]
@@ -27,6 +27,14 @@ def suitable(name: str, family: str, base_config: Mapping[str, Any]) -> str:
     prediction = prediction_of(base_config)
     if prediction not in entry.predictions:
         return f"it cannot read a net that predicts {prediction!r}"
+    if (
+        entry.net in ("diffusion", "lcm", "tcd")
+        and blind(base_config)
+        and entry.config.get("timestep_spacing") != "leading"
+    ):
+        return (
+            "it starts from pure noise (zero terminal SNR), where a net that predicts noise tells nothing of a picture"
+        )
     if entry.net == "diffusion":
         if zero_snr(base_config) and not entry.zero_snr:
             return "it cannot start from the pure noise (zero terminal SNR) that this net was trained on"

@@ -1,15 +1,18 @@
 """One entry of the menu: what it is, what it costs, and how many steps it takes."""
 
 import importlib.util
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from diffexplore.samplers.classes import facts_of
-from diffexplore.samplers.nets import DIFFUSION, SPACINGS, cosine, zero_snr
+from diffexplore.samplers.nets import DIFFUSION, SPACINGS, blind, cosine, sigmas_of, zero_snr
 
 __all__ = ["Sampler"]
+
+_FARTHEST = 2000.0  # its square times single precision's 6e-8 is a quarter: what is left is still a number
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,9 @@ class Sampler:
         ):
             if wrong:
                 return f"{self.name} takes {bound} {number} steps with this model, got {steps}"
+        wrong_jump = self._too_far(steps, base_config) or self._ends_blind(steps, base_config)
+        if wrong_jump:
+            return wrong_jump
         if self.spacing(base_config) != "trailing" or self.respaced:
             return ""
         train = int(base_config.get("num_train_timesteps", 1000))
@@ -112,6 +118,52 @@ class Sampler:
         nearest = next(n for n in range(steps - 1, 0, -1) if not slips(n))
         return f"{self.name} cannot part {train} timesteps into {steps} steps without a rounding slip; {nearest} works"
 
+    def _too_far(self, steps: int, base_config: Mapping[str, Any]) -> str:
+        """Why an ancestral sampler cannot take so many steps. It steps down to s' = s2 sqrt(s2^2 / s1^2), computed as a
+        difference of squares; from a level s1 thousands of times as high as the next, s2, that is smaller than
+        single precision rounds, and the root of what is left may be that of a negative number.
+        """
+        facts = facts_of(self.cls)
+        if self.net != "diffusion" or facts is None or not facts.ancestral:
+            return ""
+        table = sigmas_of(base_config)
+        if self._jump(steps, table, base_config) <= _FARTHEST:
+            return ""
+        enough = next((n for n in range(steps + 1, 200) if self._jump(n, table, base_config) <= _FARTHEST), None)
+        return f"{self.name} cannot jump as far between noise levels as {steps} steps with this model ask it to" + (
+            f"; {enough} work" if enough else ""
+        )
+
+    def _jump(self, steps: int, table: Sequence[float], base_config: Mapping[str, Any]) -> float:
+        """The largest ratio of a noise level to the next."""
+        if not table or steps < 2:
+            return 1.0
+        last = len(table) - 1
+        if self.respaced:  # between the same ends, spaced evenly in sigma^(1/7)
+            low, high = table[0] ** (1 / 7), table[last] ** (1 / 7)
+            found = [(high + (low - high) * i / (steps - 1)) ** 7 for i in range(steps)]
+        elif self.spacing(base_config) == "trailing":
+            found = [table[round((last + 1) * (1 - i / steps)) - 1] for i in range(steps)]
+        else:
+            found = [table[round(last * (1 - i / (steps - 1)))] for i in range(steps)]
+        return max(one / after for one, after in itertools.pairwise(found))
+
+    def _ends_blind(self, steps: int, base_config: Mapping[str, Any]) -> str:
+        """Why "leading" spacing cannot keep clear of a last timestep at which the net says nothing."""
+        if not blind(base_config) or self.spacing(base_config) != "leading":
+            return ""
+        train = int(base_config.get("num_train_timesteps", 1000))
+        offset = int(base_config.get("steps_offset") or 0)
+
+        def reaches(count: int) -> bool:
+            return (count - 1) * (train // count) + offset >= train - 1
+
+        if not reaches(steps):
+            return ""
+        nearest = next((n for n in range(steps - 1, 1, -1) if not reaches(n)), None)
+        why = f"{self.name} cannot start from pure noise with this model, as {steps} steps ask it to"
+        return why + (f"; {nearest} work" if nearest else "")
+
     @property
     def respaced(self) -> bool:
         """Whether the noise levels are spaced anew (Karras, exponential, beta), whatever the timesteps were."""
@@ -122,4 +174,6 @@ class Sampler:
         spacing = str(self.config.get("timestep_spacing", ""))
         # A net trained down to pure noise must start there; "leading" never visits the last timestep (Lin et al.
         # 2023, 2305.08891).
-        return "trailing" if spacing and self.zero_snr and zero_snr(base_config) else spacing
+        # But there a net that predicts noise has nothing to say.
+        from_noise = self.zero_snr and zero_snr(base_config) and not blind(base_config)
+        return "trailing" if spacing and from_noise else spacing
