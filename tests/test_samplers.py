@@ -416,3 +416,52 @@ def test_a_missing_module_is_named(monkeypatch):
     with pytest.raises(ImportError, match="LMS needs scipy: pip install scipy"):
         build("LMS", BASE)
     assert suitable("LMS", "sd", BASE) == "it needs scipy, which is not installed"
+
+
+# What is offered draws numbers
+
+SCHEDULES = {
+    "scaled": {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
+    "linear": {"beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02},
+    "cosine": {"beta_schedule": "squaredcos_cap_v2"},
+}
+
+
+@pytest.mark.parametrize("zero_snr", [False, True])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_what_is_offered_never_draws_nan(schedule, zero_snr):
+    """Every sampler, at every few steps, with a net that knows the noise."""
+    config = {
+        "num_train_timesteps": 1000,
+        "prediction_type": "epsilon",
+        "rescale_betas_zero_snr": zero_snr,
+        **SCHEDULES[schedule],
+    }
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(1, 4, 4, 4, generator=generator)
+    ran = 0
+    for name, entry in SAMPLERS.items():
+        if suitable(name, "sd", config):
+            continue
+        for steps in range(1, 13):
+            if entry.refusal(steps, config):
+                continue
+            scheduler = build(name, config, seed=1)
+            scheduler.set_timesteps(steps)
+            x = start * scheduler.init_noise_sigma
+            for t in scheduler.timesteps:
+                seen = scheduler.scale_model_input(x, t)
+                takes = "generator" in inspect.signature(scheduler.step).parameters
+                x = scheduler.step(seen * 0.9, t, x, **({"generator": generator} if takes else {})).prev_sample
+            assert torch.isfinite(x).all(), (name, steps)
+            ran += 1
+    assert ran > (0 if zero_snr else 200)
+
+
+def test_why_a_sampler_is_refused_where_it_would_draw_nan_is_said():
+    blind = {"prediction_type": "epsilon", "rescale_betas_zero_snr": True, "num_train_timesteps": 1000}
+    assert "pure noise" in suitable("Euler a", "sd", blind)
+    assert not suitable("DDIM", "sd", blind)
+    cosine = {"num_train_timesteps": 1000, **SCHEDULES["cosine"]}
+    assert "cannot jump as far between noise levels as 4 steps" in SAMPLERS["Euler a"].refusal(4, cosine)
+    assert SAMPLERS["Euler"].refusal(4, cosine) == ""

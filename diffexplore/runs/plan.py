@@ -86,6 +86,9 @@ class Planner:
         if came is not None:
             return came
         usual = DEFAULT_FLOW_SAMPLER if self._family.flow else DEFAULT_SAMPLER
+        if not self.samplers:
+            reason = suitable(usual, self._family.name, self._base_config)
+            raise ValueError(f"no sampler is right for this model, {usual} is not: {reason}")
         return usual if usual in self.samplers else self.samplers[0]
 
     def resolve(self, settings: Settings) -> Settings:
