@@ -21,7 +21,7 @@ import torch
 import transformers
 
 from diffexplore.pipelines.family import family_of
-from diffexplore.pipelines.origin import POCKETS, Origin, open_pipeline
+from diffexplore.pipelines.origin import POCKETS, Origin, open_pipeline, scheduler_facts
 from diffexplore.runs.adapters import Adapters
 from diffexplore.runs.batches import BATCH, grouped, in_halves
 from diffexplore.runs.decode import PictureDecoder
@@ -135,6 +135,7 @@ class Model:
         self._pocket = self._origin.kind == "pocket"
         # What the model is, as opposed to how somebody samples from it: kept as it came, however often samplers change.
         base_config = {**pipeline.scheduler.config, "_class_name": type(pipeline.scheduler).__name__}
+        self._came_with = scheduler_facts(pipeline)
         self._turn = turn_at(getattr(pipeline, family.network))
         self._adapters = Adapters(pipeline)
         self._reader = Reader(*read, vocabulary or Vocabulary(), lambda: self._adapters.taught)
@@ -157,7 +158,9 @@ class Model:
     def origin(self) -> Origin:
         """What opens this very model again, anywhere: its place, options, features and LoRAs as they are now."""
         with self._turn.taken():  # a LoRA that a run has switched on is not the pipeline's own
-            return self._origin.now(self.pipeline, self._adapters.loras)
+            now = self._origin.now(self.pipeline, self._adapters.loras)
+        # Runs go by the scheduler that the pipeline came with, whatever it has since.
+        return replace(now, features={**now.features, "scheduler": self._came_with})
 
     @property
     def revision(self) -> str | None:

@@ -1,5 +1,6 @@
 """forward.py: the noise is exact, the levels are the model's own, and any picture is taken."""
 
+import copy
 import random
 from pathlib import Path
 from types import SimpleNamespace
@@ -199,8 +200,9 @@ def test_a_scheduler_that_does_not_tell() -> None:
 def stand_in(model: "Model", **parts: Any) -> Any:
     """The model with some parts of its pipeline exchanged, the rest real."""
     pipeline = {name: getattr(model.pipeline, name) for name in ("vae", "scheduler", "_execution_device")}
-    facts = {name: getattr(model, name) for name in ("name", "family", "size", "decode", "matrix")}
-    return SimpleNamespace(**facts, pipeline=SimpleNamespace(**{**pipeline, **parts}))
+    other = copy.copy(model)
+    other.pipeline = SimpleNamespace(**{**pipeline, **parts})
+    return other
 
 
 def autoencoder(**config: Any) -> Any:

@@ -117,7 +117,6 @@ def test_one_step_count_has_no_knee_and_is_drawn(tiny_model: Model) -> None:
         (lambda m: diminishing_returns(m, ["Heun"], [1]), "Heun takes at least 2 steps with this model, got 1"),
         (lambda m: diminishing_returns(m, ["Eular"]), "sampler must be one of .*; got 'Eular'"),
         (lambda m: diminishing_returns(m, sede=1), "settings are .*; got 'sede', did you mean 'seed'"),
-        (lambda m: diminishing_returns("pocket"), r"a model is needed, such as diffexplore.load\(\), got 'pocket'"),
     ],
 )
 def test_refusals_before_any_work(tiny_pipeline, run, sentence: str) -> None:

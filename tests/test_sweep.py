@@ -1,11 +1,14 @@
 """sweep.py: every cell is the run it says it is, wherever it was drawn; what is saved is used again, or not."""
 
 import io
+import os
 import warnings
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from itertools import chain
-from multiprocessing import get_context
+from multiprocessing import get_all_start_methods, get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -122,6 +125,60 @@ def test_another_process_has_its_dtype_and_its_loras(tmp_path: Path, lora: Path)
     assert not torch.equal(off.final, on.final)
 
 
+def test_another_process_has_what_is_switched_on(tmp_path: Path) -> None:
+    make_pipeline().save_pretrained(tmp_path / "tiny")
+    model = dx.load(tmp_path / "tiny", device="cpu", reuse=0)
+    plain = model.trace(steps=2, sampler="DDIM", **SHARED).final
+    model.pipeline.enable_freeu(s1=0.2, s2=0.2, b1=1.8, b2=1.9)
+    model.pipeline.scheduler.register_to_config(prediction_type="v_prediction")
+    later = Model(model.pipeline, origin=model.origin, reuse=0)  # the other is as it was when it was made
+    assert not torch.allclose(later.trace(steps=2, sampler="DDIM", **SHARED).final, plain, rtol=1e-2, atol=1e-2)
+    spawn = get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn, initializer=torch.set_num_threads, initargs=(2,)) as executor:
+        for one in (model, later):
+            grid = sweep(one, x=("steps", [2]), executor=executor, sampler="DDIM", **SHARED)
+            mine = one.trace(steps=2, sampler="DDIM", **SHARED)
+            assert grid.errors == [[""]]
+            assert torch.allclose(grid.traces[0][0].final, mine.final, rtol=1e-4, atol=1e-5)
+            assert not torch.allclose(mine.final, plain, rtol=1e-2, atol=1e-2)
+        assert executor.submit(torch.get_num_threads).result() == 1
+
+
+def test_the_pocket_model_elsewhere_is_the_pocket_model() -> None:
+    model = dx.load(device="cpu")
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
+        grid = sweep(model, x=("steps", [2]), executor=executor, prompt="a fox at dusk", seed=1)
+    (trace,) = grid.traces[0]
+    assert trace is not None
+    mine = model.trace(trace.settings)
+    assert trace.info["world"] == "pocket"
+    assert trace.info["unknown"] == mine.info["unknown"]
+    assert torch.allclose(trace.final, mine.final, rtol=1e-4, atol=1e-4)
+    assert not np.isnan(grid.adherence()).any()
+
+
+@pytest.mark.skipif("fork" not in get_all_start_methods(), reason="nothing forks here")
+def test_forked_processes_are_refused(tmp_path: Path) -> None:
+    executor = ProcessPoolExecutor(2, mp_context=get_context("fork"))
+    with executor, pytest.raises(ValueError, match=r'mp_context=multiprocessing\.get_context\("spawn"\)') as error:
+        sweep(dx.load(device="cpu"), x=STEPS, executor=executor, out=tmp_path / "cells")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "cells").exists()
+
+
+def test_a_ready_pipeline_is_drawn_on_any_threads(tiny_model: Model) -> None:
+    class Threads(Executor):
+        """Of somebody else."""
+
+        def __init__(self) -> None:
+            self.own = ThreadPoolExecutor(1)
+
+        def submit(self, *args: Any, **kwargs: Any) -> Any:
+            return self.own.submit(*args, **kwargs)
+
+    assert sweep(tiny_model, x=STEPS, executor=Threads(), sampler="DDIM", **SHARED).errors == [["", ""]]
+
+
 def test_finished_cells_are_loaded_instead_of_drawn(tiny_model: Model, tmp_path: Path) -> None:
     model, folder = Model(tiny_model.pipeline, reuse=0), tmp_path / "a" / "b"
     first = sweep(model, x=("steps", [2]), out=folder, sampler="DDIM", **SHARED)
@@ -143,6 +200,117 @@ def test_finished_cells_are_loaded_instead_of_drawn(tiny_model: Model, tmp_path:
     sweep(Model(make_pipeline(1), name=model.name), x=("steps", [2]), out=folder, sampler="DDIM", **SHARED)
     assert len(saved(folder)) == 6
     assert after.items() <= saved(folder).items()
+
+
+def evaluations(model: Model, call: Callable[[], Any]) -> int:
+    """How often the network ran in a call."""
+    ran = []
+    handle = model.pipeline.unet.register_forward_pre_hook(lambda *args: ran.append(1))
+    try:
+        call()
+    finally:
+        handle.remove()
+    return len(ran)
+
+
+def test_what_was_switched_on_since_makes_other_cells(tmp_path: Path) -> None:
+    model, asked = Model(make_pipeline(), reuse=0), {"x": ("steps", [3]), "out": tmp_path, "sampler": "DDIM", **SHARED}
+    plain = sweep(model, **asked).traces[0][0]
+    model.pipeline.enable_freeu(s1=0.2, s2=0.2, b1=1.8, b2=1.9)
+    freed = sweep(model, **asked).traces[0][0]
+    assert torch.equal(freed.final, model.trace(freed.settings).final)
+    assert not torch.allclose(freed.final, plain.final, rtol=1e-2, atol=1e-2)
+    model.pipeline.disable_freeu()
+    assert evaluations(model, lambda: sweep(model, **asked)) == 0
+    assert len(saved(tmp_path)) == 2
+
+
+def test_another_prediction_type_makes_other_cells(tmp_path: Path) -> None:
+    pipeline = make_pipeline()
+    model, asked = Model(pipeline, reuse=0), {"x": ("steps", [3]), "out": tmp_path, "sampler": "DDIM", **SHARED}
+    plain = sweep(model, **asked).traces[0][0]
+    pipeline.scheduler.register_to_config(prediction_type="v_prediction")
+    later = Model(pipeline, reuse=0)
+    other = sweep(later, **asked).traces[0][0]
+    assert torch.equal(other.final, later.trace(other.settings).final)
+    assert not torch.allclose(other.final, plain.final, rtol=1e-2, atol=1e-2)
+    # A model goes by the scheduler that its pipeline came with: its cells are what it would draw.
+    again = sweep(model, **asked).traces[0][0]
+    assert torch.equal(again.final, model.trace(again.settings).final)
+    assert len(saved(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("threads", [False, True])
+def test_two_sweeps_on_one_folder_share_the_work(tmp_path: Path, threads: bool) -> None:
+    asked = {"x": ("steps", [2, 3, 4]), "out": tmp_path, "sampler": "DDIM", **SHARED}
+    slow, quick = Model(make_pipeline(), reuse=0), Model(make_pipeline(), reuse=0)
+    ran: list[int] = []
+
+    def meanwhile(*args: Any) -> None:
+        ran.append(1)
+        if len(ran) == 1:
+            sweep(quick, **asked)
+
+    slow.pipeline.unet.register_forward_pre_hook(meanwhile)
+    with ThreadPoolExecutor(1) as executor:
+        grid = sweep(slow, executor=executor if threads else None, **asked)
+    assert grid.errors == [["", "", ""]]
+    assert len(ran) == 2  # the two steps of the cell that it was at
+    for trace in grid.traces[0]:
+        assert torch.equal(trace.final, quick.trace(trace.settings).final)
+        assert trace.view("x0", 0).size == (48, 32)
+    assert len(saved(tmp_path)) == 3
+
+
+def test_a_folder_that_cannot_be_is_noticed_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    readonly = tmp_path / "readonly"
+    readonly.mkdir(0o500)
+    model = Model(make_pipeline(), reuse=0)
+    places = [
+        tmp_path / "file" / "cells",
+        *([] if os.access(readonly, os.W_OK) else [readonly]),
+    ]  # root writes anywhere
+
+    def refused() -> None:
+        for place in places:
+            for executor in (None, ThreadPoolExecutor(1)):
+                with pytest.raises(OSError, match=r"file|readonly"):
+                    sweep(model, x=STEPS, out=place, executor=executor, sampler="DDIM", **SHARED)
+
+    assert evaluations(model, refused) == 0
+    for text, sentence in (("x" * 5000, "cannot be a path"), ("a\0b", "cannot be a path")):
+        with pytest.raises(ValueError, match=sentence):
+            sweep(model, x=STEPS, out=text)
+
+
+def test_a_folder_in_the_place_of_a_cell_is_noticed_before_any_work(tmp_path: Path) -> None:
+    model, asked = Model(make_pipeline(), reuse=0), {"x": STEPS, "out": tmp_path, "sampler": "DDIM", **SHARED}
+    sweep(model, **asked)
+    for path in list(tmp_path.iterdir()):
+        path.unlink()
+    path.mkdir()
+
+    def refused() -> None:
+        with pytest.raises(IsADirectoryError, match=path.name):
+            sweep(model, **asked)
+
+    assert evaluations(model, refused) == 0
+
+
+@pytest.mark.parametrize("threads", [False, True])
+def test_a_full_disk_is_an_error_of_the_system_and_leaves_nothing_half(tmp_path: Path, threads: bool) -> None:
+    resource = pytest.importorskip("resource", reason="no limits here")
+    model = Model(make_pipeline(), reuse=0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
+    try:
+        with ThreadPoolExecutor(1) as executor, pytest.raises(OSError, match=r"\S") as error:
+            sweep(model, x=STEPS, out=tmp_path, sampler="DDIM", executor=executor if threads else None, **SHARED)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert error.value.errno
+    assert not saved(tmp_path)
 
 
 def test_a_damaged_or_foreign_file_is_drawn_again(tiny_model: Model, tmp_path: Path) -> None:
@@ -247,11 +415,6 @@ def test_refusals_before_any_work(tiny_pipeline, wrong: dict, sentence: str, tmp
         handle.remove()
     assert not worked
     assert not (tmp_path / "cells").exists()
-
-
-def test_only_models_are_swept() -> None:
-    with pytest.raises(ValueError, match=r"a model is needed, such as diffexplore.load\(\), got 'pocket'"):
-        sweep("pocket", x=STEPS)  # type: ignore[arg-type]
 
 
 def test_the_pocket_model() -> None:

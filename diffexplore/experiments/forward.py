@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from diffexplore.experiments.shared import a_model
 from diffexplore.looks.pictures import read_picture
+from diffexplore.samplers.nets import net_of, shift_of
 from diffexplore.settings import Settings
 from diffexplore.trace import Step, Trace
 from diffexplore.words import shown
@@ -64,9 +66,10 @@ def forward(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: one sentence, for steps, a seed or a picture that cannot be used, or a model with no
-            encoder for pictures.
+        ValueError: one sentence, for what is no model or has no encoder for pictures, and for steps, a seed or a
+            picture that cannot be used.
     """
+    model = a_model(model)
     begun = time.perf_counter()
     width, height = model.size
     settings = Settings(steps=steps, seed=seed, guidance=1.0, width=width, height=height)
@@ -133,15 +136,15 @@ def levels(scheduler: Any, count: int) -> list[Level]:
     if not 1 <= count <= total:
         raise ValueError(f"steps must be from 1 to {total}, the levels this model was trained on, got {shown(count)}")
     name = type(scheduler).__name__
-    flow = config.get("use_flow_sigmas") or config.get("prediction_type") == "flow_prediction"
-    if flow or name.startswith("FlowMatch"):
+    own = {**config, "_class_name": name}
+    net = net_of(own)
+    if net == "flow":
         # Dynamic shifting depends on the picture's size and is up to the pipeline; training levels are plain.
-        given = None if config.get("use_dynamic_shifting") else config.get("shift") or config.get("flow_shift")
-        shift = float(given or 1.0)
+        shift = 1.0 if config.get("use_dynamic_shifting") else shift_of(own)
         shifted = [shift * s / (1 + (shift - 1) * s) for s in ((k + 1) / total for k in _spread(total, count))]
         return [Level(s * total, 1 - s, s) for s in shifted]
     fresh = type(scheduler).from_config(config)  # a run may have moved the tables of the one at hand
-    if name.startswith("EDM"):
+    if net == "edm":
         # The tables begin with the noisiest level; the last sigma, where sampling ends, belongs to no timestep.
         table = list(zip(fresh.timesteps.tolist(), fresh.sigmas.tolist(), strict=False))[::-1]
         return [Level(table[k][0], 1.0, table[k][1]) for k in _spread(len(table), count)]

@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from diffexplore.experiments.shared import a_model
 from diffexplore.looks.figures import Cell, Figure, plot_sheet
+from diffexplore.record.predictions import rms
 from diffexplore.settings import Settings
 
 if TYPE_CHECKING:
@@ -70,16 +72,17 @@ def negative_words(model: Model, settings: Settings | None = None, **values: Any
             prompt; where it has none, its words are the parts.
 
     Raises:
-        ValueError: One sentence, before any work: there is no negative prompt, it has one part only or more than
-            `MOST`, or it is ignored at these settings.
+        ValueError: One sentence, before any work: there is no model, or no negative prompt; it has one part only or
+            more than `MOST`, or it is ignored at these settings.
     """
+    model = a_model(model)
     base = (settings or Settings()).replace(**values)
     parts = _parts(base.negative_prompt)
     if not 2 <= len(parts) <= MOST:
         raise ValueError(f"leaving words out takes a negative prompt of 2 to {MOST} parts, got {len(parts)}")
-    ignored = [note for note in model.notes(model.resolve(base)) if "negative prompt is ignored" in note]
+    ignored = model.plan(base).ignored.get("negative_prompt", "")
     if ignored:
-        raise ValueError(ignored[0][:1].lower() + ignored[0][1:].rstrip("."))
+        raise ValueError(ignored[:1].lower() + ignored[1:].rstrip("."))
     joint = ", " if "," in base.negative_prompt else " "
     texts = [base.negative_prompt, ""]
     texts += [joint.join(part for k, part in enumerate(parts) if k != gone) for gone in range(len(parts))]
@@ -95,4 +98,4 @@ def _parts(text: str) -> list[str]:
 def _distance(one: Trace, other: Trace) -> float:
     assert one.final is not None, "a run that came back from trace_many is finished"
     assert other.final is not None, "a run that came back from trace_many is finished"
-    return float((one.final - other.final).double().square().mean().sqrt())
+    return rms(one.final - other.final)

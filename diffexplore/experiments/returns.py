@@ -1,11 +1,11 @@
 """What more steps bring: each sampler with few steps, held against itself with many."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import torch
 
 from diffexplore.experiments.shared import a_model, named_samplers, noise_added, own_fields, whole
 from diffexplore.looks.figures.kit import (
@@ -22,6 +22,7 @@ from diffexplore.looks.figures.kit import (
     wrapped,
 )
 from diffexplore.model import Model
+from diffexplore.record.predictions import rms
 from diffexplore.settings import MAX_STEPS, Settings
 from diffexplore.trace import Trace
 from diffexplore.words import shown
@@ -129,8 +130,8 @@ def diminishing_returns(
 def _returns(sampler: str, runs: Sequence[Trace]) -> Returns:
     *traces, reference = runs
     steps = np.array([trace.settings.steps for trace in traces])
-    latents = np.array([_apart(_latents(trace), _latents(reference)) for trace in traces])
-    picture = np.array([_apart(_picture(trace), _picture(reference)) for trace in traces])
+    latents = np.array([rms(_latents(trace) - _latents(reference)) for trace in traces])
+    picture = np.array([rms(_picture(trace) - _picture(reference)) for trace in traces])
     noise = noise_added(sampler)
     falls = bool(
         np.isfinite(latents).all() and latents[-1] < FALLEN * latents.max() and latents[-1] <= RISEN * latents.min()
@@ -234,19 +235,14 @@ class Convergence:
 # Numbers
 
 
-def _latents(trace: Trace) -> np.ndarray:
+def _latents(trace: Trace) -> torch.Tensor:
     assert trace.final is not None, "runs here are never cancelled"
-    return trace.final.numpy().astype(np.float64)
+    return trace.final.double()
 
 
-def _picture(trace: Trace) -> np.ndarray:
+def _picture(trace: Trace) -> torch.Tensor:
     assert trace.image is not None, "runs here are never cancelled"
-    return np.asarray(trace.image.convert("RGB"), dtype=np.float64) / 255
-
-
-def _apart(one: np.ndarray, other: np.ndarray) -> float:
-    """Root mean square of the difference."""
-    return math.sqrt(float(np.mean(np.square(one - other))))
+    return torch.from_numpy(np.asarray(trace.image.convert("RGB"), dtype=np.float64) / 255)
 
 
 # The figure

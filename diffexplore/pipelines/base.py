@@ -48,6 +48,7 @@ class Family:
         reads: names of the tokenizer and the text encoder that decide how much of a prompt is read.
         limit: how many tokens of a prompt its call takes; None: as many as the tokenizer says.
         fewest: steps that the pipeline's loop takes at least.
+        unguided: the largest guidance at which the pipeline leaves the negative prompt out.
     """
 
     name = "sd"
@@ -59,6 +60,7 @@ class Family:
     reads = ("tokenizer", "text_encoder")
     limit: int | None = None
     fewest = 1
+    unguided = 1
 
     # Parts
 
@@ -116,7 +118,7 @@ class Family:
 
     def guided(self, pipeline: Any, settings: Settings) -> bool:
         """Whether the pipeline will evaluate the negative prompt beside the prompt."""
-        return settings.guidance > 1 and not self.embedded(pipeline)
+        return settings.guidance > self.unguided and not self.embedded(pipeline)
 
     def arguments(self, pipeline: Any, settings: Sequence[Settings]) -> dict[str, Any]:
         """Keywords of the call which draws `settings`, one picture each; they must share a :meth:`batch_key`.
@@ -162,20 +164,28 @@ class Family:
         """Fewest steps that the pipeline's loop can take, whatever the sampler."""
         return self.fewest
 
+    def ignored(self, pipeline: Any, settings: Settings) -> dict[str, str]:
+        """Which settings the pipeline passes over, by name, and why, one sentence each."""
+        if not settings.negative_prompt or self.guided(pipeline, settings):
+            return {}
+        if self.embedded(pipeline):
+            return {"negative_prompt": "The negative prompt is ignored: this network was distilled to do without."}
+        least, g = self.unguided, f"{settings.guidance:g}"
+        return {
+            "negative_prompt": f"The negative prompt is ignored: it needs a guidance above {least}, here it is {g}."
+        }
+
     def notes(self, pipeline: Any, settings: Settings) -> list[str]:
         """Plain sentences on what the pipeline makes of guidance and negative prompt."""
         notes = []
         g = f"{settings.guidance:g}"
+        ignored = self.ignored(pipeline, settings).values()
         if self.embedded(pipeline):
             notes.append(f"The guidance of {g} is an input of this network, so it cannot be taken apart step by step.")
-            if settings.negative_prompt:
-                notes.append("The negative prompt is ignored: this network was distilled to do without.")
-            return notes
-        if settings.guidance <= 1:
-            if settings.negative_prompt:
-                notes.append(f"The negative prompt is ignored: it needs a guidance above 1, here it is {g}.")
-            if settings.guidance < 1:
-                notes.append(f"A guidance of {g} acts as 1: this pipeline turns it off at 1 and below.")
+            return [*notes, *ignored]
+        notes += ignored
+        if settings.guidance < 1:
+            notes.append(f"A guidance of {g} acts as 1: this pipeline turns it off at 1 and below.")
         return notes
 
     # Pixels

@@ -73,6 +73,7 @@ class Kandinsky3(Family):
     decoder = "movq"
     mixes = False
     limit = 128
+    unguided = 2
 
     def factor(self, pipeline: Any) -> int:
         return int(2 ** (len(pipeline.movq.config.block_out_channels) - 1))
@@ -82,9 +83,6 @@ class Kandinsky3(Family):
 
     def size(self, pipeline: Any) -> tuple[int, int]:
         return 1024, 1024
-
-    def guided(self, pipeline: Any, settings: Settings) -> bool:
-        return settings.guidance > 2
 
     def _guidance(self, pipeline: Any, settings: Settings) -> dict[str, Any]:
         return {"guidance_scale": settings.guidance - 1}
@@ -96,9 +94,7 @@ class Kandinsky3(Family):
                 f"Kandinsky 3 counts guidance from 0: it was asked for {settings.guidance - 1:g}, which is {g} here."
             ]
         notes = [f"A guidance of {g} acts as 1: Kandinsky 3 turns it off at 2 and below."] if g != "1" else []
-        if settings.negative_prompt:
-            notes.append(f"The negative prompt is ignored: it needs a guidance above 2, here it is {g}.")
-        return notes
+        return notes + list(self.ignored(pipeline, settings).values())
 
     def decode(self, pipeline: Any, latents: torch.Tensor, *, final: bool = False) -> list[Image.Image]:
         with torch.no_grad():

@@ -27,12 +27,14 @@ class Plan:
             "negative_cut": [...]}``.
         notes: plain sentences on what of the settings will be cut or ignored.
         unknown: words of the prompt which the model never saw.
+        ignored: settings that the pipeline passes over, by name, and why, one sentence each.
     """
 
     settings: Settings
     tokens: Mapping[str, list[str]]
     notes: Sequence[str]
     unknown: Sequence[str]
+    ignored: Mapping[str, str]
 
 
 class Planner:
@@ -137,7 +139,8 @@ class Planner:
             "negative": negative.tokens,
             "negative_cut": negative.cut,
         }
-        return Plan(settings, tokens, self.notes(settings), self._reader.unknown(settings.prompt))
+        ignored = self._family.ignored(self._pipeline, settings)
+        return Plan(settings, tokens, self.notes(settings), self._reader.unknown(settings.prompt), ignored)
 
     def notes(self, settings: Settings) -> list[str]:
         """Plain sentences on what of these settings will be cut or ignored."""
