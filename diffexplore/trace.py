@@ -103,9 +103,9 @@ class Trace(Record):
         Args:
             path: where to write; an existing file is replaced.
         """
-        from diffexplore.widgets import film
+        from diffexplore.widgets import page
 
-        film.to_html(self, os.path.expanduser(path))
+        page.to_html(self, os.path.expanduser(path))
 
     def save(self, path: str | os.PathLike[str], *, pictures: bool = True) -> None:
         """Write the run to one safetensors file (the format is in ``diffexplore.record.file``). The decoder stays

@@ -17,7 +17,6 @@ import diffexplore as dx
 from diffexplore.model import Model
 from diffexplore.settings import Settings
 from diffexplore.widgets.compare import PRESETS, Compare
-from diffexplore.widgets.film import unpack
 
 SHARED: dict[str, Any] = {"prompt": "a red fox", "steps": 4, "seed": 3, "sampler": "DDIM"}
 PAIR: dict[str, dict[str, Any]] = {"plain": {}, "negative": {"negative_prompt": "blurry, low quality"}}
@@ -60,12 +59,12 @@ def test_every_column_equals_the_same_run_alone_and_the_text_says_how_nearly(
         alone = tiny_model.trace(trace.settings)
         error = torch.linalg.vector_norm(trace.final - alone.final) / torch.linalg.vector_norm(alone.final)
         assert error < 1e-4
-    assert any("share a batch" in note for note in compare.viewer._notes)
+    assert any("share a batch" in note for note in compare.viewer.notes)
 
 
 def test_all_films_reach_the_viewer_complete(compare: Compare) -> None:
     compare.run()
-    films = unpack(compare.viewer._film, compare.viewer._frames)
+    films = compare.viewer.shown()
     assert [film.label for film in films] == ["plain", "negative"]
     assert all(film.complete and film.status == "done" for film in films)
 
@@ -90,7 +89,7 @@ def test_a_refused_column_says_why_and_the_others_finish(tiny_model: Model) -> N
     traces = compare.run()
     assert "good" in traces
     assert "Flow Euler" in compare.errors["bad"]
-    assert "bad: " in compare.viewer._error
+    assert "bad: " in compare.viewer.error
     assert compare.status == "done"
     compare.close()
 
@@ -109,7 +108,7 @@ def test_a_failing_column_says_why_and_the_others_finish(compare: Compare, tiny_
         made = list(compare.run())
     assert made == ["plain"]
     assert "Memory ran out" in compare.errors["negative"]
-    assert "negative: Memory ran out" in compare.viewer._error
+    assert "negative: Memory ran out" in compare.viewer.error
 
 
 def test_where_every_column_is_refused_nothing_starts(tiny_model: Model) -> None:
@@ -170,7 +169,7 @@ def test_every_preset_differs_in_what_it_says_and_can_run(preset: str, tiny_mode
 def test_dead_controls_are_named_before_a_run(tiny_model: Model) -> None:
     compare = Compare({"off": {"guidance": 1.0}, "on": {"guidance": 5.0}}, model=tiny_model,
                       negative_prompt="blurry", **SHARED)  # fmt: skip
-    dead = [note for note in compare.viewer._notes if "negative prompt is ignored" in note]
+    dead = [note for note in compare.viewer.notes if "negative prompt is ignored" in note]
     assert len(dead) == 1
     assert dead[0].startswith("off: ")
     compare.close()
@@ -252,7 +251,7 @@ def test_columns_that_differ_in_a_lora_say_so(lora: Path) -> None:
     model.load_lora(lora, "style")
     compare = Compare({"off": {}, "on": {"adapters": {"style": 0.5}}}, model=model, **SHARED)
     compare.run()
-    assert [film["about"].get("adapters") for film in compare.viewer._film["films"]] == [None, "style 0.5"]
+    assert [film.about.get("adapters") for film in compare.viewer.shown()] == [None, "style 0.5"]
     compare.close()
 
 
@@ -266,7 +265,7 @@ def test_another_setting_to_compare_is_chosen_by_a_control(compare: Compare) -> 
 def test_what_a_control_says_wrongly_is_refused_in_the_widget(compare: Compare) -> None:
     compare._json.value = "nonsense"
     compare._quietly(lambda: compare.from_json(compare._json.value))
-    assert "comparison is a JSON object" in compare.viewer._error
+    assert "comparison is a JSON object" in compare.viewer.error
 
 
 def test_plot_shows_when_the_runs_part(compare: Compare) -> None:

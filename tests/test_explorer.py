@@ -142,7 +142,7 @@ def test_a_waiting_cell_is_told_how_to_stop(explorer: Explorer, monkeypatch: pyt
     explorer.viewer.observe(lambda change: told.append(change["new"]), names="_notes")
     explorer.run()
     assert any("interrupt the kernel" in note for notes in told for note in notes)
-    assert explorer.viewer._notes == []
+    assert explorer.viewer.notes == []
 
 
 def test_a_failing_model_is_said_in_place_and_what_was_shown_stays(explorer: Explorer) -> None:
@@ -159,11 +159,11 @@ def test_a_failing_model_is_said_in_place_and_what_was_shown_stays(explorer: Exp
     finally:
         handle.remove()
     assert explorer.status == "failed"
-    assert explorer.viewer._error == "The run failed: RuntimeError: out of <b>paint</b>."
+    assert explorer.viewer.error == "The run failed: RuntimeError: out of <b>paint</b>."
     assert film(explorer).frames == shown
     explorer.run()
     assert explorer.status == "done"
-    assert explorer.viewer._error == ""
+    assert explorer.viewer.error == ""
 
 
 # --- settings ---
@@ -179,7 +179,7 @@ def test_when_memory_runs_out_it_says_what_to_do(explorer: Explorer) -> None:
             explorer.run()
     finally:
         handle.remove()
-    assert explorer.viewer._error == (
+    assert explorer.viewer.error == (
         "The run failed: Memory ran out (CUDA out of memory). "
         "Make the picture smaller, close other notebooks, or restart the kernel."
     )
@@ -336,14 +336,14 @@ def test_nonsense_is_refused_said_in_place_and_changes_nothing(
     trace, shown, before = explorer.run(), film(explorer).frames, getattr(explorer, name)
     with pytest.raises(ValueError, match=sentence):
         setattr(explorer, name, value)
-    assert explorer.viewer._error.lower().startswith(sentence[:20].lower().replace("\\", ""))
+    assert explorer.viewer.error.lower().startswith(sentence[:20].lower().replace("\\", ""))
     assert getattr(explorer, name) == before
     assert film(explorer).frames == shown
     assert explorer.trace is trace
     with pytest.raises(ValueError, match=sentence):
         Explorer(explorer.model, **{name: value})
     explorer.steps = 5
-    assert explorer.viewer._error == ""
+    assert explorer.viewer.error == ""
 
 
 @pytest.mark.parametrize("text", ["", "abc", "-3", "1.5", "9223372036854775808", "--5", "9" * 5000])
@@ -351,11 +351,11 @@ def test_a_seed_that_is_none_stays_in_its_field_and_is_explained(explorer: Explo
     move(explorer, "seed", text)
     assert explorer.seed == 3
     assert explorer._controls["seed"].value == text
-    assert explorer.viewer._error.startswith("Seed must be a whole number from 0 to 2**63 - 1, got ")
-    assert len(explorer.viewer._error) < 200
+    assert explorer.viewer.error.startswith("Seed must be a whole number from 0 to 2**63 - 1, got ")
+    assert len(explorer.viewer.error) < 200
     move(explorer, "seed", " 9007199254740993 ")
     assert explorer.seed == 2**53 + 1
-    assert explorer.viewer._error == ""
+    assert explorer.viewer.error == ""
 
 
 def test_the_dice_throw_another_seed(explorer: Explorer) -> None:
@@ -371,13 +371,13 @@ def test_the_dice_throw_another_seed(explorer: Explorer) -> None:
 def test_what_is_cut_or_ignored_is_said_as_plain_text(explorer: Explorer) -> None:
     move(explorer, "guidance", 1.0)
     move(explorer, "negative_prompt", "blurry")
-    assert explorer.viewer._notes == explorer.model.notes(explorer.settings)
-    assert any("negative prompt is ignored" in note for note in explorer.viewer._notes)
+    assert explorer.viewer.notes == explorer.model.notes(explorer.settings)
+    assert any("negative prompt is ignored" in note for note in explorer.viewer.notes)
     move(explorer, "guidance", 5.0)
     move(explorer, "prompt", "fox " * 10_000)
-    assert explorer.viewer._notes == explorer.model.notes(explorer.settings)
-    assert any("it does not see" in note for note in explorer.viewer._notes)
-    assert all(len(note) < 1000 for note in explorer.viewer._notes)
+    assert explorer.viewer.notes == explorer.model.notes(explorer.settings)
+    assert any("it does not see" in note for note in explorer.viewer.notes)
+    assert all(len(note) < 1000 for note in explorer.viewer.notes)
 
 
 def test_an_unknown_setting_is_refused_with_the_near_name(tiny_model: Model) -> None:
@@ -405,7 +405,7 @@ def test_what_the_model_refuses_is_refused_as_every_value_is_and_changes_nothing
     with pytest.raises(ValueError, match="at most 999 steps"):
         explorer.steps = 1000
     assert explorer.steps == 10
-    assert "at most 999 steps" in explorer.viewer._error
+    assert "at most 999 steps" in explorer.viewer.error
     assert explorer.settings.steps == 10
     explorer.close()
 
@@ -461,13 +461,13 @@ def test_what_is_no_model_is_refused_in_one_sentence(given: Any) -> None:
 
 def test_run_refuses_while_a_field_holds_nonsense(explorer: Explorer) -> None:
     move(explorer, "seed", "abc")
-    said = explorer.viewer._error
+    said = explorer.viewer.error
     explorer._go.click()
-    assert (explorer.status, explorer.trace, explorer.viewer._error) == ("idle", None, said)
+    assert (explorer.status, explorer.trace, explorer.viewer.error) == ("idle", None, said)
     with pytest.raises(ValueError, match="got 'abc'"):
         explorer.run()
     move(explorer, "seed", "3")
-    assert explorer.viewer._error == "", "the value that was there before is right again"
+    assert explorer.viewer.error == "", "the value that was there before is right again"
     assert explorer.run().settings.seed == 3
 
 

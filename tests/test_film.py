@@ -20,7 +20,8 @@ from diffexplore.looks.curves import spectrum
 from diffexplore.looks.views import VIEWS, frame
 from diffexplore.settings import Settings
 from diffexplore.trace import Step, Trace
-from diffexplore.widgets.film import BANDS, SIDE, TOKENS, Film, Frame, encode, films_of, pack, to_html, unpack
+from diffexplore.widgets.film import BANDS, SIDE, TOKENS, Film, Frame, encode, films_of, pack, unpack
+from diffexplore.widgets.page import to_html
 
 
 def pixels(shot: Frame | str | None) -> np.ndarray:

@@ -18,9 +18,11 @@ import pytest
 
 from diffexplore.looks.views import VIEWS
 from diffexplore.trace import Trace
+from diffexplore.widgets import feed
 from diffexplore.widgets import viewer as room
-from diffexplore.widgets.film import Film, unpack
-from diffexplore.widgets.viewer import LOST, RATE, WINDOW, Feed, Replay, Viewer
+from diffexplore.widgets.feed import RATE, WINDOW, Feed
+from diffexplore.widgets.film import Film
+from diffexplore.widgets.viewer import Replay, Viewer
 
 
 class Wire:
@@ -85,7 +87,7 @@ def test_a_run_ends_up_in_the_traits_complete_though_nobody_ever_answers(wire: W
     grow(trace, tiny_trace)
     wire.viewer.end(feed, "done")
     wire.drive(feed)
-    (film,) = unpack(wire.viewer._film, wire.viewer._frames)
+    (film,) = wire.viewer.shown()
     assert vars(film) == vars(Film.of(tiny_trace)) | {"seconds": film.seconds}
     assert film.complete
 
@@ -147,7 +149,7 @@ def test_several_runs_share_one_feed(wire: Wire, tiny_trace: Trace) -> None:
     grow(second, tiny_trace, 2)
     wire.viewer.end(feed, "cancelled", 1)
     wire.drive(feed)
-    films = unpack(wire.viewer._film, wire.viewer._frames)
+    films = wire.viewer.shown()
     assert [(film.label, film.status, len(film.steps)) for film in films] == [
         ("first", "done", 4),
         ("second", "cancelled", 2),
@@ -155,40 +157,6 @@ def test_several_runs_share_one_feed(wire: Wire, tiny_trace: Trace) -> None:
 
 
 # --- flow ---
-
-
-def busy_feed(tiny_trace: Trace) -> tuple[Feed, Film]:
-    """A feed that always has something to send, and its film: to be made news of by `film.steps.append`."""
-    film = Film.begin(tiny_trace)
-    return Feed(1, [growing(tiny_trace)], [film]), film
-
-
-def test_at_most_a_few_pieces_are_on_their_way_and_a_lost_one_makes_room_in_time(tiny_trace: Trace) -> None:
-    feed, film = busy_feed(tiny_trace)
-    now, sent = 100.0, []
-    while now < 101.0:
-        film.steps.append((1.0, 1.0, 1.0))
-        if feed.ready(now) == 0.0:
-            feed.next_piece(now)
-            sent.append(now)
-        now += 0.005
-    for k, moment in enumerate(sent):
-        assert sum(moment - LOST < other <= moment for other in sent[: k + 1]) <= WINDOW
-    assert len(sent) >= WINDOW * 3  # but it does not wait for an answer for ever
-
-
-def test_with_answers_pieces_go_at_the_full_rate_and_no_faster(tiny_trace: Trace) -> None:
-    feed, film = busy_feed(tiny_trace)
-    now, sent = 100.0, []
-    while now < 102.0:
-        film.steps.append((1.0, 1.0, 1.0))
-        if feed.ready(now) == 0.0:
-            content, _ = feed.next_piece(now)
-            sent.append(now)
-            feed.flying.pop(content["piece"])  # acknowledged at once
-        now += 0.001
-    assert len(sent) <= 2 * RATE + 1
-    assert len(sent) >= 2 * RATE * 0.9
 
 
 def test_a_piece_asked_for_again_comes_with_its_number_and_its_frames(wire: Wire, tiny_trace: Trace) -> None:
@@ -248,7 +216,7 @@ def test_nonsense_from_the_browser_changes_nothing(wire: Wire, tiny_trace: Trace
     wire.viewer._on_message(wire.viewer, "text", [])
     wire.viewer.end(feed, "done")
     wire.drive(feed)
-    assert wire.viewer._error == ""
+    assert wire.viewer.error == ""
 
 
 # --- the newest run wins
@@ -348,7 +316,7 @@ def test_pictures_that_cannot_be_made_are_said_and_nobody_waits_for_them(wire: W
     grow(trace, tiny_trace)
     wire.viewer.end(feed, "done")
     wire.drive(feed)
-    assert wire.viewer._error == "The pictures of this run could not be made: MemoryError: no room for a picture"
+    assert wire.viewer.error == "The pictures of this run could not be made: no room for a picture"
 
 
 def test_a_run_that_is_tried_again_from_its_first_step_is_shown_whole(wire: Wire, tiny_trace: Trace) -> None:
@@ -363,7 +331,7 @@ def test_a_run_that_is_tried_again_from_its_first_step_is_shown_whole(wire: Wire
     grow(trace, tiny_trace)
     wire.viewer.end(feed, "done")
     wire.drive(feed)
-    (film,) = unpack(wire.viewer._film, wire.viewer._frames)
+    (film,) = wire.viewer.shown()
     assert film.frames == Film.of(trace).frames
 
 
@@ -374,7 +342,7 @@ def test_who_waits_for_a_run_that_is_replaced_by_a_finished_one_waits_no_longer(
     wire.viewer._turn()
     wire.viewer.show(tiny_trace)
     wire.drive(feed)
-    assert wire.viewer._film["films"][0]["status"] == "done"
+    assert wire.viewer.shown()[0].status == "done"
 
 
 def test_answers_from_another_thread_may_come_at_any_moment(wire: Wire, tiny_trace: Trace) -> None:
@@ -419,8 +387,8 @@ def test_a_closed_viewer_lets_go_of_its_runs(tiny_trace: Trace) -> None:
 
 
 def test_runs_without_names_are_numbered(tiny_trace: Trace) -> None:
-    assert [film["label"] for film in Replay([tiny_trace, tiny_trace])._film["films"]] == ["run 1", "run 2"]
-    assert [film["label"] for film in Replay(tiny_trace)._film["films"]] == [""]
+    assert [film.label for film in Replay([tiny_trace, tiny_trace]).shown()] == ["run 1", "run 2"]
+    assert [film.label for film in Replay(tiny_trace).shown()] == [""]
 
 
 def test_a_run_without_steps_is_refused(tiny_trace: Trace) -> None:
@@ -467,7 +435,7 @@ def test_the_module_and_its_style_are_small_and_bring_nothing_from_elsewhere() -
 def test_both_sides_use_the_same_words() -> None:
     script = (Path(room.__file__).parent / "viewer.js").read_text("utf-8")
     for name in ("PIECE", "STATE", "HELLO", "ACK", "AGAIN", "LOOK"):
-        assert f'const {name} = "{getattr(room, name)}";' in script
+        assert f'const {name} = "{getattr(feed, name)}";' in script
     for kind in VIEWS:
         assert f"\n\t{kind}: {{ word:" in script
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from diffexplore.record.step import Step
 
-__all__ = ["NUMBERS", "Number", "check_name", "declare"]
+__all__ = ["COMPUTED", "NUMBERS", "Number", "check_name", "declare"]
 
 _NAME = re.compile(r"[A-Za-z][\w.:-]{0,99}", re.ASCII)
 
@@ -107,7 +107,7 @@ def declare(number: Number) -> Number:
     """
     if not isinstance(number, Number):
         raise ValueError(f"declare takes a Number, got {shown(number)}")
-    if number.name in _COMPUTED:
+    if number.name in COMPUTED:
         raise ValueError(f"{number.name!r} is computed of every step: give another name to a number of your own")
     NUMBERS[number.name] = number
     return number
@@ -174,4 +174,5 @@ _built_in("distance", "distance to the end", "RMS, latents", _distance,
           "How far the estimate is from the final latents.", log=True)
 # fmt: on
 
-_COMPUTED: Final = frozenset(NUMBERS)
+COMPUTED: Final = frozenset(NUMBERS)
+"""Those that are computed here, of every step of every run."""

@@ -8,9 +8,10 @@ The document, with every length in bytes and every index counted from 0::
 
     {"format": 1, "run": 3, "bytes": 81234, "captions": {"x0": "The model's estimate ...", ...},
      "films": [{"label": "", "status": "done", "expected": 20, "seconds": 0.93, "size": [64, 64],
-                "about": {"prompt": "a red fox", "seed": "7", ...},
+                "about": {"prompt": "a red fox", "seed": "7", ...}, "judged": true,
                 "tokens": [["a", ""], ["red", ""], ["zyx", "unknown"], ...],
-                "steps": [[timestep, sigma, seconds, change, [power, ...], adherence], ...],
+                "columns": [{"name": "timestep", "label": "timestep", "unit": "training step", "log": false}, ...],
+                "steps": [[timestep, sigma, seconds, change, [power, ...], adherence, ...], ...],
                 "frames": {"x0": [[offset, length, "webp"], ...], ...},
                 "final": [offset, length, "webp"]}]}
 
@@ -20,7 +21,9 @@ not there (yet); a string in place of a triple says why there is no picture.
 Of a step: ``change`` is how far the estimate moved since the step before (`curves.curve`), null at the first. ``power``
 is log10 of the estimate's power spectrum (`curves.spectrum`) in up to `BANDS` bands of equal ratio, coarse to fine, the
 mean left out. ``adherence`` is how far the exact estimate shows what the prompt names (`curves.adherence_at`), null
-where nobody can tell and until that picture is there. A token is "" where the model reads it, "cut" where it never
+where nobody can tell and until that picture is there; ``judged`` says whether somebody can. What follows are numbers
+declared elsewhere (`record.numbers`), where the run has some. ``columns`` says what each entry is, in order; a row ends
+early where a step has no more. A token is "" where the model reads it, "cut" where it never
 sees it, "unknown" where it belongs to a word of which it saw no example, and "more" says how many others there are.
 
 Pictures up to 128 x 128 are kept losslessly (a 64 x 64 picture is about 6 KB, a frame of 16 x 16 latents 0.9 KB);
@@ -29,30 +32,27 @@ larger ones as JPEG of quality 88, scaled down to `SIDE`. The finished picture k
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from itertools import pairwise
 from os import PathLike
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from PIL import Image
 
 from diffexplore.looks import pictures
 from diffexplore.looks.curves import adherence_at, spectrum
-from diffexplore.looks.views import CAPTIONS, KINDS, VIEWS, frame, why_blank
+from diffexplore.looks.views import CAPTIONS, KINDS, VIEWS, frame, native, why_blank
+from diffexplore.record.numbers import COMPUTED, NUMBERS
+from diffexplore.record.predictions import rms
+from diffexplore.record.record import Record
+from diffexplore.trace import Trace
+from diffexplore.words import shown
 
-if TYPE_CHECKING:
-    from diffexplore.trace import Trace
-
-__all__ = ["SIDE", "Film", "Frame", "Numbers", "Source", "encode", "films_of", "pack", "page", "to_html", "unpack"]
+__all__ = ["SIDE", "Film", "Frame", "Numbers", "encode", "films_of", "pack", "pictures_of", "unpack"]
 
 FORMAT: Final = 1
 SIDE: Final = 384
@@ -62,21 +62,26 @@ BANDS: Final = 12
 TOKENS: Final = 160
 """Most tokens of a prompt that a film carries; twice what CLIP reads."""
 
-DECODED: Final = frozenset(kind for kind in VIEWS if KINDS[kind].decoded)
+DECODED: Final = tuple(kind for kind in VIEWS if KINDS[kind].decoded)
 """The views whose exact form takes a pass of the picture decoder. All others are exact at once."""
 
 Status = Literal["running", "done", "cancelled", "failed"]
-Numbers = tuple[float | None, float | None, float | None, float | None, tuple[float | None, ...], float | None]
-"""Of one evaluation: timestep, sigma, seconds, change, the spectrum of the estimate, and its adherence."""
-type_of: Final = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
+Numbers = tuple[
+    float | None, float | None, float | None, float | None, tuple[float | None, ...], float | None,
+    *tuple[float | None, ...],
+]  # fmt: skip
+"""Of one evaluation: timestep, sigma, seconds, change, the spectrum of the estimate, and its adherence; then those
+declared elsewhere, as the columns of the film say."""
+Column = dict[str, str | bool]
+"""What one of those is: its name, label and unit, and whether it is best drawn on a logarithmic axis."""
 
+_SPECTRUM: Final[Column] = {"name": "spectrum", "label": "spectrum", "unit": "log10 of power", "log": False}
 _LOSSLESS_PIXELS: Final = 128 * 128
-_HERE: Final = Path(__file__).parent
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One encoded picture: the bytes of an image file, its format (a key of `type_of`), and whether a better one is to
+    """One encoded picture: the bytes of an image file, its format (png, webp or jpeg), and whether a better one is to
     follow."""
 
     data: bytes
@@ -95,7 +100,7 @@ def encode(pixels: np.ndarray | Image.Image, *, exact: bool = True, side: int = 
     return Frame(pictures.encode(picture, chosen, quick=True), chosen, exact)
 
 
-def pictures_of(trace: Trace) -> list[bytes]:
+def pictures_of(trace: Record) -> list[bytes]:
     """The decoded x0 of every step as image files: without loss up to 128 x 128 pixels, else as JPEG."""
     frames = (frame(trace, "x0", i) for i in range(len(trace)))
     return [encode(pixels, side=max(pixels.shape)).data for pixels in frames]
@@ -108,9 +113,11 @@ class Film:
     Attributes:
         label: What to call the run where several are shown.
         about: The settings that made it and the model's name: text and numbers for a caption.
+        judged: Whether the pocket model's judge can speak of its pictures.
         status, expected, seconds: How the run stands, how many evaluations it will take, how long it took.
         size: (width, height) of the finished picture in pixels.
         tokens: The prompt as the model reads it, token by token, each with "" or what is the matter with it.
+        columns: What each of the numbers is; there may come to be more.
         steps: `Numbers` for every evaluation so far.
         frames: (kind, evaluation) -> `Frame`, or a sentence where there is nothing to see.
         final: The finished picture, once there is one.
@@ -118,27 +125,29 @@ class Film:
 
     label: str = ""
     about: dict[str, str | int | float] = field(default_factory=dict)
+    judged: bool = False
     status: Status = "running"
     expected: int = 0
     seconds: float = 0.0
     size: tuple[int, int] = (1, 1)
     tokens: list[tuple[str, str]] = field(default_factory=list)
+    columns: list[Column] = field(default_factory=list)
     steps: list[Numbers] = field(default_factory=list)
     frames: dict[tuple[str, int], Frame | str] = field(default_factory=dict)
     final: Frame | None = None
 
     @classmethod
-    def of(cls, trace: Trace, label: str = "") -> Film:
+    def of(cls, trace: Record, label: str = "") -> Film:
         """The complete film of a trace: every view of every evaluation, exact where the trace can decode."""
         film = cls.begin(trace, label)
         film.end(trace)
-        for kind in VIEWS:
-            for i in range(len(film.steps)):
+        for i in range(len(film.steps)):  # all views of a step together: what is decoded for one serves the others
+            for kind in VIEWS:
                 film.shoot(trace, kind, i)
         return film
 
     @classmethod
-    def begin(cls, trace: Trace, label: str = "") -> Film:
+    def begin(cls, trace: Record, label: str = "") -> Film:
         """An empty film for a run that may still be going."""
         settings = trace.settings
         about: dict[str, str | int | float] = {"prompt": settings.prompt}
@@ -154,31 +163,45 @@ class Film:
         size = (settings.width or 1, settings.height or 1)
         if trace.image is not None:
             size = trace.image.size
-        return cls(label=label, about=about, expected=trace.expected, size=size, tokens=_tokens(trace))
+        film = cls(label=label, about=about, expected=trace.expected, size=size, tokens=_tokens(trace))
+        film.judged = trace.info.get("world") == "pocket"
+        film.columns = _columns(trace)
+        return film
 
-    def grow(self, trace: Trace) -> None:
+    def grow(self, trace: Record) -> None:
         """Take in the numbers of the next evaluation. Its pictures come by `shoot`."""
         i = len(self.steps)
         step = trace[i]
-        change = None
-        if i:
-            moved = (step.x0 - trace[i - 1].x0).numpy().astype(np.float64)
-            change = _finite(math.sqrt(float(np.mean(np.square(moved)))))
-        numbers = (
-            _finite(step.timestep),
-            _finite(step.sigma),
-            _finite(step.seconds),
-            change,
-            _bands(spectrum(trace, i)),
-            None,
+        if self.size == (1, 1):  # of a run that has no size but that of its latents
+            self.size = native(step)[::-1]
+        with np.errstate(all="ignore"):  # broken numbers are shown as such, not reported by numpy
+            change = _finite(rms(step.x0 - trace[i - 1].x0)) if i else None
+            bands = _bands(spectrum(trace, i))
+        others = self._others(trace, i)
+        self.steps.append(
+            (_finite(step.timestep), _finite(step.sigma), _finite(step.seconds), change, bands, None, *others)
         )
-        self.steps.append(numbers)
         self.expected = max(self.expected, len(self.steps))
 
-    def end(self, trace: Trace, status: Status | None = None) -> None:
+    def _others(self, trace: Record, i: int) -> tuple[float | None, ...]:
+        """The numbers of an evaluation that were declared elsewhere."""
+        left = trace[i].numbers
+        computed = (name for name, one in NUMBERS.items() if one.of and not one.decodes and name not in COMPUTED)
+        known = {column["name"] for column in self.columns}
+        if new := [name for name in (*computed, *left) if name not in known]:
+            self.columns += trace.columns(new)
+        names = [str(column["name"]) for column in self.columns[6:]]
+        return tuple(
+            _finite(NUMBERS[name].at(trace, i) if name in NUMBERS else left.get(name, math.nan)) for name in names
+        )
+
+    def end(self, trace: Record, status: Status | None = None) -> None:
         """The run is over: take what is known only now."""
         for _ in range(len(self.steps), len(trace)):
             self.grow(trace)
+        # Once more: some are left when a step has been handed out already.
+        for i, (when, level, seconds, change, bands, adherence, *_) in enumerate(self.steps):
+            self.steps[i] = (when, level, seconds, change, bands, adherence, *self._others(trace, i))
         self.status = status or ("cancelled" if trace.cancelled else "done")
         self.expected = max(trace.expected, len(self.steps))
         self.seconds = _finite(trace.seconds) or 0.0
@@ -189,7 +212,7 @@ class Film:
             self.final = encode(trace.image, side=max(trace.image.size))
             self.size = trace.image.size
 
-    def shoot(self, trace: Trace, kind: str, i: int, exact: bool = True) -> None:
+    def shoot(self, trace: Record, kind: str, i: int, exact: bool = True) -> None:
         """Encode one view of one evaluation, unless that has been done as well as asked."""
         now = self.frames.get((kind, i))
         if now is not None and (isinstance(now, str) or now.exact or not exact):
@@ -198,7 +221,8 @@ class Film:
         good = exact or kind not in DECODED or trace.decode is None
         self.frames[kind, i] = blank or encode(frame(trace, kind, i, exact=exact), exact=good)
         if kind == "x0" and exact and not blank:
-            self.steps[i] = (*self.steps[i][:5], _finite(adherence_at(trace, i)))
+            row = self.steps[i]
+            self.steps[i] = (*row[:5], _finite(adherence_at(trace, i)), *row[6:])
 
     @property
     def complete(self) -> bool:
@@ -233,7 +257,9 @@ def pack(films: Sequence[Film], run: int = 0) -> tuple[dict[str, Any], bytes]:
             "seconds": film.seconds,
             "size": list(film.size),
             "about": dict(film.about),
+            "judged": film.judged,
             "tokens": [list(token) for token in film.tokens],
+            "columns": [dict(column) for column in film.columns],
             "steps": [list(step) for step in film.steps],
             "frames": {kind: [put(film.frames.get((kind, i))) for i in range(len(film.steps))] for kind in VIEWS},
             "final": put(film.final),
@@ -267,11 +293,18 @@ def unpack(document: Mapping[str, Any], data: bytes) -> list[Film]:
     films = []
     for one in document["films"]:
         film = Film(
-            one["label"], dict(one["about"]), one["status"], one["expected"], one["seconds"], tuple(one["size"])
+            label=one["label"],
+            about=dict(one["about"]),
+            judged=bool(one.get("judged")),
+            status=one["status"],
+            expected=one["expected"],
+            seconds=one["seconds"],
+            size=tuple(one["size"]),
+            columns=[dict(column) for column in one.get("columns", ())],
         )
         film.tokens = [(text, matter) for text, matter in one["tokens"]]
         # The judge's number was added later: films saved before have none.
-        film.steps = [(*row[:4], tuple(row[4]), row[5] if len(row) > 5 else None) for row in one["steps"]]
+        film.steps = [(*row[:4], tuple(row[4]), row[5] if len(row) > 5 else None, *row[6:]) for row in one["steps"]]
         for kind, row in one["frames"].items():
             film.frames |= {(kind, i): shot for i, place in enumerate(row) if (shot := take(place)) is not None}
         final = take(one["final"])
@@ -280,9 +313,7 @@ def unpack(document: Mapping[str, Any], data: bytes) -> list[Film]:
     return films
 
 
-# -- what people hand over
-
-Source = "Trace | Film | str | PathLike[str] | Sequence[Source] | Mapping[str, Source]"
+# --- what people hand over ---
 
 
 def films_of(source: Any) -> list[Film]:
@@ -302,11 +333,9 @@ def films_of(source: Any) -> list[Film]:
 
 
 def _films(source: Any, label: str) -> list[Film]:
-    from diffexplore.trace import Trace
-
     if isinstance(source, Film):
         return [source]
-    if isinstance(source, Trace):
+    if isinstance(source, Record):
         return [Film.of(source, label)]
     if isinstance(source, (str, PathLike)):
         return [Film.of(Trace.load(source), label)]
@@ -317,129 +346,19 @@ def _films(source: Any, label: str) -> list[Film]:
     else:
         films = []
     if not films:
-        got = f"{type(source).__name__} {source!r:.60}"
-        msg = f"give a trace, the path of a saved one, or a list or dict of them; got {got}"
-        raise TypeError(msg)
+        raise TypeError(f"give a trace, the path of a saved one, or a list or dict of them; got {shown(source)}")
     return films
-
-
-# --- a page of its own ---
-
-# What follows viewer.js in the page: a host of a dozen lines, in place of Jupyter. The module's names are in scope, it
-# is one script.
-_PAGE_HOST: Final = """
-// === the page: a host with no kernel ===
-{
-const page = JSON.parse(document.getElementById("dx-data").textContent);
-const traits = { ...page.traits, _frames: Uint8Array.from(atob(page.frames), (c) => c.charCodeAt(0)) };
-const host = { get: (name) => traits[name], set() {}, save_changes() {}, send() {}, on() {}, off() {} };
-const { signal } = new AbortController();
-const widget = viewer();
-widget.initialize({ model: host, signal });
-widget.render({ model: host, el: document.getElementById("dx"), signal });
-}
-"""
-
-# The places marked @...@ are filled here, and by the Export button in viewer.js. The hashes are of script and style.
-_PAGE: Final = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src blob: data:; style-src '@style_hash@'; \
-script-src '@script_hash@'; base-uri 'none'; form-action 'none'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="generator" content="diffexplore">
-<title>@title@</title>
-<style>@style@</style>
-</head>
-<body>
-<main id="dx"></main>
-<noscript>This page needs JavaScript to show its pictures. It loads nothing from elsewhere.</noscript>
-<script type="application/json" id="dx-data">@data@</script>
-<script type="module">@script@</script>
-</body>
-</html>
-"""
-
-_PAGE_STYLE: Final = """
-html { color-scheme: light dark; }
-body { margin: 0 auto; max-width: 64rem; padding: 1rem; background: Canvas; color: CanvasText; font-family: system-ui,
-sans-serif; }
-"""
-
-
-def to_html(source: Any, path: str | PathLike[str], *, view: str = "x0") -> Path:
-    """Write one self-contained page that scrubs with no kernel, no network and no other file.
-
-    Args:
-        source: What `films_of` takes: a trace, a saved one, or several on one timeline.
-        path: Where to write; an existing file is replaced.
-        view: The view it opens with.
-
-    Returns:
-        The file written.
-    """
-    if view not in VIEWS:
-        msg = f"view must be one of {', '.join(VIEWS)}; got {view!r}"
-        raise ValueError(msg)
-    films = films_of(source)
-    document, frames = pack(films)
-    traits = {"_film": document, "view": view, "step": -1, "_notes": [], "_error": ""}
-    prompt = next((str(film.about["prompt"]) for film in films if film.about.get("prompt")), "")
-    filled = _fill(
-        page(),
-        title=_text(f"{prompt:.80} - diffexplore" if prompt else "diffexplore"),
-        style=_source("viewer.css"),
-        script=_source("viewer.js"),
-        data=_json({"traits": traits, "frames": base64.b64encode(frames).decode()}),
-    )
-    path = Path(path)
-    path.write_text(filled, encoding="utf-8", newline="\n")  # the hashes are of "\n" line ends
-    return path
-
-
-@cache
-def page() -> str:
-    """The exported page with @title@, @style@ (viewer.css), @data@ and @script@ (viewer.js) still to be filled in."""
-    style, script = _source("viewer.css") + _PAGE_STYLE, _source("viewer.js") + _PAGE_HOST
-    return _fill(
-        _PAGE,
-        style=f"@style@{_PAGE_STYLE}",
-        style_hash=_hash(style),
-        script=f"@script@{_PAGE_HOST}",
-        script_hash=_hash(script),
-    )
-
-
-def _fill(text: str, **values: str) -> str:
-    """Fill marked places, in one pass: a mark within a value, such as a prompt, is left alone."""
-    return re.sub("@(" + "|".join(values) + ")@", lambda found: values[found[1]], text)
-
-
-@cache
-def _source(name: str) -> str:
-    return (_HERE / name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _json(value: Any) -> str:
-    """JSON that no HTML parser can be led out of: markup, and the two line ends that JavaScript once refused, as
-    escapes."""
-    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _text(value: str) -> str:
-    return value.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 # --- numbers and words of a run ---
 
 
-def _tokens(trace: Trace) -> list[tuple[str, str]]:
+def _columns(trace: Record) -> list[Column]:
+    """What the numbers are that every film has; their order is that of `Numbers`."""
+    return [*trace.columns(("timestep", "sigma", "seconds", "change")), _SPECTRUM, *trace.columns(("adherence",))]
+
+
+def _tokens(trace: Record) -> list[tuple[str, str]]:
     """The prompt token by token, and what is the matter with each."""
     found = trace.info.get("tokens") or {}
     prompt, unknown = trace.settings.prompt, {str(word) for word in trace.info.get("unknown") or ()}

@@ -14,8 +14,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
 from diffexplore.widgets.controls import sentence
+from diffexplore.widgets.feed import Feed
 from diffexplore.widgets.film import Status
-from diffexplore.widgets.viewer import Feed, Viewer
+from diffexplore.widgets.viewer import Viewer
 
 if TYPE_CHECKING:
     from diffexplore.model import Job, Model

@@ -11,15 +11,15 @@
 ``_notes``, ``_error``
     Sentences to show beside the pictures, as text.
 ``_page``
-    The page that the Export button fills with the film, see `film.page`. Always the same.
+    The page that the Export button fills with the film, see `page.page`. Always the same.
 
 **Custom messages** carry a run while it goes. From the kernel:
 
 ``{"kind": "piece", "run": r, "piece": n, "films": [...], "shots": [...], "blanks": [...], "captions": {...}}`` + one
 buffer per shot
-    Piece n of run r, counted from 0. ``films``: for each film its ``label``, ``about``, ``size``, ``status``,
-    ``expected``, ``seconds`` and ``tokens``, and ``steps``, the numbers of the evaluations from ``first`` on, all as in
-    a packed film.
+    Piece n of run r, counted from 0. ``films``: for each film its ``label``, ``about``, ``judged``, ``size``,
+    ``status``, ``expected``, ``seconds``, ``tokens`` and ``columns``, and ``steps``, the numbers of the evaluations
+    from ``first`` on, all as in a packed film.
     ``shots``: [film, kind, evaluation, format, exact], where kind may be "final"; ``blanks``: [film, kind, evaluation,
     sentence]. Each piece is complete in itself, so one lost costs only what it held.
 ``{"kind": "state", "run": r, "pieces": n}``
@@ -39,16 +39,6 @@ From the browser:
 
 That a kernel was restarted or died is no message: ipywidgets marks its views as disconnected, and the viewer says so.
 
-**Flow.** At most `WINDOW` pieces are on their way, at most `RATE` a second; what is encoded meanwhile goes into the
-next piece. A piece not acknowledged within `LOST` seconds no longer counts: nobody may be there (an executed notebook),
-or the kernel may be too busy to hear (a blocking cell). Nothing ever waits for a browser. The newest run wins: a run is
-first sent when it has its first step, from then on nothing of an older one is, and the browser drops older pieces that
-are still on their way. What is on show stays until something newer covers it.
-
-**While the run goes** only cheap frames are made: the view looked at first, newest step first, then the others as long
-as all this takes under `SHARE` of the run's time, and none through the picture decoder. After the run come the finished
-picture, the frames the decoder makes, and what was left out.
-
 **Threads.** Handlers and the run's own thread only note and notify. One thread per viewer encodes and sends
 (`Viewer.drive`), started in a copy of the caller's context (ipykernel 7.0 needs that); a blocking caller may drive in
 its own thread instead, which is what makes the final traits part of an executed notebook, and what hosts without
@@ -61,224 +51,30 @@ import contextvars
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import anywidget
 import traitlets
 
-from diffexplore.looks.views import CAPTIONS, VIEWS
-from diffexplore.widgets.film import Film, Frame, Status, films_of, pack, page, to_html, unpack
+from diffexplore.looks.views import VIEWS
+from diffexplore.widgets.feed import ACK, AGAIN, HELLO, LOOK, STATE, Feed
+from diffexplore.widgets.film import Film, Status, films_of, pack, unpack
+from diffexplore.widgets.page import page, to_html
+from diffexplore.words import near, sentence, shown
 
 if TYPE_CHECKING:
     from os import PathLike
 
-    from diffexplore.trace import Trace
+    from diffexplore.record.record import Record
 
-__all__ = ["Feed", "Replay", "Viewer"]
+__all__ = ["Replay", "Viewer"]
 
 log = logging.getLogger(__name__)
 log.addHandler(logging.NullHandler())
 
-WINDOW: Final = 3
-"""Pieces on their way at once."""
-RATE: Final = 20
-"""Pieces a second. Servers cut off a kernel at 1000 messages a second; people see no difference above this."""
-LOST: Final = 0.3
-"""Seconds after which a piece without an answer makes room for the next."""
-SHARE: Final = 0.05
-"""Part of a run's time that frames of views not looked at may take."""
-
-_TURN: Final = 0.02  # seconds of encoding between two looks at what has come in
-_PIECE_BYTES: Final = 2**20
 _IDLE: Final = 2.0  # seconds without work after which the thread ends
-
-# Kinds of message: keep in step with viewer.js.
-PIECE: Final = "piece"
-STATE: Final = "state"
-HELLO: Final = "hello"
-ACK: Final = "ack"
-AGAIN: Final = "again"
-LOOK: Final = "look"
-
-CAPTIONS_SENT: Final = {kind: CAPTIONS[kind] for kind in VIEWS}
-
-Key = tuple[int, str, int]  # film, kind (or "final"), evaluation
-
-
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """What a numbered message held, so that it can be made again: frames by key, and which evaluations' numbers of each
-    film."""
-
-    keys: tuple[Key, ...]
-    steps: tuple[range, ...]
-
-
-class Feed:
-    """One run (one or several traces) on its way into a viewer. Made by `Viewer.feed`."""
-
-    def __init__(self, run: int, traces: Sequence[Trace], films: Sequence[Film]) -> None:
-        self.run = run
-        self.traces = list(traces)
-        self.films = list(films)
-        self.ends: dict[int, Status] = {}  # films whose run is over, noted by `Viewer.end`
-        self.complete = threading.Event()  # everything is encoded and in the traits, or never will be
-        self.error: BaseException | None = None
-        self.pieces: list[_Piece] = []
-        self.flying: dict[int, float] = {}  # piece -> when it was last sent
-        self.again: dict[int, None] = {}  # pieces asked for again
-        self._sent = -1e9  # when the last piece went
-        self._outbox: dict[Key, None] = {}  # encoded, not yet sent
-        self._told: list[tuple[int, Status, Frame | None]] = [(0, "running", None) for _ in films]
-        self._began = time.perf_counter()
-        self._spent = 0.0
-
-    @property
-    def started(self) -> bool:
-        return any(len(trace) for trace in self.traces)
-
-    @property
-    def over(self) -> bool:
-        return len(self.ends) == len(self.films)
-
-    def take_in(self) -> None:
-        """Bring the films up to what the traces hold now."""
-        for k, (trace, film) in enumerate(zip(self.traces, self.films, strict=True)):
-            end = self.ends.get(k)  # before the steps: a run that is over then has no more of them
-            if len(trace) < len(film.steps):  # a batch that failed is tried again one by one, from the first step
-                film.steps.clear()
-                film.frames.clear()
-                self._told[k] = (0, "running", None)
-                self._outbox = {key: None for key in self._outbox if key[0] != k}
-            try:
-                for _ in range(len(film.steps), len(trace)):
-                    film.grow(trace)
-            except IndexError:
-                if len(film.steps) < len(trace):
-                    raise  # it was not emptied while we read
-            if film.status == "running":
-                film.expected = max(trace.expected, len(film.steps))
-            if end is not None and film.status == "running":
-                film.end(trace, end)
-                if film.final is not None:
-                    self._outbox[k, "final", 0] = None
-
-    def shoot(self, looked_at: str) -> bool:
-        """Encode frames for about `_TURN` seconds; whether there was anything to do."""
-        start = time.perf_counter()
-        did = False
-        for k, kind, i, exact in self._wanted(looked_at):
-            try:
-                self.films[k].shoot(self.traces[k], kind, i, exact)
-            except IndexError:
-                if i < len(self.traces[k]):
-                    raise  # it was not emptied while we read, see `take_in`
-                return True
-            self._outbox[k, kind, i] = None
-            did = True
-            if time.perf_counter() - start > _TURN:
-                break
-        self._spent += time.perf_counter() - start
-        return did
-
-    def _wanted(self, looked_at: str) -> Iterable[tuple[int, str, int, bool]]:
-        """Frames worth making now, most wanted first."""
-        for kind in sorted(VIEWS, key=lambda kind: kind != looked_at):
-            for k, film in enumerate(self.films):
-                running = film.status == "running"
-                for i in reversed(range(len(film.steps))):
-                    if running and kind != looked_at and self._spent > SHARE * (time.perf_counter() - self._began):
-                        return
-                    shot = film.frames.get((kind, i))
-                    if shot is None or (not running and isinstance(shot, Frame) and not shot.exact):
-                        yield k, kind, i, not running
-
-    @property
-    def finished(self) -> bool:
-        """Whether nothing is left to encode or to send."""
-        return self.over and not self.again and not self._news and all(film.complete for film in self.films)
-
-    @property
-    def _news(self) -> bool:
-        return bool(self._outbox) or [self._tell(film) for film in self.films] != self._told
-
-    @staticmethod
-    def _tell(film: Film) -> tuple[int, Status, Frame | None]:
-        return len(film.steps), film.status, film.final
-
-    def ready(self, now: float) -> float | None:
-        """Seconds until the next piece may go, 0.0 for now; None where there is nothing to send."""
-        if not self.again and not self._news:
-            return None
-        wait = max(0.0, self._sent + 1 / RATE - now)
-        flying = sorted(sent for sent in self.flying.values() if now - sent < LOST)
-        if len(flying) >= WINDOW:
-            wait = max(wait, flying[-WINDOW] + LOST - now)
-        return wait
-
-    def next_piece(self, now: float) -> tuple[dict[str, Any], list[bytes]]:
-        """The next message and its buffers: one asked for again, else a new one with what has come together."""
-        if self.again:
-            number = next(iter(self.again))
-            del self.again[number]
-        else:
-            number = len(self.pieces)
-            self.pieces.append(_Piece(self._pop_keys(), self._pop_steps()))
-        self.flying = {piece: sent for piece, sent in self.flying.items() if now - sent < 10 * LOST}
-        self.flying[number] = self._sent = now
-        return self._message(number)
-
-    def _pop_keys(self) -> tuple[Key, ...]:
-        keys: list[Key] = []
-        size = 0
-        for key in list(self._outbox):
-            shot = self._shot(key)
-            size += len(shot.data) if isinstance(shot, Frame) else 0
-            if keys and size > _PIECE_BYTES:
-                break
-            keys.append(key)
-            del self._outbox[key]
-        return tuple(keys)
-
-    def _pop_steps(self) -> tuple[range, ...]:
-        ranges = tuple(range(told[0], len(film.steps)) for told, film in zip(self._told, self.films, strict=True))
-        self._told = [self._tell(film) for film in self.films]
-        return ranges
-
-    def _shot(self, key: Key) -> Frame | str | None:
-        k, kind, i = key
-        return self.films[k].final if kind == "final" else self.films[k].frames.get((kind, i))
-
-    def _message(self, number: int) -> tuple[dict[str, Any], list[bytes]]:
-        piece = self.pieces[number]
-        shots = [(key, shot) for key in piece.keys if (shot := self._shot(key)) is not None]
-        films = [
-            {
-                "label": film.label,
-                "about": film.about,
-                "tokens": film.tokens,
-                "size": list(film.size),
-                "status": film.status,
-                "expected": film.expected,
-                "seconds": film.seconds,
-                "first": steps.start,
-                "steps": [list(film.steps[i]) for i in steps],
-            }
-            for film, steps in zip(self.films, piece.steps, strict=True)
-        ]
-        content = {
-            "kind": PIECE,
-            "run": self.run,
-            "piece": number,
-            "captions": CAPTIONS_SENT,
-            "films": films,
-            "shots": [[*key, shot.format, shot.exact] for key, shot in shots if isinstance(shot, Frame)],
-            "blanks": [[*key, shot] for key, shot in shots if isinstance(shot, str)],
-        }
-        return content, [shot.data for _, shot in shots if isinstance(shot, Frame)]
 
 
 class Viewer(anywidget.AnyWidget):  # type: ignore[misc]
@@ -323,11 +119,27 @@ class Viewer(anywidget.AnyWidget):  # type: ignore[misc]
     @traitlets.validate("view")
     def _known_view(self, proposal: Any) -> str:
         if proposal["value"] not in VIEWS:
-            msg = f"view must be one of {', '.join(VIEWS)}; got {proposal['value']!r}"
-            raise ValueError(msg)
+            got = proposal["value"]
+            raise ValueError(f"view must be one of {', '.join(VIEWS)}; got {shown(got)}{near(got, VIEWS)}")
         return str(proposal["value"])
 
     # --- what others call ---
+
+    def shown(self) -> list[Film]:
+        """The films of the newest complete run, as a saved notebook keeps them; none before there is one."""
+        with self._publishing:
+            document, frames = self._film, self._frames
+        return unpack(document, frames) if document else []
+
+    @property
+    def notes(self) -> list[str]:
+        """The sentences beside the pictures."""
+        return list(self._notes)
+
+    @property
+    def error(self) -> str:
+        """The sentence that says what went wrong; "" where nothing did."""
+        return str(self._error)
 
     def show(self, source: Any) -> None:
         """Show finished runs: whatever `film.films_of` takes. Encodes in the caller's thread."""
@@ -338,11 +150,7 @@ class Viewer(anywidget.AnyWidget):  # type: ignore[misc]
             self._drop()
         self._commit(films, run)
 
-    def shown(self) -> list[Film]:
-        """The films of the newest complete run, [] before the first."""
-        return unpack(self._film, self._frames) if self._film else []
-
-    def feed(self, traces: Sequence[Trace] | Mapping[str, Trace], here: bool = False) -> Feed:
+    def feed(self, traces: Sequence[Record] | Mapping[str, Record], here: bool = False) -> Feed:
         """Show runs while they grow, in place of what is shown, from their first step on.
 
         Args:
@@ -417,10 +225,9 @@ class Viewer(anywidget.AnyWidget):  # type: ignore[misc]
             if kind in (ACK, LOOK):
                 self._note_view(content.get("view"))
             if kind == ACK and feed is not None and isinstance(content.get("piece"), int):
-                feed.flying.pop(content["piece"], None)
+                feed.acknowledge(content["piece"])
             elif kind == AGAIN and feed is not None and isinstance(content.get("pieces"), list):
-                sent = range(len(feed.pieces))
-                feed.again |= {piece: None for piece in content["pieces"] if isinstance(piece, int) and piece in sent}
+                feed.ask_again(content["pieces"])
             elif kind == HELLO and isinstance(run, int):
                 self._hello = (run, bool(content.get("complete")))
         self.wake()
@@ -502,7 +309,7 @@ class Viewer(anywidget.AnyWidget):  # type: ignore[misc]
             feed.complete.set()
             with self._changed:
                 self._feed = None
-            self.tell(error=f"The pictures of this run could not be made: {type(error).__name__}: {error}")
+            self.tell(error=f"The pictures of this run could not be made: {sentence(error)}")
             return None
         return 0.0 if busy else wait
 
@@ -556,9 +363,9 @@ class Replay(Viewer):
         """Write what is shown as one page that needs no kernel and no network.
 
         Args:
-            path: Where to write; an existing file is replaced.
+            path: Where to write; an existing file is replaced once the new one is whole.
 
         Returns:
             The file written.
         """
-        return to_html(unpack(self._film, self._frames), path, view=self.view)
+        return to_html(self.shown(), path, view=self.view)

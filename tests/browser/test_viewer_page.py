@@ -20,8 +20,10 @@ import diffexplore as dx
 from diffexplore import read_recipe
 from diffexplore.settings import Settings
 from diffexplore.trace import Step, Trace
-from diffexplore.widgets.film import Film, pack, to_html
-from diffexplore.widgets.viewer import Feed, Replay, Viewer
+from diffexplore.widgets.feed import Feed
+from diffexplore.widgets.film import Film, pack
+from diffexplore.widgets.page import to_html
+from diffexplore.widgets.viewer import Replay, Viewer
 
 Open = Callable[[Viewer], Any]
 
