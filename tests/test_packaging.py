@@ -57,8 +57,12 @@ def wheel(tmp_path_factory):
 def test_wheel_carries_everything_the_package_reads(wheel):
     names = set(wheel.namelist())
     for needed in (
-        "diffexplore/widgets/viewer.js",
-        "diffexplore/widgets/viewer.css",
+        "diffexplore/widgets/browser/viewer.js",
+        "diffexplore/widgets/browser/viewer.css",
+        "diffexplore/widgets/browser/page.js",
+        "diffexplore/widgets/browser/panels/index.js",
+        "diffexplore/widgets/browser/panels/stage.js",
+        "diffexplore/widgets/browser/panels/stage.css",
         "diffexplore/pocket/weights/model_index.json",
         "diffexplore/pocket/weights/unet/diffusion_pytorch_model.safetensors",
         "diffexplore/pocket/MODEL_CARD.md",

@@ -40,7 +40,7 @@ SHARE: Final = 0.05
 _TURN: Final = 0.02  # seconds of encoding between two looks at what has come in
 _PIECE_BYTES: Final = 2**20
 
-# Kinds of message: keep in step with viewer.js.
+# Kinds of message: keep in step with browser/wire.js.
 PIECE: Final = "piece"
 STATE: Final = "state"
 HELLO: Final = "hello"

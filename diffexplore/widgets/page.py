@@ -17,29 +17,14 @@ from typing import Any, Final
 
 from diffexplore.looks.views import VIEWS
 from diffexplore.record.file import written
+from diffexplore.widgets.browser import CSS, ESM, PAGE
 from diffexplore.widgets.film import films_of, pack
 from diffexplore.words import near, shown
 
 __all__ = ["page", "to_html"]
 
-_HERE: Final = Path(__file__).parent
-
-# What follows viewer.js in the page: a host of a dozen lines, in place of Jupyter. The module's names are in scope, it
-# is one script.
-_PAGE_HOST: Final = """
-// === the page: a host with no kernel ===
-{
-const page = JSON.parse(document.getElementById("dx-data").textContent);
-const traits = { ...page.traits, _frames: Uint8Array.from(atob(page.frames), (c) => c.charCodeAt(0)) };
-const host = { get: (name) => traits[name], set() {}, save_changes() {}, send() {}, on() {}, off() {} };
-const { signal } = new AbortController();
-const widget = viewer();
-widget.initialize({ model: host, signal });
-widget.render({ model: host, el: document.getElementById("dx"), signal });
-}
-"""
-
-# The places marked @...@ are filled here, and by the Export button in viewer.js. The hashes are of script and style.
+# The places marked @...@ are filled here, and by the Export button in browser/export.js. The hashes are of script
+# and style.
 _PAGE: Final = """<!doctype html>
 <html lang="en">
 <head>
@@ -92,8 +77,8 @@ def to_html(source: Any, path: str | PathLike[str], *, view: str = "x0") -> Path
     filled = _fill(
         page(),
         title=_text(f"{prompt:.80} - diffexplore" if prompt else "diffexplore"),
-        style=_source("viewer.css"),
-        script=_source("viewer.js"),
+        style=CSS,
+        script=ESM,
         data=_json({"traits": traits, "frames": base64.b64encode(frames).decode()}),
     )
     place = Path(path).expanduser()
@@ -104,13 +89,13 @@ def to_html(source: Any, path: str | PathLike[str], *, view: str = "x0") -> Path
 
 @cache
 def page() -> str:
-    """The exported page with @title@, @style@ (viewer.css), @data@ and @script@ (viewer.js) still to be filled in."""
-    style, script = _source("viewer.css") + _PAGE_STYLE, _source("viewer.js") + _PAGE_HOST
+    """The exported page with @title@, @style@ (`CSS`), @data@ and @script@ (`ESM`) still to be filled in."""
+    style, script = CSS + _PAGE_STYLE, ESM + PAGE
     return _fill(
         _PAGE,
         style=f"@style@{_PAGE_STYLE}",
         style_hash=_hash(style),
-        script=f"@script@{_PAGE_HOST}",
+        script=f"@script@{PAGE}",
         script_hash=_hash(script),
     )
 
@@ -118,11 +103,6 @@ def page() -> str:
 def _fill(text: str, **values: str) -> str:
     """Fill marked places, in one pass: a mark within a value, such as a prompt, is left alone."""
     return re.sub("@(" + "|".join(values) + ")@", lambda found: values[found[1]], text)
-
-
-@cache
-def _source(name: str) -> str:
-    return (_HERE / name).read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The viewer: films on one timeline, in a browser. This docstring is the wire protocol; viewer.js is the other side.
+"""The viewer: films on one timeline, in a browser. This docstring is the wire protocol; `browser` is the other side.
 
 **Traits** hold what a reader of a saved notebook must see, and travel once per run, when it is over:
 
@@ -59,6 +59,7 @@ import anywidget
 import traitlets
 
 from diffexplore.looks.views import VIEWS
+from diffexplore.widgets.browser import CSS, ESM
 from diffexplore.widgets.feed import ACK, AGAIN, HELLO, LOOK, STATE, Feed
 from diffexplore.widgets.film import Film, Status, films_of, pack, unpack
 from diffexplore.widgets.page import page, to_html
@@ -81,8 +82,8 @@ class Viewer(anywidget.AnyWidget):  # type: ignore[misc]
     """Films on one timeline. Shows what it is given: `show` for finished traces, `feed` for runs that are going."""
 
     # As text: anywidget watches files that are given by their path, and its watcher keeps every widget alive.
-    _esm = (Path(__file__).parent / "viewer.js").read_text("utf-8")
-    _css = (Path(__file__).parent / "viewer.css").read_text("utf-8")
+    _esm = ESM
+    _css = CSS
 
     view = traitlets.Unicode("x0").tag(sync=True)
     """The view to open with, one of ``diffexplore.VIEWS``; setting it later switches every view of the widget."""

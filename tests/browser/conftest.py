@@ -7,7 +7,6 @@ and every error, and the test fails at its end if a request left the machine or 
 from __future__ import annotations
 
 import base64
-import inspect
 import os
 import shutil
 import sys
@@ -29,7 +28,6 @@ if find_spec("playwright") is None:
 
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 HERE = Path(__file__).parent
-WIDGETS = Path(inspect.getfile(Viewer)).parent
 HOST_URL = "http://host.invalid/"  # served by the test itself, through `route`
 # Where `npm install --prefix build axe-core typescript` puts them; `build` is nobody's but this machine's.
 NODE_MODULES = Path(os.environ.get("NODE_MODULES", HERE.parents[1] / "build" / "node_modules"))
@@ -134,9 +132,12 @@ class Host:
 
     def _serve(self, route: Any) -> None:
         name = urlsplit(route.request.url).path.lstrip("/")
-        file = (HERE if name == "host.html" else WIDGETS) / name
-        kind = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}[file.suffix]
-        route.fulfill(body=file.read_text("utf-8"), content_type=f"{kind}; charset=utf-8")
+        kind, body = {
+            "host.html": ("text/html", (HERE / "host.html").read_text("utf-8")),
+            "viewer.js": ("text/javascript", self.viewer._esm),
+            "viewer.css": ("text/css", self.viewer._css),
+        }[name]
+        route.fulfill(body=body, content_type=f"{kind}; charset=utf-8")
 
     def _send(self, content: dict[str, Any], buffers: list[bytes] | None = None) -> None:
         self.sent.append(content)

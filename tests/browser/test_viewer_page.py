@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import io
 import itertools
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ import diffexplore as dx
 from diffexplore import read_recipe
 from diffexplore.settings import Settings
 from diffexplore.trace import Step, Trace
+from diffexplore.widgets import browser
 from diffexplore.widgets.feed import Feed
 from diffexplore.widgets.film import Film, pack
 from diffexplore.widgets.page import to_html
@@ -315,6 +317,38 @@ def test_the_track_is_a_chart_of_the_noise_level_or_of_the_change(host: Open, ti
     np.testing.assert_allclose(track(page), change / change.max(), atol=0.01)
     assert menu.locator("option", has_text="adherence").is_hidden(), "nobody can judge this model's pictures"
     assert page.root.get_by_text("adherence", exact=True).first.is_hidden()
+
+
+def test_a_model_that_only_has_the_name_of_the_pocket_model_is_not_judged(host: Open, tiny_trace: Trace) -> None:
+    trace = Trace(tiny_trace.settings, list(tiny_trace), image=tiny_trace.image, decode=tiny_trace.decode)
+    trace.info["model"] = "pocket"
+    page = host(Replay(trace))
+    page.settle()
+    assert page.root.get_by_label("the track shows").locator("option", has_text="adherence").is_hidden()
+    assert page.root.get_by_text("adherence", exact=True).first.is_hidden()
+
+
+def test_a_panel_is_a_new_file_and_a_line_of_the_declared_order(host: Open, tiny_trace: Trace, tmp_path: Path) -> None:
+    shutil.copytree(browser.__path__[0], tmp_path / "browser")
+    (tmp_path / "browser" / "panels" / "counter.js").write_text("""
+import { h, say } from "../dom.js";
+import { panel } from "../panel.js";
+
+panel("counter", ({ session }) => {
+	const node = h("p.dx-counter");
+	return { nodes: { below: [node] }, draw: () => say(node, `${session.shown + 1} of ${session.places}`) };
+});
+""")
+    with (tmp_path / "browser" / "panels" / "index.js").open("a") as order:
+        order.write('import "./counter.js";\n')
+    viewer = Replay(tiny_trace)
+    viewer._esm = browser.joined(tmp_path / "browser" / "viewer.js")
+    page = host(viewer)
+    page.settle()
+    assert page.root.locator(".dx-counter").inner_text() == "4 of 4"
+    page.step.fill("2")
+    page.settle()
+    assert page.root.locator(".dx-counter").inner_text() == "2 of 4"
 
 
 def test_adherence_is_a_track_and_a_number_of_the_pocket_models_steps(host: Open) -> None:

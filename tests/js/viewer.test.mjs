@@ -1,74 +1,76 @@
-// The pure functions of viewer.js. Run by tests/test_viewer.py, or by hand: node --test tests/js
+// The pure functions of the browser's side. Run by tests/test_browser.py, or by hand: node --test tests/js
 import assert from "node:assert/strict";
-import { readFile } from "node:fs/promises";
 import test from "node:test";
 
-const source = await readFile(new URL("../../diffexplore/widgets/viewer.js", import.meta.url), "utf8");
-const viewer = await import(`data:text/javascript,${encodeURIComponent(source)}`); // a .js file alone would be taken for CommonJS
+import * as films from "../../diffexplore/widgets/browser/films.js";
+import * as numbers from "../../diffexplore/widgets/browser/numbers.js";
+import * as page from "../../diffexplore/widgets/browser/export.js";
+import * as timeline from "../../diffexplore/widgets/browser/timeline.js";
+import * as wire from "../../diffexplore/widgets/browser/wire.js";
 
 test("bytes come out of every kind of buffer, wherever they begin in it", () => {
   const larger = new Uint8Array([9, 9, 1, 2, 3, 9]);
   for (const buffer of [new DataView(larger.buffer, 2, 3), larger.subarray(2, 5), larger.slice(2, 5).buffer])
-    assert.deepEqual([...viewer.bytesOf(buffer)], [1, 2, 3]);
+    assert.deepEqual([...wire.bytesOf(buffer)], [1, 2, 3]);
 });
 
 test("runs of different lengths begin and end together on one timeline", () => {
-  const under = (count) => Array.from({ length: 7 }, (_, at) => viewer.stepAt(at, 7, count));
+  const under = (count) => Array.from({ length: 7 }, (_, at) => timeline.stepAt(at, 7, count));
   assert.deepEqual(under(7), [0, 1, 2, 3, 4, 5, 6]);
   assert.deepEqual(under(3), [0, 0, 1, 1, 1, 2, 2]);
   assert.deepEqual(under(1), [0, 0, 0, 0, 0, 0, 0]);
-  assert.equal(viewer.stepAt(0, 1, 1), 0);
+  assert.equal(timeline.stepAt(0, 1, 1), 0);
 });
 
 test("a strip shows every place, or the one under the middle of each cell", () => {
-  assert.deepEqual(viewer.placesShown(4, 80), [0, 1, 2, 3]);
-  assert.deepEqual(viewer.placesShown(20, 130), [2, 7, 12, 17]);
-  assert.deepEqual(viewer.placesShown(1000, 10), [500]);
-  assert.deepEqual(viewer.placesShown(0, 500), []);
+  assert.deepEqual(timeline.placesShown(4, 80), [0, 1, 2, 3]);
+  assert.deepEqual(timeline.placesShown(20, 130), [2, 7, 12, 17]);
+  assert.deepEqual(timeline.placesShown(1000, 10), [500]);
+  assert.deepEqual(timeline.placesShown(0, 500), []);
 });
 
 test("missing pieces are those below the count that were not seen", () => {
-  assert.deepEqual(viewer.missing(new Set([0, 2, 5]), 5), [1, 3, 4]);
-  assert.deepEqual(viewer.missing(new Set([0, 1]), 2), []);
+  assert.deepEqual(wire.missing(new Set([0, 2, 5]), 5), [1, 3, 4]);
+  assert.deepEqual(wire.missing(new Set([0, 1]), 2), []);
 });
 
 test("numbers read well over nine orders of magnitude", () => {
   const cases = [[4096, "4096"], [157.4, "157"], [14.615, "14.6"], [1, "1"], [0.0292, "0.029"], [0.00001, "1e-5"], [0, "0"], [null, "\u2013"]];
-  for (const [number, text] of cases) assert.equal(viewer.figures(number), text);
+  for (const [number, text] of cases) assert.equal(numbers.figures(number), text);
   const times = [[0.0421, "42.1 ms"], [0.9996, "1.00 s"], [12.34, "12.3 s"], [125, "2 min 5 s"], [119.7, "2 min 0 s"], [null, "\u2013"]];
-  for (const [seconds, text] of times) assert.equal(viewer.duration(seconds), text);
+  for (const [seconds, text] of times) assert.equal(numbers.duration(seconds), text);
 });
 
 test("the share of noise is b^2 of a^2 + b^2", () => {
-  assert.equal(viewer.noiseShare(0), 0);
-  assert.equal(viewer.noiseShare(1), 0.5);
-  assert.equal(viewer.noiseShare(null), 1); // sigma is without bound: nothing but noise
+  assert.equal(numbers.noiseShare(0), 0);
+  assert.equal(numbers.noiseShare(1), 0.5);
+  assert.equal(numbers.noiseShare(null), 1); // sigma is without bound: nothing but noise
 });
 
 test("the signal-to-noise ratio is a^2 / b^2, without bound where there is no noise", () => {
-  assert.equal(viewer.snr(2), 0.25);
-  assert.equal(viewer.figures(viewer.snr(0)), "\u221e");
-  assert.equal(viewer.snr(null), null);
+  assert.equal(numbers.snr(2), 0.25);
+  assert.equal(numbers.figures(numbers.snr(0)), "\u221e");
+  assert.equal(numbers.snr(null), null);
 });
 
 test("heights share one scale: the least and the greatest logarithm, or nothing and the greatest", () => {
-  assert.deepEqual(viewer.heights([[100, 10], [1, null]], true), [[1, 0.5], [0, null]]);
-  assert.deepEqual(viewer.heights([[null, 4, 1]], false), [[null, 1, 0.25]]);
-  assert.deepEqual(viewer.heights([[0, 5]], true), [[null, 0]]); // no logarithm of 0; all alike lies on the floor
-  assert.deepEqual(viewer.heights([[]], true), [[]]);
+  assert.deepEqual(numbers.heights([[100, 10], [1, null]], true), [[1, 0.5], [0, null]]);
+  assert.deepEqual(numbers.heights([[null, 4, 1]], false), [[null, 1, 0.25]]);
+  assert.deepEqual(numbers.heights([[0, 5]], true), [[null, 0]]); // no logarithm of 0; all alike lies on the floor
+  assert.deepEqual(numbers.heights([[]], true), [[]]);
 });
 
 test("the area under heights reaches from its first known place to its last", () => {
-  assert.equal(viewer.areaOf([1, 0.5, 0], 3), "polygon(0% 0%,50% 48%,100% 96%,100% 100%,0% 100%)");
-  assert.equal(viewer.areaOf([null, 1], 5), "polygon(25% 0%,25% 100%,25% 100%)"); // of a run that is going
-  assert.equal(viewer.areaOf([null], 1), "inset(100%)");
+  assert.equal(numbers.areaOf([1, 0.5, 0], 3), "polygon(0% 0%,50% 48%,100% 96%,100% 100%,0% 100%)");
+  assert.equal(numbers.areaOf([null, 1], 5), "polygon(25% 0%,25% 100%,25% 100%)"); // of a run that is going
+  assert.equal(numbers.areaOf([null], 1), "inset(100%)");
 });
 
 test("a run plays in about four seconds, and no step is shown for more than a quarter of one", () => {
-  assert.deepEqual(viewer.pace(4, 1), { stride: 1, delay: 250 });
-  assert.deepEqual(viewer.pace(50, 2), { stride: 1, delay: 40 });
+  assert.deepEqual(timeline.pace(4, 1), { stride: 1, delay: 250 });
+  assert.deepEqual(timeline.pace(50, 2), { stride: 1, delay: 40 });
   for (const [places, speed] of [[1000, 1], [1000, 4], [50, 4], [300, 0.5]]) {
-    const { stride, delay } = viewer.pace(places, speed);
+    const { stride, delay } = timeline.pace(places, speed);
     assert.ok(delay >= 33 && delay < 120);
     assert.ok(Math.abs((delay * places) / stride - 4000 / speed) < 1e-6);
   }
@@ -76,19 +78,19 @@ test("a run plays in about four seconds, and no step is shown for more than a qu
 
 test("zooming keeps what is under the pointer there, and shows nothing beyond the picture", () => {
   const whole = { scale: 1, left: 0, top: 0 };
-  assert.deepEqual(viewer.zoomed(whole, 2), { scale: 2, left: 0.25, top: 0.25 });
-  const closer = viewer.zoomed(viewer.zoomed(whole, 2, 0.75, 0.5), 2, 0.75, 0.5);
+  assert.deepEqual(timeline.zoomed(whole, 2), { scale: 2, left: 0.25, top: 0.25 });
+  const closer = timeline.zoomed(timeline.zoomed(whole, 2, 0.75, 0.5), 2, 0.75, 0.5);
   assert.equal(closer.left + 0.75 / closer.scale, 0.75);
-  assert.deepEqual(viewer.zoomed(closer, 0), whole);
-  assert.equal(viewer.zoomed(whole, 1000).scale, 16);
-  assert.deepEqual(viewer.panned({ scale: 2, left: 0.25, top: 0.25 }, 5, -5), { scale: 2, left: 0, top: 0.5 });
-  assert.deepEqual(viewer.panned(whole, 1, 1), whole);
+  assert.deepEqual(timeline.zoomed(closer, 0), whole);
+  assert.equal(timeline.zoomed(whole, 1000).scale, 16);
+  assert.deepEqual(timeline.panned({ scale: 2, left: 0.25, top: 0.25 }, 5, -5), { scale: 2, left: 0, top: 0.5 });
+  assert.deepEqual(timeline.panned(whole, 1, 1), whole);
 });
 
 test("the page takes every text as text, in one pass", () => {
   const data = { prompt: "</script><b>&\u2028 @script@ $&" };
-  const page = viewer.pageOf("[@title@][@style@][@script@][@data@]", { title: "<i>@data@ & $1", style: "s", script: "j$'" }, data);
-  const [, title, style, script, json] = page.match(/^\[(.*?)\]\[(.*?)\]\[(.*?)\]\[(.*)\]$/);
+  const made = page.pageOf("[@title@][@style@][@script@][@data@]", { title: "<i>@data@ & $1", style: "s", script: "j$'" }, data);
+  const [, title, style, script, json] = made.match(/^\[(.*?)\]\[(.*?)\]\[(.*?)\]\[(.*)\]$/);
   assert.equal(title, "&#60;i&#62;@data@ &#38; $1");
   assert.deepEqual([style, script], ["s", "j$'"]);
   assert.ok(!/[<>&\u2028]/.test(json));
@@ -97,24 +99,24 @@ test("the page takes every text as text, in one pass", () => {
 
 test("base64 of more bytes than a call takes arguments", () => {
   const bytes = Uint8Array.from({ length: 100_000 }, (_, i) => (i * 7) % 256);
-  assert.equal(viewer.base64(bytes), Buffer.from(bytes).toString("base64"));
+  assert.equal(page.base64(bytes), Buffer.from(bytes).toString("base64"));
 });
 
 test("a screen reader hears the step, then what it stands for", () => {
-  assert.equal(viewer.spoken(6, 20, [613, 4.2042, 0.04]), "step 7 of 20, timestep 613, sigma 4.2");
-  assert.equal(viewer.spoken(0, 20, undefined), "step 1 of 20");
+  assert.equal(numbers.spoken(6, 20, { timestep: 613, sigma: 4.2042, seconds: 0.04 }), "step 7 of 20, timestep 613, sigma 4.2");
+  assert.equal(numbers.spoken(0, 20, undefined), "step 1 of 20");
 });
 
 test("how a run stands is said in words for each status", () => {
   const film = { steps: [[1, 1, 1], [1, 1, 1]], expected: 8, seconds: 0.5, about: { steps: 8 } };
-  assert.equal(viewer.standing({ ...film, status: "running" }), "running: 2 of 8 steps");
-  assert.equal(viewer.standing({ ...film, status: "running", steps: [] }), "starting");
-  assert.equal(viewer.standing({ ...film, status: "done" }), "2 steps in 500 ms, 250 ms each");
-  assert.equal(viewer.standing({ ...film, status: "cancelled" }), "stopped after 2 steps");
-  assert.equal(viewer.standing({ ...film, status: "failed", steps: [[1, 1, 1]] }), "failed after 1 step");
+  assert.equal(films.standing({ ...film, status: "running" }), "running: 2 of 8 steps");
+  assert.equal(films.standing({ ...film, status: "running", steps: [] }), "starting");
+  assert.equal(films.standing({ ...film, status: "done" }), "2 steps in 500 ms, 250 ms each");
+  assert.equal(films.standing({ ...film, status: "cancelled" }), "stopped after 2 steps");
+  assert.equal(films.standing({ ...film, status: "failed", steps: [[1, 1, 1]] }), "failed after 1 step");
   const heun = { ...film, expected: 15 };
-  assert.equal(viewer.standing({ ...heun, status: "running" }), "running: 2 of 15 evaluations");
-  assert.equal(viewer.standing({ ...heun, status: "cancelled" }), "stopped after 2 evaluations");
+  assert.equal(films.standing({ ...heun, status: "running" }), "running: 2 of 15 evaluations");
+  assert.equal(films.standing({ ...heun, status: "cancelled" }), "stopped after 2 evaluations");
 });
 
 test("a packed film comes apart into the same pictures, and torn state is not taken for one", () => {
@@ -123,56 +125,57 @@ test("a packed film comes apart into the same pictures, and torn state is not ta
     films: [{ label: "", status: "done", steps: [[1, 1, 1], [0, 0, 0]], frames: { x0: [[0, 2, "png"], null], change: ["the first", [2, 3, "webp"]] }, final: [2, 3, "webp"] }],
   };
   const data = new Uint8Array([1, 2, 3, 4, 5]);
-  const [film] = viewer.unpack(document, data);
+  const [film] = films.unpack(document, data);
+  assert.deepEqual([film.steps[1].timestep, film.steps[1].sigma], [0, 0]);
   assert.deepEqual([...film.frames.x0[0].bytes], [1, 2]);
   assert.equal(film.frames.x0[1], null);
   assert.equal(film.frames.change[0], "the first");
   assert.deepEqual([...film.final.bytes], [3, 4, 5]);
-  assert.equal(viewer.unpack(document, data.subarray(1)), null);
-  assert.equal(viewer.unpack({ ...document, format: 2 }, data), null);
-  assert.equal(viewer.unpack({}, data), null);
+  assert.equal(films.unpack(document, data.subarray(1)), null);
+  assert.equal(films.unpack({ ...document, format: 2 }, data), null);
+  assert.equal(films.unpack({}, data), null);
 });
 
 test("a running film takes the places it will have, an ended one those it has", () => {
-  assert.equal(viewer.lengthOf({ status: "running", expected: 20, steps: [1, 2] }), 20);
-  assert.equal(viewer.lengthOf({ status: "cancelled", expected: 20, steps: [1, 2] }), 2);
+  assert.equal(timeline.lengthOf({ status: "running", expected: 20, steps: [1, 2] }), 20);
+  assert.equal(timeline.lengthOf({ status: "cancelled", expected: 20, steps: [1, 2] }), 2);
 });
 
-const filmOf = (sigmas, more = {}) => ({ status: "done", expected: sigmas.length, about: {}, label: "", final: null, ...more, steps: sigmas.map((sigma) => [1, sigma, 1]) });
+const filmOf = (sigmas, more = {}) => ({ status: "done", expected: sigmas.length, about: {}, label: "", final: null, ...more, steps: sigmas.map((sigma) => ({ timestep: 1, sigma, seconds: 1 })) });
 
 test("films stand side by side at the nearest noise level, whatever their number of steps", () => {
   const long = filmOf([16, 12, 9, 6, 4, 3, 1.5, 1]);
-  assert.deepEqual(viewer.lineup(long, filmOf([16, 4, 1])), [0, 0, 0, 1, 1, 1, 2, 2]);
-  assert.deepEqual(viewer.lineup(long, long), [0, 1, 2, 3, 4, 5, 6, 7]);
+  assert.deepEqual(timeline.lineup(long, filmOf([16, 4, 1])), [0, 0, 0, 1, 1, 1, 2, 2]);
+  assert.deepEqual(timeline.lineup(long, long), [0, 1, 2, 3, 4, 5, 6, 7]);
   // Another schedule: most of its steps are at high noise, where the proportion would be quite elsewhere.
-  assert.deepEqual(viewer.lineup(filmOf([100, 10, 1, 0.1]), filmOf([100, 90, 80, 0.1])), [0, 2, 3, 3]);
+  assert.deepEqual(timeline.lineup(filmOf([100, 10, 1, 0.1]), filmOf([100, 90, 80, 0.1])), [0, 2, 3, 3]);
 });
 
 test("a lineup never goes backwards, and equally near evaluations are gone through", () => {
   const heun = [8, 4, 4, 2, 2, 1, 1];
-  assert.deepEqual(viewer.lineup(filmOf(heun), filmOf(heun)), [0, 1, 2, 3, 4, 5, 6]);
-  const rising = viewer.lineup(filmOf([8, 2, 6, 1, 5, 0.5]), filmOf([8, 4, 1, 0.5]));
+  assert.deepEqual(timeline.lineup(filmOf(heun), filmOf(heun)), [0, 1, 2, 3, 4, 5, 6]);
+  const rising = timeline.lineup(filmOf([8, 2, 6, 1, 5, 0.5]), filmOf([8, 4, 1, 0.5]));
   assert.deepEqual(rising, [...rising].sort((a, b) => a - b));
   assert.equal(rising.at(-1), 3);
 });
 
 test("without noise levels, or while a run goes, places are matched by proportion", () => {
   const even = [0, 0, 1, 1, 2, 2];
-  assert.deepEqual(viewer.lineup(filmOf(Array(6).fill(null)), filmOf([9, 8, 7])), even);
-  assert.deepEqual(viewer.lineup(filmOf([6, 5, 4, 3, 2, 1]), filmOf([null, null, null])), even);
-  assert.deepEqual(viewer.lineup(filmOf([600, 500, 400, 3, 2, 1]), filmOf([9, 8], { status: "running", expected: 3 })), even);
-  assert.deepEqual(viewer.lineup(filmOf([null, 10, 1]), filmOf([null, 1])), [0, 1, 1]); // flow matching begins without bound
+  assert.deepEqual(timeline.lineup(filmOf(Array(6).fill(null)), filmOf([9, 8, 7])), even);
+  assert.deepEqual(timeline.lineup(filmOf([6, 5, 4, 3, 2, 1]), filmOf([null, null, null])), even);
+  assert.deepEqual(timeline.lineup(filmOf([600, 500, 400, 3, 2, 1]), filmOf([9, 8], { status: "running", expected: 3 })), even);
+  assert.deepEqual(timeline.lineup(filmOf([null, 10, 1]), filmOf([null, 1])), [0, 1, 1]); // flow matching begins without bound
 });
 
 test("settings that differ are named, with every film's value", () => {
-  const films = [{ about: { prompt: "a", steps: 4, seed: "1" } }, { about: { prompt: "a", steps: 8, seed: "1", guidance: 2 } }];
-  assert.deepEqual(viewer.differing(films), [["steps", "4", "8"], ["guidance", "\u2013", "2"]]);
-  assert.deepEqual(viewer.differing(films.slice(1)), []);
+  const both = [{ about: { prompt: "a", steps: 4, seed: "1" } }, { about: { prompt: "a", steps: 8, seed: "1", guidance: 2 } }];
+  assert.deepEqual(films.differing(both), [["steps", "4", "8"], ["guidance", "\u2013", "2"]]);
+  assert.deepEqual(films.differing(both.slice(1)), []);
 });
 
 test("films with the same last bytes are named, those without a last picture never", () => {
   const film = (label, bytes, format = "webp") => ({ label, final: bytes && { bytes: new Uint8Array(bytes), format } });
-  assert.equal(viewer.identical([film("A", [1, 2]), film("B", [1, 3]), film("C", [1, 2])]), "A and C are identical to the bit.");
-  assert.equal(viewer.identical([film("A", [1], "jpeg"), film("B", [1], "jpeg")]), "A and B are identical as JPEG.");
-  assert.equal(viewer.identical([film("A", null), film("B", null), film("C", [12]), film("D", [1, 2])]), "");
+  assert.equal(films.identical([film("A", [1, 2]), film("B", [1, 3]), film("C", [1, 2])]), "A and C are identical to the bit.");
+  assert.equal(films.identical([film("A", [1], "jpeg"), film("B", [1], "jpeg")]), "A and B are identical as JPEG.");
+  assert.equal(films.identical([film("A", null), film("B", null), film("C", [12]), film("D", [1, 2])]), "");
 });

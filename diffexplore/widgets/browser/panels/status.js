@@ -1,0 +1,42 @@
+// How things stand, on the page and for a screen reader, and what made the films.
+import { h, say } from "../dom.js";
+import { madeBy, standing, tokensOf } from "../films.js";
+import { panel } from "../panel.js";
+
+const SILENT = "The kernel does not answer: it is busy, or it was restarted. If it was, run the cell again.";
+
+panel("status", (view) => {
+	const { session } = view;
+	const status = h("p.dx-status");
+	const about = h("p.dx-about");
+	const live = h("p.dx-hidden", { role: "status" });
+	let spoke = 0; // when the live region last said something
+	let later = 0;
+	view.signal.addEventListener("abort", () => clearTimeout(later));
+
+	/** Tell a screen reader, at most once a second, the last word always. */
+	const announce = (/** @type {string} */ text) => {
+		clearTimeout(later);
+		if (live.textContent === text) return;
+		const now = performance.now();
+		const wait = spoke + 1000 - now;
+		if (wait > 0) later = setTimeout(() => announce(text), wait);
+		else {
+			spoke = now;
+			say(live, text);
+		}
+	};
+
+	return {
+		nodes: { foot: [status, about], unseen: [live] },
+		draw() {
+			const { films, twins } = session;
+			const { gone } = view;
+			const stands = films.map((one) => (one.label ? `${one.label}: ` : "") + standing(gone && one.status === "running" ? { ...one, status: "cancelled" } : one));
+			const text = session.silent && !gone ? SILENT : stands.join(" · ");
+			say(status, text);
+			announce(text);
+			say(about, films.length > 1 ? twins : madeBy(films[0], !tokensOf(films).length));
+		},
+	};
+});

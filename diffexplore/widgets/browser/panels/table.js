@@ -1,0 +1,37 @@
+// The numbers of every step, as a table.
+import { h, line } from "../dom.js";
+import { madeBy } from "../films.js";
+import { COLUMNS } from "../numbers.js";
+import { panel } from "../panel.js";
+
+panel("table", (view) => {
+	const { session } = view;
+	const tables = h("div.dx-scroll", { tabindex: "0", role: "region", "aria-label": "numbers of every step" });
+	const details = h("details", {}, h("summary", {}, "Numbers"), tables);
+	view.on(details, "toggle", () => session.changed());
+	let tabled = ""; // what is shown
+
+	const tableOf = (/** @type {Film} */ film) =>
+		h(
+			"table",
+			{},
+			h("caption", {}, (film.label ? `${film.label}: ` : "") + madeBy(film, true)),
+			h("thead", {}, line("th", "step", ...COLUMNS.map(({ head, word }) => head ?? word ?? ""))),
+			h("tbody", {}, ...film.steps.map((step, i) => line("td", String(i + 1), ...COLUMNS.map(({ text }) => text(step))))),
+		);
+
+	return {
+		nodes: { more: [details] },
+		draw() {
+			if (!details.open) return;
+			const { films, run, complete } = session;
+			const key = JSON.stringify([run, complete, films.map((film) => [film.label, film.steps.length])]);
+			if (key !== tabled) {
+				tabled = key;
+				tables.replaceChildren(...films.map(tableOf));
+			}
+			for (const row of tables.querySelectorAll("[aria-current]")) row.removeAttribute("aria-current");
+			films.forEach((film, k) => tables.querySelectorAll("tbody")[k].rows[session.stepOf(film)]?.setAttribute("aria-current", "step"));
+		},
+	};
+});

@@ -1,0 +1,94 @@
+// The types that the modules here name in their comments. For `tsc` and
+// for editors; no browser ever asks for this file.
+
+type Session = import("./session.js").Session;
+type View = import("./viewer.js").View;
+
+/** A picture as it came: `asked` once it is being decoded, `bitmap` once it is. */
+interface Shot {
+  bytes: Uint8Array;
+  format: string;
+  exact: boolean;
+  bitmap: ImageBitmap | null;
+  asked: boolean;
+}
+
+/** A picture, why there is none, or not there yet. */
+type Slot = Shot | string | null;
+
+/** The numbers of one evaluation, see film.py. */
+interface Step {
+  timestep: number | null;
+  sigma: number | null;
+  seconds: number | null;
+  change?: number | null;
+  power?: (number | null)[];
+  adherence?: number | null;
+}
+
+/** A number of the steps for a reader: `word` beside its fact, `head` over its column; `judged`: only where somebody can tell. */
+interface Column {
+  name: string;
+  word?: string;
+  head?: string;
+  title: string;
+  judged?: boolean;
+  text(step: Step | undefined): string;
+  share?(step: Step | undefined): number;
+}
+
+/** What earlier runs left on show. */
+interface Ghost {
+  count: number;
+  frames: Record<string, Slot[]>;
+  final: Shot | null;
+}
+
+interface Film {
+  label: string;
+  status: string;
+  expected: number;
+  seconds: number;
+  size: [number, number];
+  about: Record<string, string | number>;
+  tokens?: [text: string, matter: string][];
+  judged?: boolean;
+  steps: Step[];
+  frames: Record<string, Slot[]>;
+  final: Shot | null;
+  previous: Ghost | null;
+}
+
+/** The part of every picture on show: how much enlarged, and its corner as a share of the whole. */
+interface Zoom {
+  scale: number;
+  left: number;
+  top: number;
+}
+
+/** A part of the page. */
+interface Panel {
+  /** Its nodes, by the place they go to. */
+  nodes: Record<string, Node[]>;
+  /** Draw pictures; the only one that may ask for sizes. Called first. */
+  paint?(): void;
+  draw?(): void;
+}
+
+/** A message of kind "piece", see viewer.py. */
+interface Piece {
+  run: number;
+  piece: number;
+  films: (Omit<Film, "steps" | "frames" | "final" | "previous"> & { first: number; steps: any[][] })[];
+  shots: [film: number, kind: string, evaluation: number, format: string, exact: boolean][];
+  blanks: [film: number, kind: string, evaluation: number, why: string][];
+  captions?: Record<string, string>;
+}
+
+/** What anywidget hands over. */
+interface Model {
+  get(name: string): any;
+  send(content: any): void;
+  on(name: string, f: (...args: any[]) => void): void;
+  off(name: string, f: (...args: any[]) => void): void;
+}
