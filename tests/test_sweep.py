@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import warnings
 from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.text import Text
+from safetensors.torch import load_file, save_file
 from tiny import make_pipeline
 
 import diffexplore as dx
@@ -117,10 +119,16 @@ def test_another_process_opens_the_model_anew(tmp_path: Path) -> None:
 def test_another_process_has_its_dtype_and_its_loras(tmp_path: Path, lora: Path) -> None:
     make_pipeline().save_pretrained(tmp_path / "tiny")
     model = dx.load(tmp_path / "tiny", device="cpu", dtype="bfloat16")
-    model.load_lora(lora, "style")
+    file = Path(shutil.copy(lora, tmp_path))
+    model.load_lora(file, "style")
+    asked = {"x": ("adapters", [{}, {"style": 1.0}]), "sampler": "DDIM", "steps": 2, **SHARED}
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
-        grid = sweep(model, x=("adapters", [{}, {"style": 1.0}]), executor=executor, sampler="DDIM", steps=2, **SHARED)
+        grid = sweep(model, executor=executor, **asked)
+        model.name = "once more"
+        save_file({name: 2 * weight for name, weight in load_file(file).items()}, file)
+        changed = sweep(model, executor=executor, **asked)
     assert grid.errors == [["", ""]]
+    assert all("has a LoRA's file changed?" in error for error in changed.errors[0])
     off, on = grid.traces[0]
     assert not torch.equal(off.final, on.final)
 

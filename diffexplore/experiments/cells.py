@@ -14,6 +14,7 @@ import transformers
 
 from diffexplore.model import Model
 from diffexplore.pipelines.open import local_path
+from diffexplore.pipelines.origin import Origin
 from diffexplore.settings import Settings
 from diffexplore.trace import Trace
 from diffexplore.words import shown
@@ -36,8 +37,8 @@ class Cells:
     key: str
 
     @classmethod
-    def of(cls, model: Model, out: Any) -> "Cells":
-        """The cells of `model` in the folder `out`, which need not be there.
+    def of(cls, model: Model, origin: Origin, out: Any) -> "Cells":
+        """The cells of `model`, whose `origin` is this, in the folder `out`, which need not be there.
 
         Raises:
             ValueError: one sentence, for what can be no folder.
@@ -49,7 +50,7 @@ class Cells:
             raise ValueError(f"out must be a folder, {shown(str(folder), 200)} is a file")
         # Weights, dtype, scheduler, features and LoRAs by the origin; then the arithmetic itself.
         versions = [f"{one.__name__} {one.__version__}" for one in (torch, diffusers, transformers)]
-        return cls(folder, model.name, "\n".join([str(model.revision), model.origin.key(), *versions]))
+        return cls(folder, model.name, "\n".join([str(model.revision), origin.key(), *versions]))
 
     def path(self, settings: Settings) -> Path:
         """The file of a cell.

@@ -51,14 +51,20 @@ class Task:
 
 _HOME: "weakref.WeakValueDictionary[str, Model]" = weakref.WeakValueDictionary()
 _OPENED: dict[tuple[str, str], Model] = {}  # of the last sweep that this process worked for
+_REFUSED: dict[tuple[int, str], str] = {}  # a model that cannot be opened is not tried again for each cell
 _OPENING = threading.Lock()
 
 
-def check_executor(executor: Executor, model: Model) -> None:
+def check_executor(executor: Executor, model: Model, origin: Origin) -> None:
     """Refuse an executor that could not draw.
 
+    Args:
+        executor: any.
+        model: whose runs are asked for.
+        origin: of the model.
+
     Raises:
-        ValueError: one sentence: its processes are forked, or they could not open the `model`.
+        ValueError: one sentence: its processes are forked, or they could not open the model.
     """
     method = getattr(getattr(executor, "_mp_context", None), "get_start_method", None)
     if method is not None and method() == "fork":
@@ -66,9 +72,8 @@ def check_executor(executor: Executor, model: Model) -> None:
             "a forked process hangs in torch, whose threads are not copied: make the executor with "
             'mp_context=multiprocessing.get_context("spawn")'
         )
-    reason = model.origin.portable
-    if reason and not _shares_memory(executor, model):
-        raise ValueError(f"the model {shown(model.name)} cannot be used by other processes: {reason}")
+    if origin.portable and not _shares_memory(executor, model):
+        raise ValueError(f"the model {shown(model.name)} cannot be used by other processes: {origin.portable}")
 
 
 def _shares_memory(executor: Executor, model: Model) -> bool:
@@ -93,6 +98,7 @@ def _at_home(home: tuple[int, str]) -> bool:
 def draw_on(
     executor: Executor,
     model: Model,
+    origin: Origin,
     cells: Sequence[Settings],
     path: Callable[[Settings], Path | None],
     report: Report,
@@ -102,15 +108,16 @@ def draw_on(
     Args:
         executor: what :func:`check_executor` let through.
         model: whose runs they are.
+        origin: of the model.
         cells: what to draw, with everything filled in.
         path: gives the file of a cell; where that is there by the time its turn comes, nothing is drawn.
         report: gets each cell with its run, or with what it failed of.
     """
-    home, origin = _settle(model), model.origin.to_json()
+    home, data = _settle(model), origin.to_json()
     futures: dict[Future[Trace | bytes], Settings] = {}
     try:
         for one in cells:
-            task = Task(home, model.name, origin, one.to_json(), str(path(one) or ""))
+            task = Task(home, model.name, data, one.to_json(), str(path(one) or ""))
             futures[executor.submit(draw, task)] = one
         for future in as_completed(futures):
             try:
@@ -140,16 +147,26 @@ def draw(task: Task) -> Trace | bytes:
 def _opened(task: Task) -> Model:
     """The model of a job from another process, opened by the first of its jobs."""
     with _OPENING:
+        if task.home in _REFUSED:
+            raise ValueError(_REFUSED[task.home])
         if (task.name, task.origin) not in _OPENED:
             torch.set_num_threads(1)
             _OPENED.clear()
-            origin = Origin.from_json(task.origin)
-            opened = origin.open()
-            vocabulary = Vocabulary(opened.words, opened.near)
-            model = Model(opened.pipeline, name=task.name, origin=opened.origin, vocabulary=vocabulary)
-            for path, name, _ in origin.loras:
-                model.load_lora(path, name)
-            if model.origin.key() != origin.key():
-                raise ValueError(f"the model {shown(task.name)} comes out otherwise here: is each LoRA the same file?")
+            try:
+                model = _open(task.name, Origin.from_json(task.origin))
+            except ValueError as error:
+                _REFUSED[task.home] = str(error)
+                raise
             _OPENED[task.name, task.origin] = model
         return _OPENED[task.name, task.origin]
+
+
+def _open(name: str, origin: Origin) -> Model:
+    opened = origin.open()
+    vocabulary = Vocabulary(opened.words, opened.near)
+    model = Model(opened.pipeline, name=name, origin=opened.origin, vocabulary=vocabulary)
+    for path, lora, _ in origin.loras:
+        model.load_lora(path, lora)
+    if model.origin.key() != origin.key():
+        raise ValueError(f"the model {shown(name)} comes out otherwise in another process: has a LoRA's file changed?")
+    return model

@@ -65,7 +65,8 @@ def sweep(
             "executor must be a concurrent.futures.Executor (of a Dask client: client.get_executor()), "
             f"got {shown(executor)}"
         )
-    folder = None if out is None else Cells.of(model, out)
+    origin = model.origin
+    folder = None if out is None else Cells.of(model, origin, out)
     base = Settings(**settings)
     asked = [
         [
@@ -75,7 +76,7 @@ def sweep(
         for other in ([None] if rows is None else rows[1])
     ]
     if executor is not None:
-        check_executor(executor, model)
+        check_executor(executor, model, origin)
 
     cells = list(dict.fromkeys(one for line in asked for one in line))  # equal ones are drawn once
     files = {} if folder is None else {one: folder.path(one) for one in cells}
@@ -101,7 +102,7 @@ def sweep(
     if executor is None:
         _in_batches(model, left, look, report)
     else:
-        draw_on(executor, model, left, files.get, report)
+        draw_on(executor, model, origin, left, files.get, report)
     return Grid(columns, rows, asked, [[found[one] for one in line] for line in asked])
 
 
