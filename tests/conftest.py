@@ -39,6 +39,16 @@ def tiny_trace(tiny_model: Model) -> Trace:
 
 
 @pytest.fixture(scope="session")
+def broken_trace() -> Trace:
+    """Three steps of a network that predicts NaN."""
+    from diffexplore.model import Model
+
+    pipeline = make_pipeline()
+    pipeline.unet.conv_out.bias.data[0] = float("nan")
+    return Model(pipeline).trace(prompt="a red fox", steps=3, sampler="DDIM")
+
+
+@pytest.fixture(scope="session")
 def lora(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A LoRA of the tiny pipeline's attention with random weights, as its own save writes it."""
     from diffusers import StableDiffusionPipeline

@@ -1,13 +1,10 @@
-"""Films: what is encoded is what the views draw, and it survives packing, saving and a page of its own."""
+"""Films: what is encoded is what the views draw, and it survives packing and saving."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import io
 import json
 import math
-import re
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +15,10 @@ from PIL import Image
 import diffexplore as dx
 from diffexplore.looks.curves import spectrum
 from diffexplore.looks.views import VIEWS, frame
+from diffexplore.record.numbers import NUMBERS, Number, declare
 from diffexplore.settings import Settings
 from diffexplore.trace import Step, Trace
 from diffexplore.widgets.film import BANDS, SIDE, TOKENS, Film, Frame, encode, films_of, pack, unpack
-from diffexplore.widgets.page import to_html
 
 
 def pixels(shot: Frame | str | None) -> np.ndarray:
@@ -32,32 +29,6 @@ def pixels(shot: Frame | str | None) -> np.ndarray:
 @pytest.fixture(scope="module")
 def film(tiny_trace: Trace) -> Film:
     return Film.of(tiny_trace)
-
-
-def pocket_sized(steps: int) -> Trace:
-    """A trace of the pocket model's sizes whose every frame is white noise: the hardest there is to encode."""
-    generator = torch.Generator().manual_seed(0)
-    rng = np.random.default_rng(0)
-
-    def step(i: int) -> Step:
-        x, output = torch.randn(2, 4, 16, 16, generator=generator)
-        b = math.cos(0.5 * math.pi * i / steps)
-        why = "No second half here."
-        return Step(
-            index=i,
-            timestep=999.0 - i,
-            seconds=0.04,
-            a=math.sqrt(1 - b * b),
-            b=b,
-            kind="epsilon",
-            latents=x,
-            output=output,
-            split=why,
-        )
-
-    settings = Settings(prompt="noise", steps=steps, sampler="DDIM", width=64, height=64)
-    noise = lambda _: rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)  # noqa: E731
-    return Trace(settings, [step(i) for i in range(steps)], image=Image.fromarray(noise(None)), decode=noise)
 
 
 # --- encoding ---
@@ -149,6 +120,67 @@ def test_a_step_of_the_pocket_model_carries_its_adherence_once_its_picture_is_th
     assert [step[5] for step in unpack(document, data)[0].steps] == [None] * 3, "saved before there was a judge"
 
 
+def test_every_number_of_a_step_has_a_column(film: Film) -> None:
+    names = ["timestep", "sigma", "seconds", "change", "spectrum", "adherence"]
+    assert [column["name"] for column in film.columns] == names
+    assert film.columns[1] == {"name": "sigma", "label": "σ", "unit": "ratio", "log": True}
+    assert {len(step) for step in film.steps} == {len(names)}
+
+
+def test_a_number_declared_in_python_travels_with_what_it_means(
+    tiny_trace: Trace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("film:entropy", "film:double"):
+        monkeypatch.setitem(NUMBERS, name, Number(name, "", "", ""))  # so that they are forgotten afterwards
+    declare(Number("film:entropy", "entropy", "bits", "How spread out the attention is.", log=True))
+    declare(Number("film:double", "2 t", "", "Twice the timestep.", of=lambda trace, i: 2 * trace[i].timestep))
+    trace = Trace(tiny_trace.settings, [step.copy() for step in tiny_trace])
+    for i in (1, 3):
+        trace[i].numbers["film:entropy"] = 0.5 + i
+    trace[2].numbers["film:unsaid"] = math.inf
+    document, data = pack([Film.of(trace)])
+    (back,) = unpack(json.loads(json.dumps(document, allow_nan=False)), data)
+    rows = {str(column["name"]): [step[k] for step in back.steps] for k, column in enumerate(back.columns)}
+    assert rows["film:entropy"] == [None, 1.5, None, 3.5]
+    assert rows["film:double"] == pytest.approx([2 * step.timestep for step in tiny_trace], rel=1e-5)
+    assert rows["film:unsaid"] == [None] * 4
+    told = {column["name"]: column for column in back.columns}["film:entropy"]
+    assert told == {"name": "film:entropy", "label": "entropy", "unit": "bits", "log": True}
+
+
+def test_only_the_shipped_world_is_judged_whatever_a_model_is_called(film: Film, tiny_trace: Trace) -> None:
+    assert not film.judged
+    for info, judged in (({"model": "pocket"}, False), ({"model": "mine", "world": "pocket"}, True)):
+        begun = Film.begin(Trace(tiny_trace.settings, info=info))
+        assert begun.judged is judged
+        assert unpack(*pack([begun]))[0].judged is judged
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [((4, 3, 5, 7), (7, 5)), ((4, 2, 3, 5, 7), (7, 5)), ((2, 6, 40), (40, 6)), ((2, 50), (50, 1)), ((9,), (1, 1))],
+)
+def test_latents_of_any_layout_make_a_film(shape: tuple[int, ...], size: tuple[int, int]) -> None:
+    latents, output = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+    steps = [
+        Step(
+            index=i,
+            timestep=9.0 - i,
+            seconds=1.0,
+            a=0.6,
+            b=0.8,
+            kind="epsilon",
+            latents=latents,
+            output=output / (i + 1),
+        )
+        for i in range(2)
+    ]
+    (film,) = unpack(*pack([Film.of(Trace(Settings(), steps))]))
+    assert film.size == size
+    assert pixels(film.frames["latents", 1]).shape == (size[1], size[0], 3)
+    assert film.steps[1][3] == pytest.approx(0.8 / 0.6 * float(output.square().mean().sqrt()) / 2, rel=1e-4)
+
+
 def test_a_long_spectrum_is_gathered_in_bands_of_about_equal_ratio() -> None:
     x = torch.randn(2, 4, 128, 128, generator=torch.Generator().manual_seed(0))
     step = Step(index=0, timestep=1.0, seconds=1.0, a=1.0, b=0.0, kind="sample", latents=x[0], output=x[1])
@@ -232,74 +264,3 @@ def test_a_saved_trace_shows_without_its_decoder(tiny_trace: Trace, tmp_path: Pa
     np.testing.assert_array_equal(pixels(film.frames["x0", 2]), np.asarray(tiny_trace.view("x0", 2)))
     assert pixels(film.frames["latents", 2]).shape == (8, 12, 3)
     np.testing.assert_array_equal(pixels(film.final), np.asarray(tiny_trace.image))
-
-
-# --- the page of its own
-# ------------------------------------------------------------------------------------------------------------------
-
-
-def test_the_page_runs_our_script_and_nothing_else(tiny_trace: Trace, tmp_path: Path) -> None:
-    page = to_html(tiny_trace, tmp_path / "run.html").read_text("utf-8")
-    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)
-    assert policy is not None
-    for tag, directive in (("style", "style-src"), ('script type="module"', "script-src")):
-        content = re.search(rf"<{tag}>(.*?)</{tag.split()[0]}>", page, re.DOTALL)
-        assert content is not None
-        digest = base64.b64encode(hashlib.sha256(content[1].encode()).digest()).decode()
-        assert f"{directive} 'sha256-{digest}';" in policy[1]
-    assert policy[1].startswith("default-src 'none'; ")
-    assert not re.search(r"(?:src|href)=|https?://(?!www\.w3\.org)", page)
-
-
-def test_a_hostile_prompt_stays_text_in_the_page(tiny_trace: Trace, tmp_path: Path) -> None:
-    evil = "</script><script>alert(1)</script><!--<img src=x onerror=alert(2)>\u2028&amp;"
-    trace = Trace(tiny_trace.settings.replace(prompt=evil), list(tiny_trace), image=tiny_trace.image)
-    page = to_html(trace, tmp_path / "run.html").read_text("utf-8")
-    assert page.count("<script") == page.count("</script>") == 2
-    assert "<img" not in page
-    data = re.search(r'id="dx-data">(.*?)</script>', page, re.DOTALL)
-    assert data is not None
-    assert json.loads(data[1])["traits"]["_film"]["films"][0]["about"]["prompt"] == evil
-
-
-def test_fifty_steps_of_the_pocket_models_size_fit_in_one_and_a_half_megabytes_even_as_pure_noise(
-    tmp_path: Path,
-) -> None:
-    trace = pocket_sized(50)
-    # White noise does not compress: 2 x 50 frames of 64 x 64 x 3 alone are 1.2 MB before base64. Real pictures take
-    # under half of that.
-    noise = to_html(trace, tmp_path / "noise.html").stat().st_size
-    assert noise < 2.3e6
-    trace = pocket_sized(50)
-    ramp = np.linspace(0, 255, 64)
-    real = np.stack(
-        [ramp[:, None] + 0 * ramp, 60 + 0.5 * ramp + 0 * ramp[:, None], 255 - ramp[:, None] + 0 * ramp], -1
-    ).astype(np.uint8)
-    rng = np.random.default_rng(1)
-    trace.decode = lambda _: (
-        real // 2 + rng.integers(0, 4, real.shape, dtype=np.uint8)
-    )  # smooth, with the grain of a decoder
-    assert to_html(trace, tmp_path / "real.html").stat().st_size < 1.5e6
-
-
-def test_fifty_real_steps_of_the_pocket_model_fit_in_one_and_a_half_megabytes(tmp_path: Path) -> None:
-    from diffexplore.model import load
-
-    trace = load().trace(prompt="a red fox in the snow at night", steps=50, seed=7)
-    size = to_html(trace, tmp_path / "run.html").stat().st_size
-    trace.save(tmp_path / "run.safetensors")
-    saved = to_html(tmp_path / "run.safetensors", tmp_path / "saved.html").stat().st_size
-    print(f"{size:,} bytes decoded, {saved:,} bytes from the saved run")
-    assert max(size, saved) < 1.5e6
-
-
-def test_a_mark_in_the_text_of_the_page_is_not_filled(tiny_trace: Trace, tmp_path: Path) -> None:
-    trace = Trace(tiny_trace.settings.replace(prompt="@script@ @data@"), list(tiny_trace), image=tiny_trace.image)
-    written = to_html(trace, tmp_path / "run.html").read_text("utf-8")
-    assert "<title>@script@ @data@ - diffexplore</title>" in written
-
-
-def test_an_unknown_view_is_refused_before_anything_is_written(tiny_trace: Trace, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="view must be one of x0, latents, noise, guidance, change; got 'sharp'"):
-        to_html(tiny_trace, tmp_path / "run.html", view="sharp")
-    assert not (tmp_path / "run.html").exists()

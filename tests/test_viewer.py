@@ -4,6 +4,7 @@ one)."""
 from __future__ import annotations
 
 import gc
+import io
 import threading
 import time
 import weakref
@@ -11,13 +12,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from diffexplore.looks.views import VIEWS
 from diffexplore.trace import Trace
 from diffexplore.widgets import viewer as room
 from diffexplore.widgets.feed import RATE, WINDOW, Feed
-from diffexplore.widgets.film import Film
+from diffexplore.widgets.film import Film, Frame
 from diffexplore.widgets.viewer import Replay, Viewer
 
 
@@ -109,6 +112,21 @@ def test_pieces_are_numbered_and_together_hold_every_frame_and_every_step(wire: 
     assert sorted(steps) == [0, 1, 2, 3]
     assert got == {(kind, i): True for kind in VIEWS for i in range(4)} | {("final", 0): True}
     assert wire.pieces[-1]["films"][0]["status"] == "done"
+
+
+def test_a_number_left_in_a_step_goes_over_the_wire_as_a_column(wire: Wire, tiny_trace: Trace) -> None:
+    trace = growing(tiny_trace)
+    feed = wire.viewer.feed([trace], here=True)
+    for step in tiny_trace:
+        trace.append(step.copy())
+        trace[-1].numbers["wire:odd"] = 2.0 * step.index + 1
+    wire.viewer.end(feed, "done")
+    wire.drive(feed)
+    (told,) = wire.pieces[-1]["films"]
+    where = [column["name"] for column in told["columns"]].index("wire:odd")
+    rows = [row for content in wire.pieces for row in content["films"][0]["steps"]]
+    assert [row[where] for row in rows] == [1, 3, 5, 7]
+    assert told["judged"] is False
 
 
 def test_while_the_run_goes_nothing_is_decoded(wire: Wire, tiny_trace: Trace) -> None:
@@ -400,6 +418,29 @@ def test_replay_shows_a_saved_run_with_no_model_and_writes_it_as_a_page(tiny_tra
     assert state["_film"]["films"][0]["status"] == "done"
     assert len(state["_frames"]) == state["_film"]["bytes"]
     assert replay.to_html(tmp_path / "run.html").stat().st_size > state["_film"]["bytes"]
+
+
+def test_a_broken_run_is_replayed_in_magenta(broken_trace: Trace) -> None:
+    replay = Replay(broken_trace)
+    (film,) = replay.shown()
+    assert film.complete
+    for kind in ("x0", "noise", "change"):
+        shot = film.frames[kind, 1]
+        assert isinstance(shot, Frame)
+        pixels = np.asarray(Image.open(io.BytesIO(shot.data)).convert("RGB"))
+        assert (pixels == (255, 0, 255)).all(), kind
+    assert "not finite" in str(film.frames["guidance", 1])
+    assert replay.error == ""
+
+
+def test_what_is_shown_can_be_asked_for(tiny_trace: Trace) -> None:
+    viewer = Viewer()
+    assert (viewer.shown(), viewer.notes, viewer.error) == ([], [], "")
+    viewer.show({"one": tiny_trace, "two": tiny_trace})
+    viewer.tell(notes=["slow"], error="no")
+    assert [film.label for film in viewer.shown()] == ["one", "two"]
+    assert viewer.shown()[0].frames == Film.of(tiny_trace).frames
+    assert (viewer.notes, viewer.error) == (["slow"], "no")
 
 
 def test_an_unknown_view_is_refused_with_the_views_there_are(tiny_trace: Trace) -> None:
