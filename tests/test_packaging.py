@@ -85,7 +85,6 @@ FOR_USERS = [extra for extra in EXTRAS if extra not in ("test", "docs")]
 
 # Declared and never imported here: who needs it.
 UNSEEN = {
-    "accelerate": "diffusers loads weights without a second copy with it, and moves networks to a GPU and back",
     "scipy": "diffusers' LMS sampler integrates with it",
     "torchsde": "diffusers' SDE samplers draw their noise with it",
     "jupyterlab": "the `diffexplore` command starts it as a program",
@@ -152,6 +151,18 @@ def test_the_known_good_set_pins_all_that_is_declared_inside_the_declared_ranges
     assert len(wanted) > 20
     wrong = {str(r): pins.get(canonicalize_name(r.name)) for r in wanted}
     assert {r: pin for r, pin in wrong.items() if pin is None or pin not in Requirement(r).specifier} == {}
+
+
+def test_the_lowest_versions_that_are_tested_are_those_that_are_declared():
+    lines = (ROOT / "tests" / "lowest.txt").read_text().splitlines()
+    pins = {canonicalize_name(name): Version(pin) for name, pin in (li.split("==") for li in lines if "==" in li)}
+    floors = {
+        canonicalize_name(r.name): Version(next(s.version for s in r.specifier if s.operator == ">="))
+        for r in declared("samplers", "lora")
+    }
+    torch = floors.pop("torch")
+    assert pins.pop("torch") >= torch
+    assert pins == floors
 
 
 def licence(name):
