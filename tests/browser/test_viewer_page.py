@@ -19,6 +19,7 @@ from PIL import Image
 
 import diffexplore as dx
 from diffexplore import read_recipe
+from diffexplore.record.numbers import NUMBERS, Number, declare
 from diffexplore.settings import Settings
 from diffexplore.trace import Step, Trace
 from diffexplore.widgets import browser
@@ -326,6 +327,43 @@ def test_a_model_that_only_has_the_name_of_the_pocket_model_is_not_judged(host: 
     page.settle()
     assert page.root.get_by_label("the track shows").locator("option", has_text="adherence").is_hidden()
     assert page.root.get_by_text("adherence", exact=True).first.is_hidden()
+
+
+def test_a_number_declared_in_python_is_a_fact_a_track_and_a_column_of_the_table(host: Open, tiny_trace: Trace) -> None:
+    declare(Number("warmth", "warmth of it", "degrees", "How warm.", log=True, of=lambda trace, i: 10.0 ** (2 * i)))
+    try:
+        page = host(Replay(tiny_trace))
+    finally:
+        del NUMBERS["warmth"]
+    page.settle()
+    fact = page.root.locator(".dx-facts dl > div", has_text="warmth of it")
+    assert fact.get_attribute("title") == "degrees"
+    page.step.fill("2")
+    page.settle()
+    assert fact.locator("dd").inner_text() == "100"
+    page.root.get_by_label("the track shows").select_option("warmth of it (degrees)")
+    np.testing.assert_allclose(track(page), [0, 1 / 3, 2 / 3, 1], atol=0.01)
+    page.root.get_by_text("Numbers", exact=True).click()
+    page.settle()
+    table = page.root.locator(".dx-scroll table")
+    assert table.locator("thead th").last.inner_text() == "warmth of it"
+    assert table.locator("tbody tr").nth(2).locator("td").last.inner_text() == "10000"
+
+
+def test_a_track_that_the_next_run_has_not_gives_way_to_the_noise_level(host: Open, tiny_trace: Trace) -> None:
+    declare(Number("warmth", "warmth", "", "How warm.", of=lambda trace, i: float(i)))
+    try:
+        page = host(Replay(tiny_trace))
+    finally:
+        del NUMBERS["warmth"]
+    menu = page.root.get_by_label("the track shows")
+    menu.select_option("warmth")
+    np.testing.assert_allclose(track(page), [0, 1 / 3, 2 / 3, 1], atol=0.01)
+    page.viewer.show(tiny_trace)
+    page.push()
+    page.settle()
+    assert menu.input_value() == "sigma"
+    assert track(page)[0] == 1
 
 
 def test_a_panel_is_a_new_file_and_a_line_of_the_declared_order(host: Open, tiny_trace: Trace, tmp_path: Path) -> None:

@@ -179,3 +179,15 @@ test("films with the same last bytes are named, those without a last picture nev
   assert.equal(films.identical([film("A", [1], "jpeg"), film("B", [1], "jpeg")]), "A and B are identical as JPEG.");
   assert.equal(films.identical([film("A", null), film("B", null), film("C", [12]), film("D", [1, 2])]), "");
 });
+
+test("a step is read by the names of its columns, and what has no words here is told by its label", () => {
+  const columns = [{ name: "sigma", label: "\u03c3", unit: "ratio", log: true }, { name: "warmth", label: "warmth", unit: "degrees", log: true }];
+  assert.deepEqual(numbers.stepOf([2, 1234.5], columns), { sigma: 2, warmth: 1234.5 });
+  assert.equal(numbers.stepOf([1, 2]).sigma, 2); // a film saved before there were columns
+  const film = { ...filmOf([1]), columns };
+  const told = numbers.columnsOf([film, { ...film }, filmOf([1])]);
+  assert.equal(told.length, numbers.columnsOf([filmOf([1])]).length + 1);
+  assert.deepEqual([told.at(-1).word, told.at(-1).title, told.at(-1).text({ warmth: 1234.5 }), told.at(-1).text({})], ["warmth", "degrees", "1235", "\u2013"]);
+  assert.deepEqual(numbers.tracksOf([film]).map(({ name, log }) => [name, log]), [["sigma", true], ["change", false], ["warmth", true]]);
+  assert.ok(numbers.tracksOf([{ ...film, judged: true }]).some(({ name }) => name === "adherence"));
+});

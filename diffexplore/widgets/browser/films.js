@@ -92,7 +92,7 @@ export function unpack(document, data) {
 	const slot = (/** @type {any} */ one) => (Array.isArray(one) ? shot(data.subarray(one[0], one[0] + one[1]), one[2], true) : one);
 	return document.films.map((/** @type {any} */ film) => ({
 		...film,
-		steps: film.steps.map(stepOf),
+		steps: film.steps.map((/** @type {any[]} */ row) => stepOf(row, film.columns)),
 		frames: Object.fromEntries(Object.entries(film.frames).map(([kind, row]) => [kind, row.map(slot)])),
 		final: slot(film.final),
 		previous: null,

@@ -54,22 +54,55 @@ export const COLUMNS = [
 
 /**
  * What the track may show over the steps.
- * @type {Record<string, {word: string, log: boolean, judged?: boolean, of: (step: Step) => number | null | undefined}>}
+ * @type {Track[]}
  */
-export const TRACKS = {
-	sigma: { word: "noise level σ", log: true, of: (step) => step.sigma },
-	change: { word: "change of x₀", log: false, of: (step) => step.change },
-	adherence: { word: "adherence", log: false, judged: true, of: (step) => step.adherence },
+export const TRACKS = [
+	{ name: "sigma", word: "noise level σ", log: true },
+	{ name: "change", word: "change of x₀", log: false },
+	{ name: "adherence", word: "adherence", log: false, judged: true },
+];
+
+const NAMES = ["timestep", "sigma", "seconds", "change", "spectrum", "adherence"]; // of what every film has, and all that one without columns has
+
+/**
+ * A step as it came over the wire, by the names of its columns.
+ * @param {any[]} row
+ * @param {WireColumn[]} columns
+ * @returns {Step}
+ */
+export function stepOf(row, columns = []) {
+	const names = columns.length ? columns.map(({ name }) => name) : NAMES;
+	return /** @type {any} */ (Object.fromEntries(names.map((name, k) => [name, row[k]])));
+}
+
+/**
+ * The columns of films that this side has no words for: numbers that were declared in Python.
+ * @param {Film[]} films
+ */
+const declared = (films) => {
+	const found = films.flatMap(({ columns }) => columns ?? []).filter(({ name }) => !NAMES.includes(name));
+	return [...new Map(found.map((one) => [one.name, one])).values()];
 };
 
 /**
- * A step as it came over the wire, by name.
- * @param {any[]} row
- * @returns {Step}
+ * All that a reader is told of the steps of films.
+ * @param {Film[]} films
+ * @returns {Column[]}
  */
-export function stepOf([timestep, sigma, seconds, change, power, adherence]) {
-	return { timestep, sigma, seconds, change, power, adherence };
-}
+export const columnsOf = (films) => [
+	...COLUMNS,
+	...declared(films).map(({ name, label, unit }) => ({ name, word: label, title: unit || label, text: (/** @type {Step | undefined} */ step) => figures(step?.[name]) })),
+];
+
+/**
+ * All that the track may show of films.
+ * @param {Film[]} films
+ * @returns {Track[]}
+ */
+export const tracksOf = (films) => [
+	...TRACKS.filter(({ judged }) => !judged || films[0].judged),
+	...declared(films).map(({ name, label, unit, log }) => ({ name, word: unit ? `${label} (${unit})` : label, log: Boolean(log) })),
+];
 
 /**
  * Numbers as heights from 0 to 1 on one scale: from their least to their greatest logarithm, or from 0.

@@ -242,7 +242,7 @@ export class Session {
 			const film = this.films[k];
 			// A piece may come late: a status only moves forward, steps only come to be more.
 			if (film.status === "running") Object.assign(film, { ...news, steps: film.steps });
-			news.steps.map(stepOf).forEach((step, j) => (film.steps[news.first + j] ??= step));
+			news.steps.forEach((row, j) => (film.steps[news.first + j] ??= stepOf(row, news.columns)));
 		});
 		content.shots.forEach(([k, kind, i, format, exact], j) => {
 			const film = this.films[k];

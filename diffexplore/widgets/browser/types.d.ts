@@ -22,8 +22,26 @@ interface Step {
   sigma: number | null;
   seconds: number | null;
   change?: number | null;
-  power?: (number | null)[];
+  spectrum?: (number | null)[];
   adherence?: number | null;
+  /** A number that was declared in Python. */
+  [name: string]: any;
+}
+
+/** What an entry of a row is, as in film.py. */
+interface WireColumn {
+  name: string;
+  label: string;
+  unit: string;
+  log: boolean;
+}
+
+/** A number that the track may show. */
+interface Track {
+  name: string;
+  word: string;
+  log: boolean;
+  judged?: boolean;
 }
 
 /** A number of the steps for a reader: `word` beside its fact, `head` over its column; `judged`: only where somebody can tell. */
@@ -53,6 +71,7 @@ interface Film {
   about: Record<string, string | number>;
   tokens?: [text: string, matter: string][];
   judged?: boolean;
+  columns?: WireColumn[];
   steps: Step[];
   frames: Record<string, Slot[]>;
   final: Shot | null;

@@ -1,19 +1,20 @@
 // The numbers of the step on show.
 import { MUTE, h, say } from "../dom.js";
-import { COLUMNS } from "../numbers.js";
+import { columnsOf } from "../numbers.js";
 import { panel } from "../panel.js";
 
 panel("facts", ({ session }) => {
 	const count = h("p.dx-count");
 	const list = h("dl");
-	const rows = COLUMNS.filter(({ word }) => word).map((column) => {
+	const rowOf = (/** @type {Column} */ column) => {
 		const value = h("dd");
 		const row = h("div", { title: column.title }, h("dt", {}, column.word ?? ""), value);
 		const bar = h("div");
 		if (column.share) row.append(h("div.dx-bar", MUTE, bar));
-		list.append(row);
 		return { column, row, value, bar };
-	});
+	};
+	/** @type {ReturnType<typeof rowOf>[]} */ let rows = [];
+	let listed = ""; // which columns the rows are of
 	return {
 		nodes: { facts: [count, list] },
 		draw() {
@@ -21,9 +22,15 @@ panel("facts", ({ session }) => {
 			const step = reference.steps[shown];
 			say(count, "");
 			count.append("step ", h("b", {}, String(Math.min(shown + 1, places))), ` of ${places}`);
-			for (const { column, row, value, bar } of rows) {
+			const columns = columnsOf(films).filter(({ word, judged }) => word && (!judged || films[0].judged));
+			const key = JSON.stringify(columns);
+			if (key !== listed) {
+				listed = key;
+				rows = columns.map(rowOf);
+				list.replaceChildren(...rows.map(({ row }) => row));
+			}
+			for (const { column, value, bar } of rows) {
 				say(value, column.text(step));
-				row.hidden = Boolean(column.judged && !films[0].judged);
 				if (column.share) bar.style.width = `${Math.round(100 * column.share(step))}%`;
 			}
 		},

@@ -22,11 +22,11 @@ panel("spectrum", (view) => {
 			}
 			films.forEach((film, k) => {
 				const { node, bars } = spectra[k];
-				const power = film.steps[session.stepOf(film)]?.power ?? [];
+				const power = film.steps[session.stepOf(film)]?.spectrum ?? [];
 				node.hidden = !power.length;
 				const place = films.length > 1 ? view.figures[k] : places.facts;
 				if (node.parentNode !== place) place.append(node);
-				const last = film.status === "running" ? undefined : film.steps[film.steps.length - 1]?.power;
+				const last = film.status === "running" ? undefined : film.steps[film.steps.length - 1]?.spectrum;
 				while (bars.children.length > power.length) bars.lastChild?.remove();
 				while (bars.children.length < power.length) bars.append(h("div", {}, h("i"), h("b")));
 				power.forEach((x, band) => {

@@ -1,7 +1,7 @@
 // The numbers of every step, as a table.
 import { h, line } from "../dom.js";
 import { madeBy } from "../films.js";
-import { COLUMNS } from "../numbers.js";
+import { columnsOf } from "../numbers.js";
 import { panel } from "../panel.js";
 
 panel("table", (view) => {
@@ -11,14 +11,16 @@ panel("table", (view) => {
 	view.on(details, "toggle", () => session.changed());
 	let tabled = ""; // what is shown
 
-	const tableOf = (/** @type {Film} */ film) =>
-		h(
+	const tableOf = (/** @type {Film} */ film) => {
+		const columns = columnsOf([film]);
+		return h(
 			"table",
 			{},
 			h("caption", {}, (film.label ? `${film.label}: ` : "") + madeBy(film, true)),
-			h("thead", {}, line("th", "step", ...COLUMNS.map(({ head, word }) => head ?? word ?? ""))),
-			h("tbody", {}, ...film.steps.map((step, i) => line("td", String(i + 1), ...COLUMNS.map(({ text }) => text(step))))),
+			h("thead", {}, line("th", "step", ...columns.map(({ head, word }) => head ?? word ?? ""))),
+			h("tbody", {}, ...film.steps.map((step, i) => line("td", String(i + 1), ...columns.map(({ text }) => text(step))))),
 		);
+	};
 
 	return {
 		nodes: { more: [details] },
