@@ -1,30 +1,14 @@
 """race.py: samplers raced at equal work, measured on real runs."""
 
-import io
-import warnings
-
 import numpy as np
 import pytest
-from matplotlib.text import Text
+from paper import words
 
 from diffexplore.experiments.race import noise_added, race
-from diffexplore.looks.figures import Figure
 from diffexplore.model import Model
 from diffexplore.samplers import SAMPLERS
 
 SHARED = {"prompt": "a red fox", "seed": 3}
-
-
-def words(figure: Figure) -> list[str]:
-    """The texts of a figure itself, every one of them on the page; drawn without a warning."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        figure.savefig(io.BytesIO(), format="png", dpi=50)
-    for text in figure.texts:
-        box = text.get_window_extent()
-        assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1, text
-        assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1, text
-    return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
 
 
 # Equal work
