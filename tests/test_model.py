@@ -379,6 +379,12 @@ def test_the_matrix_resembles_the_decoder(pocket):
     assert np.corrcoef(guess.ravel(), true.ravel())[0, 1] > 0.8
 
 
+def test_a_preview_is_the_same_under_autocast(tiny_model, tiny_trace):
+    plain = tiny_model.decode(tiny_trace[2].x0)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (tiny_model.decode(tiny_trace[2].x0) == plain).all()
+
+
 values = st.fixed_dictionaries(
     {},
     optional={

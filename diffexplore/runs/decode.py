@@ -1,5 +1,6 @@
 """Latents to pictures, as a model's pipeline makes them: exactly, and by a small matrix that needs no decoder."""
 
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -45,8 +46,12 @@ class PictureDecoder:
 
     def image(self, latents: torch.Tensor, *, final: bool = False) -> "Image.Image":
         """Latents (C, h, w) to a picture; only a `final` one is checked for safety or marked."""
-        with self._decoding:
-            latents = latents.unsqueeze(0).to(self._pipeline._execution_device)
+        device = self._pipeline._execution_device
+        # A preview looks the same whatever is switched on around whoever asks for it; numpy's remark on a picture of
+        # NaN helps nobody.
+        ambient = contextlib.nullcontext() if final else torch.autocast(device.type, enabled=False)
+        with self._decoding, ambient, np.errstate(invalid="ignore"):
+            latents = latents.unsqueeze(0).to(device)
             if not final:
                 latents = latents.to(self._network.dtype)
             return self._family.decode(self._pipeline, latents, final=final)[0]
