@@ -62,7 +62,8 @@ export const TRACKS = [
 	{ name: "adherence", word: "adherence", log: false, judged: true },
 ];
 
-const NAMES = ["timestep", "sigma", "seconds", "change", "spectrum", "adherence"]; // of what every film has, and all that one without columns has
+// What every film has; one saved before there were columns has nothing else.
+const NAMES = ["timestep", "sigma", "seconds", "change", "spectrum", "adherence"];
 
 /**
  * A step as it came over the wire, by the names of its columns.

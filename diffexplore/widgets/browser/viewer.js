@@ -27,7 +27,10 @@ export class View {
 		this.empty = h("p.dx-empty", {}, "No run yet.");
 		this.notes = h("ul.dx-notes");
 		const at = () => box("dx-at"); // a place that is no box of its own
-		/** Where panels go, @type {Record<string, HTMLElement>} */
+		/**
+		 * Where panels go.
+		 * @type {Record<string, HTMLElement>}
+		 */
 		this.places = {
 			head: box("dx-head"),
 			main: at(),
