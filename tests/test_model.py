@@ -191,6 +191,34 @@ def test_an_ignored_negative_prompt_is_said(pocket):
     assert notes == ["The negative prompt is ignored: it needs a guidance above 1, here it is 1."]
 
 
+@pytest.mark.parametrize("mark", ["(fox:1.3)", "[fox:0.5]", "<lora:style:0.8>", "BREAK"])
+def test_marks_of_other_programs_are_said_to_be_plain_text(tiny_model, mark):
+    said = f"The prompt has marks of other programs, which are plain text here, weights and all: {mark}"
+    assert said in tiny_model.notes(dx.Settings(prompt=f"a red {mark}"))
+    assert tiny_model.notes(dx.Settings(prompt="a fox (in the snow), 5:3")) == []
+
+
+def test_a_picture_that_a_safety_checker_blacked_is_said():
+    class Checker(torch.nn.Module):
+        dtype, device = torch.float32, torch.device("cpu")
+
+        def forward(self, clip_input, images):
+            return torch.zeros_like(torch.as_tensor(images)), [True] * len(images)
+
+    class Features:
+        def __call__(self, images, return_tensors):
+            import types
+
+            made = types.SimpleNamespace(pixel_values=torch.zeros(1))
+            made.to = lambda device: made
+            return made
+
+    pipeline = make_pipeline()
+    pipeline.register_modules(safety_checker=Checker(), feature_extractor=Features())
+    trace = Model(pipeline, reuse=0).trace(prompt="a fox", steps=2)
+    assert "safety checker" in trace.info["notes"][-1]
+
+
 def test_an_empty_prompt_draws_something(pocket):
     assert pocket.trace(prompt="", steps=2).image.size == (64, 64)
 

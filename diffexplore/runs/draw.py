@@ -29,6 +29,8 @@ from diffexplore.trace import Trace
 
 __all__ = ["Artist"]
 
+BLACKED = "The picture is black: the safety checker that came with this pipeline took it for one that must not be seen."
+
 
 class Artist:
     """Draws with one pipeline, whoever asks for it, one run at a time."""
@@ -215,6 +217,10 @@ class Artist:
             with interruptible([self._decoder.module], stop):
                 # One at a time: decoders take far more memory than networks, and a batch would not be bit-identical.
                 trace.image = self._decoder.image(final, final=True)
+            if getattr(self._pipeline, "safety_checker", None) is not None and not any(
+                high for _, high in trace.image.convert("RGB").getextrema()
+            ):
+                trace.info["notes"] = [*trace.info["notes"], BLACKED]
             trace.final = final.to("cpu", torch.float32)
 
 

@@ -11,6 +11,9 @@ from typing import Any, NamedTuple
 __all__ = ["Reader", "Reading", "Vocabulary"]
 
 TOLD = 8  # unknown words that a note names
+_WEIGHTED = re.compile(
+    r"[(\[][^()\[\]]{1,60}:\s*-?\d+(?:\.\d+)?\s*[)\]]|<(?:lora|lyco|hypernet):[^<>]{1,80}>|\bBREAK\b|\bAND\b"
+)
 
 
 class Vocabulary(NamedTuple):
@@ -110,6 +113,12 @@ class Reader:
             notes.append(
                 f"The {title} has {len(reading.pieces)} tokens and this model reads {reading.room}; "
                 f"it does not see: {rest[:200]}{'...' if len(rest) > 200 else ''}"
+            )
+        marks = list(dict.fromkeys(_WEIGHTED.findall(text)))
+        if marks:
+            notes.append(
+                f"The {title} has marks of other programs, which are plain text here, weights and all: "
+                f"{', '.join(marks[:3])}{' ...' if len(marks) > 3 else ''}"
             )
         unknown = self.unknown(text)
         if unknown:
