@@ -13,6 +13,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 
 from diffexplore.pipelines.base import denoisers
@@ -217,9 +218,8 @@ class Artist:
             with interruptible([self._decoder.module], stop):
                 # One at a time: decoders take far more memory than networks, and a batch would not be bit-identical.
                 trace.image = self._decoder.image(final, final=True)
-            if getattr(self._pipeline, "safety_checker", None) is not None and not any(
-                high for _, high in trace.image.convert("RGB").getextrema()
-            ):
+            checked = getattr(self._pipeline, "safety_checker", None) is not None
+            if checked and not np.asarray(trace.image).any():
                 trace.info["notes"] = [*trace.info["notes"], BLACKED]
             trace.final = final.to("cpu", torch.float32)
 
