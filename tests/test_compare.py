@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import gc
 import json
-import time
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from ipywidgets import Text
+from knobs import choose, error, find, move, notes, on, parts, press, registered, type_in, wait
 from tiny import make_pipeline
 
 import diffexplore as dx
 from diffexplore.model import Model
+from diffexplore.runs.plan import Plan
 from diffexplore.settings import Settings
-from diffexplore.widgets.compare import PRESETS, Compare
+from diffexplore.widgets.compare import Compare
 
 SHARED: dict[str, Any] = {"prompt": "a red fox", "steps": 4, "seed": 3, "sampler": "DDIM"}
 PAIR: dict[str, dict[str, Any]] = {"plain": {}, "negative": {"negative_prompt": "blurry, low quality"}}
@@ -28,13 +32,6 @@ def compare(tiny_model: Model) -> Iterator[Compare]:
     compare = Compare(PAIR, model=tiny_model, **SHARED)
     yield compare
     compare.close()
-
-
-def wait(condition: Callable[[], bool], seconds: float = 30) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and not condition():
-        time.sleep(0.005)
-    return condition()
 
 
 # --- runs ---
@@ -59,7 +56,7 @@ def test_every_column_equals_the_same_run_alone_and_the_text_says_how_nearly(
         alone = tiny_model.trace(trace.settings)
         error = torch.linalg.vector_norm(trace.final - alone.final) / torch.linalg.vector_norm(alone.final)
         assert error < 1e-4
-    assert any("share a batch" in note for note in compare.viewer.notes)
+    assert any("share a batch" in note for note in notes(compare))
 
 
 def test_all_films_reach_the_viewer_complete(compare: Compare) -> None:
@@ -89,7 +86,7 @@ def test_a_refused_column_says_why_and_the_others_finish(tiny_model: Model) -> N
     traces = compare.run()
     assert "good" in traces
     assert "Flow Euler" in compare.errors["bad"]
-    assert "bad: " in compare.viewer.error
+    assert "bad: " in error(compare)
     assert compare.status == "done"
     compare.close()
 
@@ -108,7 +105,7 @@ def test_a_failing_column_says_why_and_the_others_finish(compare: Compare, tiny_
         made = list(compare.run())
     assert made == ["plain"]
     assert "Memory ran out" in compare.errors["negative"]
-    assert "negative: Memory ran out" in compare.viewer.error
+    assert "negative: Memory ran out" in error(compare)
 
 
 def test_where_every_column_is_refused_nothing_starts(tiny_model: Model) -> None:
@@ -122,7 +119,7 @@ def test_where_every_column_is_refused_nothing_starts(tiny_model: Model) -> None
 def test_cancel_stops_all_columns_and_keeps_what_they_made(tiny_model: Model) -> None:
     tiny_model.remembered.clear()
     compare = Compare(PAIR, model=tiny_model, **{**SHARED, "steps": 900})
-    compare._go.click()
+    press(compare, "Run")
     assert wait(lambda: len(compare.traces) == 2)
     compare.cancel()
     assert wait(lambda: compare.status == "cancelled")
@@ -143,6 +140,13 @@ def test_cancel_stops_all_columns_and_keeps_what_they_made(tiny_model: Model) ->
         ({"a": {}, "b": {"stepz": 3}}, "did you mean 'steps'"),
         ({"a": {}, "b": {"guidance": -1}}, "guidance must be"),
         ("everything", "a preset is one of"),
+        ("a fox", r"a prompt is given as Compare\(prompt=...\)"),
+        (["a", "b"], r"label -> settings, or the name of a preset; got \['a', 'b'\]"),
+        ({"a": {}, "b": {"self": 1}}, "settings are .*; got 'self'"),
+        ({"a": {}, "b": {"\ud800": 1}}, "settings are .*; got '.ud800'"),
+        ({"a": {}, "\ud800": {}}, "label must be text"),
+        ({"a": {}, "b": {"prompt": "\ud800"}}, "valid Unicode"),
+        ({"a": {}, "b": {3: 1}}, "settings are .*; got 3"),
     ],
 )
 def test_what_is_no_comparison_is_refused_in_one_sentence(columns: Any, says: str, tiny_model: Model) -> None:
@@ -151,25 +155,32 @@ def test_what_is_no_comparison_is_refused_in_one_sentence(columns: Any, says: st
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("given", ["a fox", make_pipeline(), 3])
+def test_what_is_no_model_is_refused_in_one_sentence(given: Any) -> None:
+    with pytest.raises(ValueError, match="Compare takes a model"):
+        Compare("steps", given)
+
+
+def test_a_model_in_the_place_of_columns_is_told_where_it_belongs(tiny_model: Model) -> None:
+    with pytest.raises(ValueError, match=r"a model is given as Compare\(model=...\)"):
+        Compare(tiny_model)  # type: ignore[arg-type]
+
+
 def test_a_refused_assignment_changes_nothing(compare: Compare) -> None:
+    for wrong in ({"a": 3, "b": {}}, {"a": {}, "b": {"self": 1}}, {"a": {}, "b": {"steps": 0}}):
+        with pytest.raises(ValueError, match=r"must map|settings are|steps must be"):
+            compare.columns = wrong
+    with pytest.raises(ValueError, match="settings are"):
+        compare.shared = {"self": 1}
     with pytest.raises(ValueError, match="2 to 6"):
         compare.columns = {"only": {}}
     assert compare.columns == PAIR
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_every_preset_differs_in_what_it_says_and_can_run(preset: str, tiny_model: Model) -> None:
-    columns = PRESETS[preset](tiny_model, Settings(**SHARED))
-    plan = [tiny_model.resolve(Settings(**SHARED).replace(**own)) for own in columns.values()]
-    assert len({one.to_json() for one in plan}) == len(columns) >= 2
-    names = {name for one in plan[1:] for name in one.diff(plan[0])}
-    assert len(names) == 1
-
-
 def test_dead_controls_are_named_before_a_run(tiny_model: Model) -> None:
     compare = Compare({"off": {"guidance": 1.0}, "on": {"guidance": 5.0}}, model=tiny_model,
                       negative_prompt="blurry", **SHARED)  # fmt: skip
-    dead = [note for note in compare.viewer.notes if "negative prompt is ignored" in note]
+    dead = [note for note in notes(compare) if "negative prompt is ignored" in note]
     assert len(dead) == 1
     assert dead[0].startswith("off: ")
     compare.close()
@@ -179,6 +190,20 @@ def test_json_goes_from_one_comparison_to_another(compare: Compare, tiny_model: 
     other = Compare("steps", model=tiny_model)
     other.from_json(compare.to_json())
     assert (other.columns, other.shared) == (compare.columns, compare.shared)
+    surrogates = (
+        '{"shared": {"\\ud800": 1}, "columns": {"a": {}, "b": {}}}',
+        '{"shared": {}, "columns": {"a": {}, "\\ud800": {}}}',
+        '{"shared": {}, "columns": {"a": {"prompt": "\\ud800"}, "b": {}}}',
+        '{"shared": {}, "columns": {"a": {"adapters": {"\\ud800": 0}}, "b": {}}}',
+    )
+    own = '{"shared": {"self": 1}, "columns": {"a": {}, "b": {}}}'
+    for bad in (own, own.replace("1", "{}"), *surrogates, "[" * 100_000, '"shared columns"'):
+        with pytest.raises(
+            ValueError, match=r"settings are|label must be|Unicode|JSON object|adapters must"
+        ) as refused:
+            other.from_json(bad)
+        assert "\n" not in str(refused.value)
+        assert len(str(refused.value)) < 300
     for bad in ("", "[]", "{}", json.dumps({"shared": {}, "columns": {"a": {}}}), '{"shared": 3, "columns": {}}'):
         with pytest.raises(ValueError, match=r"comparison|columns"):
             other.from_json(bad)
@@ -199,36 +224,37 @@ def test_code_makes_the_same_comparison(compare: Compare, tiny_model: Model) -> 
 
 
 def test_controls_and_traits_say_the_same(compare: Compare) -> None:
-    compare._shared_controls["steps"].value = 7
+    move(compare, "steps", 7)
     assert compare.shared["steps"] == 7
-    compare._own_controls["negative", "negative_prompt"].value = "night"
+    type_in(compare, "negative", "night", nth=1)
     assert compare.columns["negative"] == {"negative_prompt": "night"}
     compare.shared = {**compare.shared, "guidance": 2.5}
-    assert compare._shared_controls["guidance"].value == 2.5
-    assert "negative_prompt" not in compare._shared_controls
+    assert on(compare, "guidance") == 2.5
+    assert [on(compare, "negative", nth=k) for k in range(2)] == ["", "night"], "a field for each column, none for all"
+    assert len([one for one in parts(compare) if getattr(one, "description", "") == "negative"]) == 2
 
 
 def test_columns_are_added_renamed_and_removed(compare: Compare) -> None:
-    compare._more.click()
+    press(compare, "Add")
     assert list(compare.columns) == ["plain", "negative", "blurry, low quality"]
-    compare._rename("plain", "without")
+    type_in(compare, "column 1", "without")
     assert next(iter(compare.columns)) == "without"
-    compare._fewer.click()
+    press(compare, "Remove")
     assert list(compare.columns) == ["without", "negative"]
 
 
 def test_a_label_that_says_the_value_follows_it(tiny_model: Model) -> None:
     compare = Compare("steps", model=tiny_model, **{k: v for k, v in SHARED.items() if k != "steps"})
-    compare._own_controls["4", "steps"].value = 6
+    move(compare, "steps", 6)
     assert list(compare.columns) == ["6", "10", "20", "50"]
     compare.close()
 
 
 def test_a_numbered_label_follows_its_value_too(tiny_model: Model) -> None:
     compare = Compare("steps", model=tiny_model, **{k: v for k, v in SHARED.items() if k != "steps"})
-    compare._more.click()
+    press(compare, "Add")
     assert list(compare.columns)[-1] == "50 (2)"
-    compare._own_controls["50 (2)", "steps"].value = 30
+    move(compare, "steps", 30, nth=4)
     assert list(compare.columns) == ["4", "10", "20", "50", "30"]
     compare.close()
 
@@ -241,8 +267,8 @@ def test_numbers_of_numpy_are_numbers(tiny_model: Model) -> None:
 
 def test_what_is_left_to_the_model_is_no_entry_of_a_menu(tiny_model: Model) -> None:
     compare = Compare("steps", model=tiny_model, sampler=None)
-    assert compare._shared_controls["sampler"].value == tiny_model.sampler
-    assert None not in compare._shared_controls["sampler"].options
+    assert on(compare, "sampler") == tiny_model.sampler
+    assert None not in find(compare, "sampler").options
     compare.close()
 
 
@@ -256,16 +282,17 @@ def test_columns_that_differ_in_a_lora_say_so(lora: Path) -> None:
 
 
 def test_another_setting_to_compare_is_chosen_by_a_control(compare: Compare) -> None:
-    compare._vary.value = "guidance"
+    choose(compare, "compare", "guidance")
     assert [list(own) for own in compare.columns.values()] == [["guidance"], ["guidance"]]
-    compare._preset.value = "samplers"
+    choose(compare, "start from", "samplers")
     assert all(list(own) == ["sampler"] for own in compare.columns.values())
 
 
 def test_what_a_control_says_wrongly_is_refused_in_the_widget(compare: Compare) -> None:
-    compare._json.value = "nonsense"
-    compare._quietly(lambda: compare.from_json(compare._json.value))
-    assert "comparison is a JSON object" in compare.viewer.error
+    move(compare, "settings as JSON", "nonsense")
+    press(compare, "Use this")
+    assert on(compare, "settings as JSON") == "nonsense", "it stays, to be put right"
+    assert "comparison is a JSON object" in error(compare)
 
 
 def test_plot_shows_when_the_runs_part(compare: Compare) -> None:
@@ -275,6 +302,126 @@ def test_plot_shows_when_the_runs_part(compare: Compare) -> None:
     (line,) = compare.plot().axes[0].get_lines()
     assert line.get_label() == "negative"
     assert len(line.get_xdata()) == 4
+
+
+def test_a_slider_in_a_column_is_the_same_slider_after_its_label_followed(tiny_model: Model) -> None:
+    compare = Compare("steps", model=tiny_model)
+    slider = find(compare, "steps", nth=1)
+    for value in (11, 12, 13):
+        slider.set_state({"value": value})
+    assert find(compare, "steps", nth=1) is slider, "it is in somebody's hand"
+    assert list(compare.columns) == ["4", "13", "20", "50"]
+    compare.close()
+
+
+def test_what_is_typed_wrongly_is_said_and_the_field_goes_back_to_what_runs(compare: Compare) -> None:
+    before = (compare.shared, compare.columns)
+    for name, text in (("steps", "7,5"), ("steps", "0"), ("seed", "abc"), ("guidance", "200")):
+        was = on(compare, name, Text)
+        type_in(compare, name, text)
+        assert f"{name} must be" in error(compare).lower()
+        assert on(compare, name, Text) == was
+        type_in(compare, "column 1", "another")
+        assert error(compare) == ""
+        type_in(compare, "column 1", "plain")
+    type_in(compare, "column 1", " ")
+    assert on(compare, "column 1") == "plain"
+    assert (compare.shared, compare.columns) == ({**SHARED, **before[0]}, before[1])
+
+
+def test_a_move_plans_only_the_columns_that_it_changes(tiny_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    compare = Compare("steps", model=tiny_model, prompt="a red fox", sampler="DDIM")
+    made: list[Any] = []
+    planned: list[Any] = []
+    init, plan = Settings.__init__, Model.plan
+
+    def counted_init(self: Settings, **values: Any) -> None:
+        made.append(values)
+        init(self, **values)
+
+    def counted_plan(self: Model, settings: Any = None, **values: Any) -> Any:
+        if not isinstance(settings, Plan):
+            planned.append(settings)
+        return plan(self, settings, **values)
+
+    monkeypatch.setattr(Settings, "__init__", counted_init)
+    monkeypatch.setattr(Model, "plan", counted_plan)
+    move(compare, "steps", 6, nth=2)
+    assert len(planned) == 1
+    assert len(made) == 4, "the settings of each column, once"
+    planned.clear()
+    made.clear()
+    move(compare, "guidance", 3.0)
+    assert len(planned) == 4
+    assert len(made) == 5, "what is shared, and each column"
+    planned.clear()
+    assert len(compare.run()) == 4
+    assert planned == []
+    compare.close()
+
+
+def test_a_closed_comparison_leaves_no_widget_behind_and_lets_go_of_its_model() -> None:
+    before = registered()
+    model = Model(make_pipeline())
+    compare = Compare(PAIR, model=model, **SHARED)
+    compare.run()
+    press(compare, "Add")
+    press(compare, "Remove")
+    choose(compare, "compare", "guidance")
+    model.remembered.clear()
+    compare.close()
+    assert registered() == before
+    gone = [weakref.ref(model), weakref.ref(compare)]
+    del model, compare
+
+    def let_go() -> bool:  # the model's thread ends some seconds after its last run
+        gc.collect()
+        return [ref() for ref in gone] == [None, None]
+
+    assert wait(let_go)
+
+
+def test_loras_have_a_control_for_all_and_for_each(lora: Path) -> None:
+    model = Model(make_pipeline())
+    model.load_lora(lora, "style")
+    compare = Compare({"off": {}, "on": {}}, model=model, **SHARED)
+    move(compare, "style", 0.5)
+    assert compare.shared["adapters"] == {"style": 0.5}
+    choose(compare, "compare", "adapters")
+    assert list(compare.columns) == ["style 0.5", "style 0.5 (2)"]
+    move(compare, "style", 0, nth=1)
+    assert [own["adapters"] for own in compare.columns.values()] == [{"style": 0.5}, {"style": 0.0}]
+    assert json.loads(compare.to_json())["shared"]["adapters"] == {"style": 0.5}
+    compare.close()
+
+
+def test_two_comparisons_of_one_model_both_finish(tiny_model: Model) -> None:
+    tiny_model.remembered.clear()
+    both = [Compare(PAIR, model=tiny_model, **{**SHARED, "seed": seed, "steps": 20}) for seed in (11, 12)]
+    for one in both:
+        press(one, "Run")
+    assert wait(lambda: all(one.status == "done" for one in both))
+    for one in both:
+        assert [len(trace) for trace in one.traces.values()] == [20, 20]
+        assert {label: trace.settings for label, trace in one.traces.items()} == one.settings
+        one.close()
+
+
+def test_a_long_text_is_read_once_for_all_columns_or_refused_before_any_work(
+    compare: Compare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned: list[Any] = []
+    plan = Model.plan
+    monkeypatch.setattr(Model, "plan", lambda self, *args, **more: planned.append(args) or plan(self, *args, **more))
+    for words, plans in ((100_000, 0), (2000, 1)):
+        text = " ".join(f"w{k}" for k in range(words))
+        asked = {"shared": {**SHARED, "prompt": text}, "columns": {str(k): {} for k in range(6)}}
+        move(compare, "settings as JSON", json.dumps(asked))
+        planned.clear()
+        press(compare, "Use this")
+        assert len(planned) == plans, "six columns that ask for the same are one plan"
+        assert ("at most" in error(compare)) == (plans == 0)
+        assert (compare.shared["prompt"] == text) == (plans == 1)
 
 
 def test_it_is_a_public_name() -> None:

@@ -7,20 +7,30 @@ not drawn again. A column whose settings are refused, or whose run fails, says s
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import ipywidgets
 import traitlets
 
+from diffexplore.looks.figures import plot_parting
 from diffexplore.settings import Settings
-from diffexplore.widgets.controls import NAMES, close_all, control, lay, layout, model_of, sentence, show, value_of
-from diffexplore.widgets.runner import Jobs, Runner
+from diffexplore.widgets import columns as rules
+from diffexplore.widgets.columns import FEWEST, MOST, PRESETS, Columns
+from diffexplore.widgets.controls import (
+    LABEL,
+    SIDE_BY_SIDE,
+    close_all,
+    close_parts,
+    control,
+    layout,
+    model_of,
+    names_for,
+    sentence,
+)
+from diffexplore.widgets.runner import Jobs, Runner, planning
 from diffexplore.widgets.viewer import Viewer
-from diffexplore.widgets.what_if import WhatIf
-from diffexplore.words import near, shown
+from diffexplore.widgets.what_if import WhatIfPanel
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,42 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PRESETS", "Compare"]
 
-FEWEST: Final = 2
-MOST: Final = 6
-_LADDER: Final = (
-    "a dog",
-    "a dog in a meadow",
-    "a dog in a meadow at golden hour",
-    "a large dog in a meadow at golden hour, sharp, detailed",
-)
-
-Columns = dict[str, dict[str, Any]]
-
-
-def _each(name: str, values: list[Any]) -> Columns:
-    return {_label({name: value}): {name: value} for value in values}
-
-
-def _samplers(model: Model) -> list[str]:
-    usual: list[str] = [name for name in ("DPM++ 2M Karras", "Euler", "Euler a", "DDIM") if name in model.samplers]
-    return usual if len(usual) >= FEWEST else model.samplers[:4]
-
-
-PRESETS: Final[dict[str, Callable[[Model, Settings], Columns]]] = {
-    "prompts": lambda _, s: _each(
-        "prompt", [s.prompt or "a fox in the snow at noon", "a castle in the desert at night"]
-    ),
-    "negative prompt": lambda _, s: {
-        "without": {"negative_prompt": ""},
-        "with": {"negative_prompt": s.negative_prompt or "blurry, noisy, low quality"},
-    },
-    "samplers": lambda model, _: _each("sampler", _samplers(model)),
-    "steps": lambda _, __: _each("steps", [4, 10, 20, 50]),
-    "guidance": lambda _, __: _each("guidance", [1.0, 3.0, 5.0, 10.0]),
-    "seeds": lambda _, s: _each("seed", [s.seed + k for k in range(4)]),
-    "specificity": lambda _, __: _each("prompt", list(_LADDER)),
-}
-"""Comparisons to start from: name -> what differs, for a model and the shared settings."""
+_SHARED: Final = -1  # in the place of a column's number: what all have in common
 
 
 class Compare(ipywidgets.Box):  # type: ignore[misc]
@@ -104,28 +79,23 @@ class Compare(ipywidgets.Box):  # type: ignore[misc]
         **shared: Any,
     ) -> None:
         """The widget, with nothing run yet; the class says what the arguments are."""
-        base = Settings(**shared)
-        if isinstance(columns, str) and columns not in PRESETS:
-            raise ValueError(
-                f"a preset is one of {', '.join(PRESETS)}; got {shown(columns)}; "
-                "a prompt is given as Compare(prompt=...)"
-            )
-        if not isinstance(columns, str):
-            checked_columns(columns, base)
+        base = rules.settings_of(shared)
+        start = rules.preset(columns) if isinstance(columns, str) else None
+        if start is None:
+            rules.checked(shared, columns)
         self.model = model = model_of(model, "Compare")
-        if isinstance(columns, str):
-            columns = PRESETS[columns](model, base)
         self.errors: dict[str, str] = {}
-        self._planned: dict[str, tuple[Settings, Plan]] = {}
         self._refused: dict[str, str] = {}
-        self.viewer = Viewer()
+        self._asked: dict[str, Settings] = {}  # what each column asks for, as the traits were checked
+        self._plan_of = planning(model)
+        self._defaults = model.resolve(Settings())
+        self.viewer = Viewer(layout=layout(flex="3 1 430px"))
         self._runner = Runner(
             model, self.viewer,
             ask=self._ask, status=self._set_status, settled=self._say_ends, notes=self._notes,
         )  # fmt: skip
-        super().__init__()
-        self.shared = shared
-        self.columns = {label: dict(own) for label, own in columns.items()}
+        super().__init__(layout=layout(**SIDE_BY_SIDE))
+        self._set(shared, cast(Columns, columns) if start is None else start(model, base))
         self._ready = True
         self._build()
         self.observe(self._on_change, names=["columns", "shared"])
@@ -139,7 +109,7 @@ class Compare(ipywidgets.Box):  # type: ignore[misc]
     @property
     def settings(self) -> dict[str, Settings]:
         """What each column would run, with every None filled in; columns that this model refuses are left out."""
-        return {label: plan.settings for label, plan in self._plan()[0].items()}
+        return {label: plan.settings for label, plan in self._plans()[0].items()}
 
     @property
     def traces(self) -> dict[str, Trace]:
@@ -175,7 +145,7 @@ class Compare(ipywidgets.Box):  # type: ignore[misc]
 
     def to_json(self) -> str:
         """Columns and shared settings as JSON, for `from_json` of another `Compare`."""
-        return json.dumps({"shared": self.shared, "columns": self.columns}, indent=2, ensure_ascii=False)
+        return rules.to_json(self.shared, self.columns)
 
     def from_json(self, text: str) -> None:
         """Take columns and shared settings from `to_json`'s text.
@@ -183,15 +153,7 @@ class Compare(ipywidgets.Box):  # type: ignore[misc]
         Raises:
             ValueError: One sentence, for text that is none; nothing has changed then.
         """
-        try:
-            found = json.loads(text)
-            shared, columns = dict(found["shared"]), dict(found["columns"])
-        except (ValueError, TypeError, KeyError, RecursionError):
-            raise ValueError(
-                f"a comparison is a JSON object with 'shared' and 'columns', both objects; got {shown(text)}"
-            ) from None
-        checked_columns(columns, _settings(shared))
-        self._set(shared, columns)
+        self._set(*rules.from_json(text))
 
     def plot(self) -> Figure:
         """Where the runs part: the distance of each one's x0 from the first column's, against the noise level.
@@ -199,46 +161,40 @@ class Compare(ipywidgets.Box):  # type: ignore[misc]
         Raises:
             ValueError: There are not two runs yet.
         """
-        from diffexplore.looks.figures import plot_parting
-
         return plot_parting(self.traces)
 
     def close(self) -> None:
         """Stop what is going and take the widget off every page."""
         if self._ready:  # Python calls this too for what was never finished, because its settings were refused
             self.cancel()
-            for child in self.children:
-                close_all(child)
-            self.layout.close()
+            close_parts(self)
         super().close()
 
     # --- settings ---
 
     @traitlets.validate("columns")
-    def _check_columns(self, proposal: Any) -> Any:
-        columns = {str(label): dict(own) for label, own in proposal["value"].items()}
-        checked_columns(columns, Settings(**self.shared))
-        return {label: _as_checked(own) for label, own in columns.items()}
+    def _check_columns(self, proposal: Any) -> Columns:
+        asked = rules.checked(self.shared, proposal["value"])
+        self._asked = asked
+        return {label: rules.plain(own, asked[label]) for label, own in proposal["value"].items()}
 
     @traitlets.validate("shared")
-    def _check_shared(self, proposal: Any) -> Any:
-        return _as_checked(proposal["value"])
+    def _check_shared(self, proposal: Any) -> dict[str, Any]:
+        shared = rules.plain(proposal["value"], rules.settings_of(proposal["value"]))
+        self._asked = rules.checked(shared, self.columns)
+        return shared
 
     def _set(self, shared: Mapping[str, Any], columns: Mapping[str, Any]) -> None:
         """Both at once: columns may only make sense with the new shared settings."""
         with self.hold_trait_notifications():
             self.shared, self.columns = dict(shared), dict(columns)
 
-    def _plan(self) -> tuple[dict[str, Plan], dict[str, str]]:
-        """What each column runs, and why others cannot; only what changed is planned anew."""
+    def _plans(self) -> tuple[dict[str, Plan], dict[str, str]]:
+        """What each column runs, and why others cannot."""
         plans, errors = {}, {}
-        kept, self._planned = self._planned, {}
-        for label, own in self.columns.items():
+        for label, asked in self._asked.items():
             try:
-                asked = Settings(**{**self.shared, **own})
-                known = next((plan for settings, plan in kept.values() if settings == asked), None)
-                plans[label] = known or self.model.plan(asked)
-                self._planned[label] = asked, plans[label]
+                plans[label] = self._plan_of(asked)
             except ValueError as error:
                 errors[label] = sentence(error)
         return plans, errors
@@ -249,7 +205,7 @@ class Compare(ipywidgets.Box):  # type: ignore[misc]
 
     def _notes(self) -> list[str]:
         """What of the settings will be cut or ignored, said once with the columns it holds for."""
-        plans, errors = self._plan()
+        plans, errors = self._plans()
         said: dict[str, list[str]] = {}
         for label, plan in plans.items():
             for note in plan.notes:
@@ -266,7 +222,7 @@ class Compare(ipywidgets.Box):  # type: ignore[misc]
     # --- runs ---
 
     def _ask(self) -> dict[str, Plan]:
-        plans, self._refused = self._plan()
+        plans, self._refused = self._plans()
         self.errors = dict(self._refused)
         if not plans:
             raise ValueError(_joined(self.errors))
@@ -274,8 +230,6 @@ class Compare(ipywidgets.Box):  # type: ignore[misc]
 
     def _say_ends(self, jobs: Jobs) -> None:
         """Say how it ended, once all columns have."""
-        if self.status != "running":
-            return
         failed = {label: sentence(job.error) for label, job in jobs.items() if job.error is not None}
         self.errors = self._refused | failed
         said = {"error": _joined(self.errors)} if self.errors else {}
@@ -289,219 +243,162 @@ class Compare(ipywidgets.Box):  # type: ignore[misc]
     # --- the controls ---
 
     def _build(self) -> None:
+        self._names = names_for(self.model)
         self._preset = ipywidgets.Dropdown(
-            description="start from", options=["(own)", *PRESETS], style={"description_width": "72px"}, layout=layout()
+            description="start from", options=["(own)", *PRESETS], style=LABEL, layout=layout()
         )
         self._vary = ipywidgets.Dropdown(
-            description="compare", options=["(several)", *NAMES], style={"description_width": "72px"}, layout=layout()
+            description="compare", options=["(several)", *self._names], style=LABEL, layout=layout()
         )
-        self._go = ipywidgets.Button(description="Run", icon="play", button_style="primary", layout=layout(flex="1"))
-        self._stop = ipywidgets.Button(description="Stop", icon="stop", disabled=True, layout=layout(flex="1"))
-        self._more = ipywidgets.Button(
-            description="Add", icon="plus", tooltip="one more column", layout=layout(flex="1")
-        )
-        self._fewer = ipywidgets.Button(
-            description="Remove", icon="minus", tooltip="the last column", layout=layout(flex="1")
-        )
+        self._go = _button("Run", "play", button_style="primary")
+        self._stop = _button("Stop", "stop", disabled=True)
+        self._more = _button("Add", "plus", tooltip="one more column")
+        self._fewer = _button("Remove", "minus", tooltip="the last column")
         self._shared_box = ipywidgets.VBox(layout=layout(grid_gap="6px"))
         self._column_box = ipywidgets.VBox(layout=layout(grid_gap="6px"))
-        self._json = ipywidgets.Textarea(rows=8, layout=layout(width="100%"))
+        self._json = ipywidgets.Textarea(rows=8, tooltip="settings as JSON", layout=layout(width="100%"))
         take = ipywidgets.Button(description="Use this", tooltip="take the settings in the field", layout=layout())
-        self._what_if = WhatIf()
+        self._what_if = WhatIfPanel()
         more = ipywidgets.Accordion([self._what_if, ipywidgets.VBox([self._json, take])], layout=layout())
         for k, title in enumerate(("What if the guidance were another?", "Settings to copy and paste")):
             more.set_title(k, title)
         more.selected_index = None
 
-        self._preset.observe(lambda change: self._quietly(lambda: self._take_preset(change["new"])), names="value")
-        self._vary.observe(lambda change: self._quietly(lambda: self._take_vary(change["new"])), names="value")
+        self._preset.observe(lambda change: self._heed(lambda: self._take_preset(change["new"])), names="value")
+        self._vary.observe(lambda change: self._heed(lambda: self._take_vary(change["new"])), names="value")
         self._go.on_click(lambda _: self._runner.quietly(self._runner.start))
         self._stop.on_click(lambda _: self.cancel())
-        self._more.on_click(lambda _: self._quietly(self._add))
-        self._fewer.on_click(lambda _: self._quietly(self._remove))
-        take.on_click(lambda _: self._quietly(lambda: self.from_json(self._json.value)))
+        self._more.on_click(lambda _: self._heed(self._add))
+        self._fewer.on_click(lambda _: self._heed(self._remove))
+        take.on_click(lambda _: self._heed(lambda: self.from_json(self._json.value), keep_text=True))
 
-        row = layout(display="flex", grid_gap="8px")
         panel = ipywidgets.VBox(
             [
                 self._preset,
                 self._vary,
                 self._shared_box,
                 self._column_box,
-                ipywidgets.HBox([self._more, self._fewer], layout=row),
-                ipywidgets.HBox([self._go, self._stop], layout=row),
+                ipywidgets.HBox([self._more, self._fewer], layout=layout(display="flex", grid_gap="8px")),
+                ipywidgets.HBox([self._go, self._stop], layout=layout(display="flex", grid_gap="8px")),
                 more,
             ],
             layout=layout(flex="1 1 270px", grid_gap="6px"),
         )
         panel.add_class("dx-controls")
-        lay(self.viewer, flex="3 1 430px")
         self.add_class("dx-explorer")
-        lay(self, display="flex", flex_flow="row wrap", align_items="flex-start", overflow="visible")
         self.children = [panel, self.viewer]
         self._laid: tuple[Any, ...] = ()
         self._show()
 
     def _varied(self) -> list[str]:
         """Names that some column has of its own, in the order of the controls."""
-        return [name for name in NAMES if any(name in own for own in self.columns.values())]
+        return [name for name in self._names if any(name in own for own in self.columns.values())]
 
     def _show(self) -> None:
-        """Let the controls show the traits; they are made anew only where there are to be others."""
+        """Let the controls show the traits; they are made anew only where there are to be others, as one of them may be
+        in somebody's hand."""
         varied = self._varied()
-        laid = (tuple(self.columns), tuple(varied))
-        if laid != self._laid:
+        if (laid := (len(self.columns), *varied)) != self._laid:
             self._lay_out(varied)
             self._laid = laid
-        base = self._base()
-        for name, one in self._shared_controls.items():
-            show(one, name, base[name])
-        for (label, name), one in self._own_controls.items():
-            show(one, name, self.columns[label].get(name, base[name]))
+        for (k, name), one in self._controls.items():
+            one.show(self._value(k, name))
+        for title, label in zip(self._titles, self.columns, strict=True):
+            title.value = label
         self._vary.value = varied[0] if len(varied) == 1 else "(several)"
         self._more.disabled, self._fewer.disabled = len(self.columns) >= MOST, len(self.columns) <= FEWEST
         self._json.value = self.to_json()
 
-    def _base(self) -> dict[str, Any]:
-        """What all columns share, with every None filled in."""
-        given = {name: value for name, value in self.shared.items() if value is not None}
-        return self.model.resolve(Settings()).model_dump() | given
+    def _value(self, k: int, name: str) -> Any:
+        """What column `k` has of a setting, or what all share; the model's own where that is left to it."""
+        own = {} if k == _SHARED else list(self.columns.values())[k]
+        value = own.get(name, self.shared.get(name))
+        value = getattr(self._defaults, name) if value is None else value
+        return dict(value) if name == "adapters" else value
 
     def _lay_out(self, varied: list[str]) -> None:
-        self._shared_controls = {name: control(name, self.model) for name in NAMES if name not in varied}
-        self._own_controls: dict[tuple[str, str], Any] = {}
-        boxes = []
-        for number, label in enumerate(self.columns, 1):
-            title = ipywidgets.Text(
-                value=label, description=f"column {number}", continuous_update=False,
-                style={"description_width": "72px"}, layout=layout(),
-            )  # fmt: skip
-            title.observe(lambda c, old=label: self._quietly(lambda: self._rename(old, c["new"])), names="value")
-            own = []
-            for name in varied:
-                one = control(name, self.model)
-                self._own_controls[label, name] = one
-                own.append(one)
-            boxes.append(
-                ipywidgets.VBox([title, *own], layout=layout(border_left="3px solid #8884", padding="0 0 0 6px"))
-            )
-        base = self._base()
-        for name, one in self._shared_controls.items():
-            show(one, name, base[name])
-            one.observe(lambda c, n=name: self._quietly(lambda: self._from_shared(n, c["new"])), names="value")
-        for (label, name), one in self._own_controls.items():
-            show(one, name, self.columns[label].get(name, base[name]))
-            one.observe(
-                lambda c, where=label, n=name: self._quietly(lambda: self._from_column(where, n, c["new"])),
-                names="value",
-            )
+        """Controls by (column, name): what is shared, then what columns have of their own."""
         gone = [*self._shared_box.children, *self._column_box.children]
-        self._shared_box.children = list(self._shared_controls.values())
+        shared = {(_SHARED, name): control(name, self.model) for name in self._names if name not in varied}
+        self._controls: dict[tuple[int, str], Any] = dict(shared)
+        self._titles = []
+        boxes = []
+        for k, label in enumerate(self.columns):
+            title = ipywidgets.Text(
+                value=label, description=f"column {k + 1}", continuous_update=False, style=LABEL, layout=layout()
+            )
+            title.observe(lambda change, k=k: self._heed(lambda: self._rename(k, change["new"])), names="value")
+            own = {(k, name): control(name, self.model) for name in varied}
+            self._titles.append(title)
+            self._controls |= own
+            side = layout(border_left="3px solid #8884", padding="0 0 0 6px")
+            boxes.append(ipywidgets.VBox([title, *own.values()], layout=side))
+        for (k, name), one in self._controls.items():
+            one.show(self._value(k, name))
+            one.observe(
+                lambda change, k=k, name=name: self._heed(lambda: self._take(k, name, change["new"])), names="value"
+            )
+        self._shared_box.children = list(shared.values())
         self._column_box.children = boxes
-        for one in gone:
-            close_all(one)
+        for old in gone:
+            close_all(old)
 
-    def _from_shared(self, name: str, value: Any) -> None:
-        self.shared = {**self.shared, name: value_of(name, value, self._base()[name])}
+    def _take(self, k: int, name: str, value: Any) -> None:
+        """What a control says; a column's label that only says its values follows them."""
+        if value == self._value(k, name):
+            return
+        if k == _SHARED:
+            self.shared = {**self.shared, name: value}
+            return
+        label, before = list(self.columns.items())[k]
+        own = {**before, name: value}
+        self._put(k, rules.relabelled(label, before, own), own)
 
-    def _from_column(self, label: str, name: str, value: Any) -> None:
-        """A label that only says the value follows it; one that a person wrote stays."""
-        own = {**self.columns[label], name: value_of(name, value)}
-        new = _label(own) if _NUMBER.sub("", label) == _label(self.columns[label]) else label
-        self._put(label, new, own)
+    def _rename(self, k: int, new: str) -> None:
+        label, own = list(self.columns.items())[k]
+        if new != label:
+            self._put(k, new.strip() or label, own)
+            self._show()  # an empty label is none
 
-    def _rename(self, old: str, new: str) -> None:
-        if new.strip() and old in self.columns:
-            self._put(old, new.strip(), self.columns[old])
-
-    def _put(self, old: str, new: str, own: dict[str, Any]) -> None:
-        new = _free(new, [label for label in self.columns if label != old])
-        self.columns = {(new if label == old else label): own if label == old else value
-                        for label, value in self.columns.items()}  # fmt: skip
+    def _put(self, k: int, label: str, own: dict[str, Any]) -> None:
+        columns = list(self.columns.items())
+        columns[k] = rules.free(label, [other for j, (other, _) in enumerate(columns) if j != k]), own
+        self.columns = dict(columns)
 
     def _add(self) -> None:
         last = list(self.columns.values())[-1]
-        self.columns = {**self.columns, _free(_label(last), self.columns): dict(last)}
+        self.columns = {**self.columns, rules.free(rules.label_of(last), self.columns): dict(last)}
 
     def _remove(self) -> None:
         self.columns = dict(list(self.columns.items())[:-1])
 
     def _take_preset(self, name: str) -> None:
         if name in PRESETS:
-            self.columns = PRESETS[name](self.model, Settings(**self.shared))
+            self.columns = PRESETS[name](self.model, rules.settings_of(self.shared))
 
     def _take_vary(self, name: str) -> None:
         """Let the columns differ in one setting only, which starts with what they have of it."""
-        if name not in NAMES or self._varied() == [name]:
-            return
-        base = self.model.resolve(Settings(**self.shared))
-        values = [own.get(name, getattr(base, name)) for own in self.columns.values()]
-        made: Columns = {}
-        for value in values:
-            made[_free(_label({name: value}), made)] = {name: value}
-        self.columns = made
+        if name in self._names and self._varied() != [name]:
+            self.columns = rules.with_one(name, [self._value(k, name) for k in range(len(self.columns))])
 
-    def _quietly(self, action: Callable[[], object]) -> None:
-        """Do what a control asked for; what is refused is said, and the controls go back to what runs."""
+    def _heed(self, action: Callable[[], object], keep_text: bool = False) -> None:
+        """Do what a control asked for. What is refused is said, and the controls go back to what runs; a long text
+        that was pasted stays, to be put right."""
         try:
             action()
         except ValueError as error:
-            pasted = self._json.value
+            text = self._json.value
             self._show()
-            self._json.value = pasted  # a long text is put right, not written anew
+            if keep_text:
+                self._json.value = text
             self.viewer.tell(error=sentence(error))
         else:
             self.viewer.tell(error="")
 
 
+def _button(text: str, icon: str, **more: Any) -> Any:
+    return ipywidgets.Button(description=text, icon=icon, layout=layout(flex="1"), **more)
+
+
 def _joined(errors: Mapping[str, str]) -> str:
     return " ".join(f"{label}: {why}" for label, why in errors.items())
-
-
-def _as_checked(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as given, but numbers as `Settings` keeps them: numpy's would not go into JSON."""
-    checked = Settings(**values)
-    return {
-        name: value if value is None or isinstance(value, (str, Mapping)) else getattr(checked, name)
-        for name, value in values.items()
-    }
-
-
-def checked_columns(columns: Mapping[str, Any], shared: Settings) -> None:
-    """Refuse what cannot be a comparison, in one sentence."""
-    if not isinstance(columns, Mapping) or not FEWEST <= len(columns) <= MOST:
-        count = f"{len(columns)} columns" if isinstance(columns, Mapping) else shown(columns)
-        raise ValueError(f"a comparison has {FEWEST} to {MOST} columns, label -> settings; got {count}")
-    for label, own in columns.items():
-        if not isinstance(label, str) or not label.strip():
-            raise ValueError(f"a column's label must be text, got {shown(label)}")
-        if not isinstance(own, Mapping):
-            raise ValueError(f"column {shown(label)} must map settings to values, got {shown(own)}")
-        _settings({**shared.model_dump(), **own})
-
-
-def _settings(values: Mapping[Any, Any]) -> Settings:
-    """Settings of values by name, where the names may come from a file and be anything."""
-    for name in values:
-        if name not in Settings.model_fields:
-            raise ValueError(
-                f"settings are {', '.join(Settings.model_fields)}; got {shown(name)}{near(name, Settings.model_fields)}"
-            )
-    return Settings(**values)
-
-
-def _label(own: Mapping[str, Any]) -> str:
-    """A label that says what a column has of its own."""
-    text = ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in own.values())
-    return " ".join(text.split())[:48] or "plain"
-
-
-_NUMBER: Final = re.compile(r" \(\d+\)$")
-
-
-def _free(label: str, taken: Any) -> str:
-    """The label, numbered where it is taken."""
-    found, number = label, 2
-    while found in taken:
-        found, number = f"{label} ({number})", number + 1
-    return found

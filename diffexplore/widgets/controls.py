@@ -1,27 +1,55 @@
-"""The controls of settings: one ipywidget for each, as `Explorer` and `Compare` lay them out.
+"""The controls of settings: one widget for each, with the same two ends, as `Explorer` and `Compare` lay them out.
 
-A control shows a value and hands one back; what a value means, and whether it is accepted, is for `Settings` to say.
+``value`` is what a control says, as `Settings` takes it; `show` lets it say something else. What a value means, and
+whether it is accepted, is for `Settings` to decide: a field holds whatever was typed, and hands it on as it is.
 """
 
 from __future__ import annotations
 
 import math
+import secrets
 import threading
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
 import ipywidgets
+import traitlets
 
 from diffexplore import words
 from diffexplore.model import Model, load
 from diffexplore.words import shown
 
-__all__ = ["NAMES", "close_all", "control", "lay", "layout", "model_of", "pocket", "sentence", "show", "value_of"]
+__all__ = [
+    "LABEL",
+    "NAMES",
+    "SIDE_BY_SIDE",
+    "Number",
+    "Scales",
+    "Seed",
+    "close_all",
+    "close_parts",
+    "control",
+    "layout",
+    "model_of",
+    "names_for",
+    "pocket",
+    "sentence",
+]
 
 NAMES: Final = ("prompt", "negative_prompt", "steps", "guidance", "seed", "sampler")
-"""The settings that have a control."""
-LABELS: Final = {"negative_prompt": "negative"}
-_RANGES: Final = {"steps": (1, 50), "guidance": (1.0, 15.0)}  # what the sliders offer; other values widen them
+"""The settings that have a control with every model."""
+LABEL: Final = {"description_width": "72px"}
+"""The style of what stands in a panel of controls: labels of one width."""
+SIDE_BY_SIDE: Final = {
+    "display": "flex", "flex_flow": "row wrap", "align_items": "flex-start", "overflow": "visible",
+}  # fmt: skip
+"""The layout of controls and a viewer."""
+
+
+def names_for(model: Model) -> tuple[str, ...]:
+    """The settings that have a control with this model: LoRAs where some are loaded."""
+    return (*NAMES, "adapters") if model.adapters else NAMES
 
 
 def layout(**more: str) -> Any:
@@ -29,74 +57,203 @@ def layout(**more: str) -> Any:
     return ipywidgets.Layout(**{"width": "auto", "min_width": "0", "margin": "0"} | more)
 
 
-def control(name: str, model: Model, label: str | None = None) -> Any:
-    """The control of a setting, labelled with its name if not otherwise."""
-    text = LABELS.get(name, name) if label is None else label
-    common: dict[str, Any] = {"description": text, "style": {"description_width": "72px"}}
-    # The seed shares its line with the dice.
-    common["layout"] = layout(flex="1 1 auto") if name == "seed" else layout()
-    if name == "prompt":
-        return ipywidgets.Textarea(rows=2, placeholder="what to draw", **common)
-    if name == "negative_prompt":
-        return ipywidgets.Text(placeholder="what to keep out", **common)
-    if name == "steps":
-        return ipywidgets.IntSlider(min=_RANGES[name][0], max=_RANGES[name][1], **common)
-    if name == "guidance":
-        low, high = _RANGES[name]
-        return ipywidgets.FloatSlider(min=low, max=high, step=0.5, readout_format=".1f", **common)
-    if name == "sampler":
-        return ipywidgets.Dropdown(options=model.samplers, **common)
-    # Text, not a number field: a browser rounds whole numbers above 2**53.
-    return ipywidgets.Text(continuous_update=False, **common)
-
-
-def show(control: Any, name: str, value: Any) -> None:
-    """Let a control show a value."""
-    if name == "seed":
-        value = str(value)
-    if control.value == value:  # a control that is in somebody's hand keeps its range
-        return
-    if name == "sampler" and value not in control.options:  # asked for in code; that it is refused is said elsewhere
-        control.options = [*control.options, value]
-    if name in _RANGES:
-        # The range widens for a value beyond it and goes back for one within. In this order no bound crosses
-        # another, nor the value that is there.
-        low, high = _RANGES[name]
-        control.min, control.max = min(control.min, low, value), max(control.max, high, value)
-        control.value = value
-        control.min, control.max = min(low, value), max(high, value)
-    control.value = value
-
-
-def value_of(name: str, value: Any, now: Any = None) -> Any:
-    """What a control says, as `Settings` takes it. `now`: the value it showed, which stays to the digit where the
-    control only gives it back: sliders round, and say 10.000000000000002 for 10."""
-    if name == "seed" and isinstance(value, str):
-        with suppress(ValueError):  # then Settings says what a seed is
-            return int(value)
-    if isinstance(value, float) and math.isfinite(value):
-        if isinstance(now, (int, float)) and math.isclose(value, now, rel_tol=1e-9, abs_tol=1e-12):
-            return now
-        return float(f"{value:.12g}")
-    return value
-
-
-def close_all(widget: ipywidgets.Widget) -> None:
-    """Close a widget with all that is in it, layouts and styles too: ipywidgets keeps every open widget, with all its
-    callbacks reach."""
+def close_parts(widget: ipywidgets.Widget) -> None:
+    """Close all that is in a widget, layouts and styles too: ipywidgets keeps every open widget, with all its callbacks
+    reach."""
     for child in getattr(widget, "children", ()):
         close_all(child)
     for part in (getattr(widget, "layout", None), getattr(widget, "style", None)):
         if isinstance(part, ipywidgets.Widget):
             part.close()
+
+
+def close_all(widget: ipywidgets.Widget) -> None:
+    """Close a widget with all that is in it."""
+    close_parts(widget)
     widget.close()
 
 
-def lay(widget: ipywidgets.Widget, **more: str) -> None:
-    """Give a widget another layout than it was born with, which is closed."""
-    born, widget.layout = widget.layout, layout(**more)
-    born.close()
+# --- one for each setting ---
 
+
+def control(name: str, model: Model) -> Any:
+    """The control of a setting: a widget with ``value`` and `show`."""
+    if name == "prompt":
+        return _Area(description=name, rows=2, placeholder="what to draw", style=LABEL, layout=layout())
+    if name == "negative_prompt":
+        return _Line(description="negative", placeholder="what to keep out", style=LABEL, layout=layout())
+    if name == "steps":
+        return Number(name, 1, 50, 1)
+    if name == "guidance":
+        return Number(name, 1.0, 15.0, 0.5)
+    if name == "seed":
+        return Seed()
+    if name == "sampler":
+        return _Menu(description=name, options=model.samplers, style=LABEL, layout=layout())
+    assert name == "adapters", f"no control for {name}"
+    return Scales(model.adapters)
+
+
+class _Area(ipywidgets.Textarea):  # type: ignore[misc]
+    def show(self, value: str) -> None:
+        self.value = value
+
+
+class _Line(ipywidgets.Text):  # type: ignore[misc]
+    def show(self, value: str) -> None:
+        self.value = value
+
+
+class _Menu(ipywidgets.Dropdown):  # type: ignore[misc]
+    def show(self, value: str) -> None:
+        known = tuple(self.options)  # type: ignore[has-type]
+        if value not in known:  # asked for in code; that it is refused is said elsewhere
+            self.options = (*known, value)
+        self.value = value
+
+
+class Number(ipywidgets.HBox):  # type: ignore[misc]
+    """A slider, and a field beside it for what the slider does not offer.
+
+    Args:
+        label: What it is called.
+        low: The least that the slider offers; other values widen it.
+        high: The most.
+        step: From one value of the slider to the next; a whole number for whole numbers.
+    """
+
+    value = traitlets.Any(help="A number, or the text in the field where that is none.")
+
+    def __init__(self, label: str, low: float, high: float, step: float) -> None:
+        """At the lower end; the class says what the arguments are."""
+        self._range = low, high
+        made = ipywidgets.IntSlider if isinstance(step, int) else ipywidgets.FloatSlider
+        self._slider = made(
+            value=low, min=low, max=high, step=step, description=label, readout=False, style=LABEL,
+            layout=layout(flex="1 1 auto"),
+        )  # fmt: skip
+        # Text, not the slider's own readout: that moves what is typed into its range, and says nothing. A title is
+        # what a field without a label is named by.
+        self._field = ipywidgets.Text(
+            value=_digits(low), tooltip=label, continuous_update=False, layout=layout(width="56px", flex="none")
+        )
+        super().__init__([self._slider, self._field], layout=layout(align_items="center", grid_gap="4px"))
+        self.value = low
+        self._slider.observe(self._slid, names="value")
+        self._field.observe(self._typed, names="value")
+
+    @property
+    def disabled(self) -> bool:
+        """Whether it is out of use."""
+        return bool(self._slider.disabled)
+
+    @disabled.setter
+    def disabled(self, value: bool) -> None:
+        self._slider.disabled = self._field.disabled = value
+
+    def limit(self, low: float, high: float) -> None:
+        """Offer another range."""
+        self._range = low, high
+        now = self.value
+        if isinstance(now, (int, float)) and low <= now <= high:
+            self._widen(now)
+        else:
+            self.show(min(max(now, low), high) if isinstance(now, (int, float)) else low)
+
+    def show(self, value: float) -> None:
+        """Say `value`. A slider that says so already is perhaps in somebody's hand, and keeps its range."""
+        self.value = value
+        self._field.value = _digits(value)
+        if self._slider.value != value:
+            self._widen(value)
+
+    def _widen(self, value: float) -> None:
+        # The range widens for a value beyond it and goes back for one within. In this order no bound crosses another,
+        # nor the value that is there.
+        slider, (low, high) = self._slider, self._range
+        slider.min, slider.max = min(slider.min, low, value), max(slider.max, high, value)
+        slider.value = value
+        slider.min, slider.max = min(low, value), max(high, value)
+
+    def _slid(self, change: Any) -> None:
+        value = change["new"]
+        if not _same(value, self.value):
+            value = value if isinstance(value, int) else float(_digits(value))
+            self._field.value = _digits(value)
+            self.value = value
+
+    def _typed(self, change: Any) -> None:
+        text = change["new"].strip()
+        if isinstance(self.value, (int, float)) and text == _digits(self.value):
+            return
+        self.value = next((number for kind in (int, float) if (number := _read(kind, text)) is not None), text)
+
+
+class Seed(ipywidgets.HBox):  # type: ignore[misc]
+    """A field for a whole number of any size, and dice that throw another."""
+
+    value = traitlets.Any(help="A whole number, or the text in the field where that is none.")
+
+    def __init__(self) -> None:
+        """Empty, until something is shown."""
+        # Text, not a number field: a browser rounds whole numbers above 2**53.
+        self._field = ipywidgets.Text(
+            description="seed", continuous_update=False, style=LABEL, layout=layout(flex="1 1 auto")
+        )
+        dice = ipywidgets.Button(icon="random", tooltip="another seed", layout=layout(width="36px", flex="none"))
+        super().__init__([self._field, dice], layout=layout(align_items="center", grid_gap="4px"))
+        self._field.observe(self._typed, names="value")
+        dice.on_click(lambda _: self.show(secrets.randbelow(2**32)))
+
+    def show(self, value: int) -> None:
+        """Say `value`."""
+        self.value = value
+        self._field.value = str(value)
+
+    def _typed(self, change: Any) -> None:
+        number = _read(int, change["new"])
+        self.value = change["new"] if number is None else number
+
+
+class Scales(ipywidgets.VBox):  # type: ignore[misc]
+    """A `Number` for the scale of each LoRA: 0 is off."""
+
+    value = traitlets.Dict(help="Name -> scale.")
+
+    def __init__(self, names: Sequence[str]) -> None:
+        """All off. `names` are those of the LoRAs."""
+        self._scales = {name: Number(name, 0.0, 1.5, 0.05) for name in names}
+        super().__init__(list(self._scales.values()), layout=layout(grid_gap="6px"))
+        for name, one in self._scales.items():
+            one.observe(lambda change, name=name: self._scaled(name, change["new"]), names="value")
+
+    def show(self, value: Mapping[str, float] | Sequence[tuple[str, float]]) -> None:
+        """Say `value`, names -> scales or such pairs; it may have names that have no slider here."""
+        self.value = dict(value)
+        for name, one in self._scales.items():
+            one.show(self.value.get(name, 0.0))
+
+    def _scaled(self, name: str, scale: Any) -> None:
+        if scale != self.value.get(name, 0.0):
+            self.value = {**self.value, name: scale}
+
+
+def _same(one: float, other: Any) -> bool:
+    """Whether two numbers are one but for rounding: sliders say 10.000000000000002 where they show 10."""
+    return isinstance(other, (int, float)) and math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-12)
+
+
+def _digits(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.12g}"
+
+
+def _read(kind: type, text: str) -> Any:
+    with suppress(ValueError):
+        return kind(text)
+    return None
+
+
+# --- models and errors ---
 
 _pocket_lock = threading.Lock()
 _pocket_model: Model | None = None

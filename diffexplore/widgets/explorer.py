@@ -12,16 +12,23 @@ dragged changes every few milliseconds, and runs that were all replaced before t
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import ipywidgets
 import traitlets
 
 from diffexplore.settings import Settings
-from diffexplore.widgets.controls import NAMES, close_all, control, lay, layout, model_of, sentence, show, value_of
-from diffexplore.widgets.runner import Jobs, Runner
+from diffexplore.widgets.controls import (
+    NAMES,
+    SIDE_BY_SIDE,
+    close_parts,
+    control,
+    layout,
+    model_of,
+    names_for,
+    sentence,
+)
+from diffexplore.widgets.runner import Jobs, Runner, planning
 from diffexplore.widgets.viewer import Viewer
 
 if TYPE_CHECKING:
@@ -32,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["Explorer"]
 
 _TRAITS: Final = (*NAMES, "adapters")
+_ORDER: Final = ("prompt", "negative_prompt", "steps", "guidance", "sampler", "seed", "adapters")
 
 
 class Explorer(ipywidgets.Box):  # type: ignore[misc]
@@ -76,24 +84,23 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
         """The widget, with nothing run yet; the class says what the arguments are."""
         asked = Settings(**settings)  # refuses nonsense before a model is loaded
         self.model = model_of(model, "Explorer")
-        self._planned = self.model.plan(asked)
-        self._adapters = tuple(self.model.adapters)  # what the plan was made with
-        asked = self._planned.settings
+        self._plan_of = planning(self.model)
+        self._asked = asked = self._plan_of(asked).settings
         self._size = {"width": asked.width, "height": asked.height}
         self._wrong: dict[str, str] = {}  # setting -> why what stands in its control was refused
-        self.viewer = Viewer()
+        self.viewer = Viewer(layout=layout(flex="3 1 430px"))
         self._runner = Runner(
             self.model, self.viewer,
             ask=self._ask, status=self._set_status, settled=self._say_failure, notes=lambda: self._plan().notes,
         )  # fmt: skip
-        super().__init__()
+        super().__init__(layout=layout(**SIDE_BY_SIDE))
         for name in _TRAITS:
             self.set_trait(name, getattr(asked, name))
         self.live = live
         self._build()
         self._ready = True
         self.observe(self._on_setting, names=list(_TRAITS))
-        self.viewer.tell(notes=self._planned.notes)
+        self.viewer.tell(notes=self._plan().notes)
 
     def __repr__(self) -> str:
         return (
@@ -145,43 +152,39 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
         """Stop what is going and take the widget off every page."""
         if self._ready:  # Python calls this too for what was never finished, because its settings were refused
             self.cancel()
-            for child in self.children:
-                close_all(child)
-            self.layout.close()
+            close_parts(self)
         super().close()
 
     # --- settings ---
 
     def _plan(self) -> Plan:
-        """What the next run would be: made once for each change of a setting, or of the model's LoRAs."""
+        """What the next run would be."""
         values = {name: getattr(self, name) for name in _TRAITS}
-        adapters, planned = tuple(self.model.adapters), self._planned.settings
-        if adapters != self._adapters or any(getattr(planned, name) != value for name, value in values.items()):
-            self._planned = self.model.plan(Settings(**values, **self._size))
-            self._adapters = adapters
-        return self._planned
+        asked = self._asked
+        if any(getattr(asked, name) != value for name, value in values.items()):
+            asked = self._asked = Settings(**values, **self._size)
+        return self._plan_of(asked)
 
     @traitlets.validate(*_TRAITS)
     def _checked(self, proposal: Any) -> Any:
         name, value = proposal["trait"].name, proposal["value"]
         if not self._ready:  # the constructor's, checked already
             return value
+        others = {other: getattr(self, other) for other in _TRAITS if other != name}
         try:
-            others = {other: getattr(self, other) for other in _TRAITS if other != name}
-            plan = self.model.plan(Settings(**{name: value}, **others, **self._size))
+            asked = self._plan_of(Settings(**{name: value}, **others, **self._size)).settings
         except ValueError as error:
             self.viewer.tell(error=sentence(error))
             raise
-        self._planned, self._adapters = plan, tuple(self.model.adapters)
-        checked = getattr(plan.settings, name)
+        self._asked = asked
         if self._wrong.pop(name, None) is not None:
             self._say_wrong()
-            self._show_setting(name, checked)
-        return checked
+            self._show(name, getattr(asked, name))
+        return getattr(asked, name)
 
     def _on_setting(self, change: Any) -> None:
         """A setting has changed, by whatever hand."""
-        self._show_setting(change["name"], change["new"])
+        self._show(change["name"], change["new"])
         self._say_wrong()
         self.viewer.tell(notes=self._plan().notes)
         self._run_if_live()
@@ -213,8 +216,7 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
     # --- the controls ---
 
     def _build(self) -> None:
-        self._controls: dict[str, Any] = {name: control(name, self.model) for name in NAMES}
-        dice = ipywidgets.Button(icon="random", tooltip="another seed", layout=layout(width="36px", flex="none"))
+        self._controls = {name: control(name, self.model) for name in names_for(self.model)}
         self._go = ipywidgets.Button(
             description="Run", icon="play", button_style="primary", layout=layout(flex="1 1 80px")
         )
@@ -222,72 +224,42 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
         live = ipywidgets.Checkbox(
             description="live", indent=False, tooltip="run at every change", layout=layout(flex="none")
         )
-        for name in NAMES:
-            self._show_setting(name, getattr(self, name))
-            self._controls[name].observe(
-                lambda change, name=name: self._from_control(name, change["new"]), names="value"
-            )
-        dice.on_click(lambda _: self._from_control("seed", secrets.randbelow(2**32)))
+        for name, one in self._controls.items():
+            self._show(name, getattr(self, name))
+            one.observe(lambda change, name=name: self._from_control(name, change["new"]), names="value")
         self._go.on_click(lambda _: self._runner.quietly(self._runner.start))
         self._stop.on_click(lambda _: self.cancel())
         traitlets.link((self, "live"), (live, "value"))
 
-        seed = ipywidgets.HBox([self._controls["seed"], dice], layout=layout(align_items="center", grid_gap="4px"))
-        buttons = ipywidgets.HBox(
-            [self._go, self._stop, live],
-            layout=layout(align_items="center", grid_gap="8px"),
-        )
-        order = ("prompt", "negative_prompt", "steps", "guidance", "sampler")
+        buttons = ipywidgets.HBox([self._go, self._stop, live], layout=layout(align_items="center", grid_gap="8px"))
         for whole in (self._controls["prompt"], self._controls["negative_prompt"], buttons):
             whole.add_class("dx-line")  # the width of the grid; ipywidgets does not pass on `grid_column`
-        self._scales = {name: self._scale(name) for name in self.model.adapters}
-        self._show_setting("adapters", self.adapters)
-        panel = ipywidgets.GridBox([*(self._controls[name] for name in order), seed, *self._scales.values(), buttons])
-        panel.add_class("dx-controls")
-        lay(
-            panel,
-            flex="1 1 250px",
-            grid_template_columns="repeat(auto-fit, minmax(min(100%, 220px), 1fr))",
-            grid_gap="6px 12px",
+        order = [name for name in _ORDER if name in self._controls]
+        panel = ipywidgets.GridBox(
+            [*(self._controls[name] for name in order), buttons],
+            layout=layout(
+                flex="1 1 250px",
+                grid_template_columns="repeat(auto-fit, minmax(min(100%, 220px), 1fr))",
+                grid_gap="6px 12px",
+            ),
         )
-        lay(self.viewer, flex="3 1 430px")
+        panel.add_class("dx-controls")
         self.add_class("dx-explorer")
-        lay(self, display="flex", flex_flow="row wrap", align_items="flex-start", overflow="visible")
         self.children = [panel, self.viewer]
 
-    def _scale(self, name: str) -> Any:
-        """The slider of a LoRA: 0 is off."""
-        slider = ipywidgets.FloatSlider(
-            description=name, min=0.0, max=1.5, step=0.05, style={"description_width": "72px"}, layout=layout()
-        )
-        slider.observe(lambda change: self._scaled(name, change["new"]), names="value")
-        return slider
-
-    def _scaled(self, name: str, value: float) -> None:
-        now = dict(self.adapters)
-        scales = {**now, name: value_of(name, value, now.get(name))}
-        if scales.get(name) or name in now:
-            self._follow("adapters", lambda: self.set_trait("adapters", scales))
-
-    def _show_setting(self, name: str, value: Any) -> None:
-        """Let a control show its setting."""
-        if name == "adapters":
-            for adapter, slider in self._scales.items():
-                scale = dict(value).get(adapter, 0.0)
-                slider.min, slider.max = min(0.0, scale), max(1.5, scale)
-                slider.value = scale
-            return
-        show(self._controls[name], name, value)
+    def _show(self, name: str, value: Any) -> None:
+        """Let the control of a setting show it, where it has one."""
+        if name in self._controls:
+            self._controls[name].show(value)
 
     def _from_control(self, name: str, value: Any) -> None:
         """Let a trait follow its control. What is refused is said in place, and stays in the control to be put
         right: until then Run refuses."""
-        self._follow(name, lambda: self.set_trait(name, value_of(name, value, getattr(self, name))))
-
-    def _follow(self, name: str, action: Callable[[], object]) -> None:
         held_up = name in self._wrong
+        if not held_up and value == _plain(getattr(self, name)):
+            return  # it shows what it was told to
         try:
-            action()
+            self.set_trait(name, value)
         except ValueError as error:
             self._wrong[name] = sentence(error)
             self._say_wrong()
@@ -295,3 +267,8 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
             newest = next(iter(self._runner.jobs.values()), None)
             if held_up and newest is not None and newest.trace.settings != self.settings:
                 self._run_if_live()
+
+
+def _plain(value: Any) -> Any:
+    """A setting as a control says it: LoRAs as a dict, not as pairs."""
+    return dict(value) if isinstance(value, tuple) else value

@@ -10,7 +10,7 @@ import contextvars
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Final, cast
 
 from diffexplore.widgets.controls import sentence
@@ -21,9 +21,10 @@ from diffexplore.widgets.viewer import Viewer
 if TYPE_CHECKING:
     from diffexplore.model import Job, Model
     from diffexplore.runs.plan import Plan
+    from diffexplore.settings import Settings
     from diffexplore.trace import Trace
 
-__all__ = ["HEAD_START", "HINT_AFTER", "Runner"]
+__all__ = ["HEAD_START", "HINT_AFTER", "Jobs", "Runner", "planning"]
 
 HEAD_START: Final = 0.2
 """Seconds a run has before a changed setting may replace it: a slider that is dragged changes every few milliseconds,
@@ -32,7 +33,22 @@ HINT_AFTER: Final = 1.5
 """Seconds a cell waits before it is said how to stop it."""
 _HINT: Final = "A cell is waiting for this run. To stop it, interrupt the kernel (the square button above)."
 
+_KEPT: Final = 16  # plans that a widget remembers
+
 Jobs = Mapping[str, "Job"]
+
+
+def planning(model: Model) -> Callable[[Settings], Plan]:
+    """`Model.plan` that remembers: settings are looked at by many hands between a move and a run, and planned once.
+
+    What was planned is forgotten when other LoRAs are loaded.
+    """
+
+    @lru_cache(_KEPT)
+    def known(settings: Settings, adapters: tuple[str, ...]) -> Plan:
+        return model.plan(settings)
+
+    return lambda settings: known(settings, tuple(model.adapters))
 
 
 class Runner:
@@ -68,6 +84,7 @@ class Runner:
         self._began = -HEAD_START  # when the newest run was started
         self._due: threading.Timer | None = None  # a run that a changed setting asked for, to start in a moment
         self._starting = False
+        self._going = False  # whether it has still to be said how the newest ended
         self._blocked = False  # a cell waits in `run` and settles what happens
 
     @property
@@ -110,6 +127,7 @@ class Runner:
             _ = self.traces  # keep the runs before, should these never make a step
             feed = self.viewer.feed({label: job.trace for label, job in jobs.items()}, here=here)
             self._jobs, self._feed = jobs, feed
+            self._going = True
             self._blocked = self._blocked or here
             self._status("running")
         self.viewer.tell(error="")
@@ -234,6 +252,7 @@ class Runner:
             if self._starting or self._due is not None or not all(job.done() for job in jobs.values()):
                 return
             found = {job.status for job in jobs.values()}
-            if jobs:
+            if self._going:
+                self._going = False
                 self._settled(jobs)
             self._status(next((one for one in ("cancelled", "done", "failed") if one in found), "idle"))

@@ -1,81 +1,59 @@
-"""`WhatIf`: another guidance at one step of a recorded run, with no model call."""
+"""`WhatIfPanel`: another guidance at one step of a recorded run, with no model call."""
 
 from __future__ import annotations
 
 import html
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import ipywidgets
 
 from diffexplore.looks.pictures import encode
-from diffexplore.widgets.controls import layout
+from diffexplore.looks.views import view
+from diffexplore.record.record import Record
+from diffexplore.record.step import Step
+from diffexplore.widgets.controls import LABEL, Number, layout
+from diffexplore.words import sentence, shown
 
 if TYPE_CHECKING:
-    from diffexplore.trace import Step, Trace
+    from torch import Tensor
 
-__all__ = ["WhatIf", "guided_anew"]
+    from diffexplore.trace import Trace
 
-_SAYS = "One step, seen with another guidance. The run itself went on with its own; a new run would go elsewhere."
-_SIDE = 160
+__all__ = ["WhatIfPanel"]
 
-
-def guided_anew(step: Step, guidance: float) -> Step:
-    """The same step as if its two predictions had been mixed with another guidance; no model call.
-
-    Raises:
-        ValueError: The step has no prediction with and without the prompt, or the guidance is no finite number.
-    """
-    from diffexplore.trace import Step
-
-    mixed = step.what_if(guidance)
-    # Of the two equal ways to state a prediction, the one that loses no digits at this noise level.
-    by_noise = step.a >= step.b
-    halves = (step.noise_cond, step.noise_uncond) if by_noise else (step.x0_cond, step.x0_uncond)
-    return Step(
-        index=step.index,
-        timestep=step.timestep,
-        seconds=step.seconds,
-        a=step.a,
-        b=step.b,
-        kind="epsilon" if by_noise else "sample",
-        latents=step.latents,
-        output=mixed.noise if by_noise else mixed.x0,
-        cond=halves[0],
-        uncond=halves[1],
-        guidance=guidance,
-        half=step.half,
-    )
+_SAYS: Final = (
+    "One step, seen with another guidance. The run itself went on with its own; a new run would go elsewhere."
+)
+_SIDE: Final = 160
+_KINDS: Final = {"x0": "sample", "noise": "epsilon"}  # view -> the kind of prediction that it shows as it is
 
 
-class WhatIf(ipywidgets.VBox):  # type: ignore[misc]
-    """Sliders for step and guidance over finished runs; beside them the noise and the x0 they would have given.
+class WhatIfPanel(ipywidgets.VBox):  # type: ignore[misc]
+    """Sliders for step and guidance over finished runs; beside them the noise and the x0 that `Step.guided` gives.
 
     Args:
         traces: Finished runs by label; `show` takes others later.
     """
 
     def __init__(self, traces: Mapping[str, Trace] | None = None) -> None:
+        """At the first step of the first run, with its own guidance; the class says what the argument is."""
         self._traces: dict[str, Trace] = {}
-        label = {"description_width": "72px"}
-        self._run = ipywidgets.Dropdown(description="run", style=label, layout=layout())
-        self._step = ipywidgets.IntSlider(description="step", min=1, max=1, style=label, layout=layout())
-        self._guidance = ipywidgets.FloatSlider(
-            description="guidance", min=0.0, max=20.0, step=0.5, readout_format=".1f", style=label, layout=layout()
-        )
+        self._run = ipywidgets.Dropdown(description="run", style=LABEL, layout=layout())
+        self._step = Number("step", 1, 1, 1)
+        self._guidance = Number("guidance", 0.0, 20.0, 0.5)
         self._says = ipywidgets.HTML()
         self._pictures = {
             kind: ipywidgets.Image(format="png", width=_SIDE, height=_SIDE, layout=layout())
             for kind in ("was", "x0", "noise")
         }
         names = {"was": "x0 of the run", "x0": "x0, what if", "noise": "noise, what if"}
-        shown = [ipywidgets.VBox([picture, ipywidgets.Label(names[kind])]) for kind, picture in self._pictures.items()]
+        pictures = [ipywidgets.VBox([one, ipywidgets.Label(names[kind])]) for kind, one in self._pictures.items()]
+        self._row = ipywidgets.HBox(pictures, layout=layout(flex_flow="row wrap"))
+        super().__init__([self._run, self._step, self._guidance, self._row, self._says])
+        self._run.observe(lambda _: self._turn_to(), names="value")
         for control in (self._run, self._step, self._guidance):
-            control.observe(self._draw, names="value")
-        super().__init__(
-            [self._run, self._step, self._guidance, ipywidgets.HBox(shown, layout=layout(flex_flow="row wrap")),
-             self._says]
-        )  # fmt: skip
+            control.observe(lambda _: self._draw(), names="value")
         self.show(traces or {})
 
     def show(self, traces: Mapping[str, Trace]) -> None:
@@ -86,27 +64,50 @@ class WhatIf(ipywidgets.VBox):  # type: ignore[misc]
         self._run.value = looked_at if looked_at in self._traces else next(iter(self._traces), None)
         for control in (self._run, self._step, self._guidance):
             control.disabled = not self._traces
+        if self._run.value is not None:
+            self._step.limit(1, len(self._traces[self._run.value]))
         self._draw()
 
-    def _draw(self, _: Any = None) -> None:
+    def _turn_to(self) -> None:
+        """Another run is looked at: start from the guidance it had."""
+        trace = self._traces.get(self._run.value)
+        if trace is not None:
+            self._step.limit(1, len(trace))
+            self._guidance.show(trace.settings.guidance)
+
+    def _draw(self) -> None:
         trace = self._traces.get(self._run.value)
         if trace is None:
-            self._says.value = "Run first: there is nothing recorded yet."
-            return
-        self._step.max = len(trace)
-        from diffexplore.trace import Trace
-
-        i = min(self._step.value, len(trace)) - 1
+            return self._refuse("Run first: there is nothing recorded yet.")
+        number, guidance = self._step.value, self._guidance.value
+        if not isinstance(number, int) or not 1 <= number <= len(trace):
+            return self._refuse(f"Step must be a whole number from 1 to {len(trace)}, got {shown(number)}.")
+        step = trace[number - 1]
+        if step.split:
+            return self._refuse(f"Step {number} cannot be guided anew: {step.split}")
         try:
-            step = guided_anew(trace[i], self._guidance.value)
+            mixed = step.guided(guidance)
         except ValueError as error:
-            self._says.value = html.escape(str(error))
-            return
-        other = Trace(trace.settings, [step], decode=trace.decode, matrix=trace.matrix)
-        self._set("was", trace, "x0", i)
-        self._set("x0", other, "x0", 0)
-        self._set("noise", other, "noise", 0)
+            return self._refuse(sentence(error))
+        self._pictures["was"].value = encode(trace.view("x0", number - 1, size=_SIDE))
+        for kind, field in (("x0", mixed.x0), ("noise", mixed.noise)):
+            self._pictures[kind].value = encode(_picture(trace, step, kind, field))
+        self._row.layout.visibility = "visible"
         self._says.value = f"{_SAYS} The run's own guidance: {trace.settings.guidance:g}."
+        return None
 
-    def _set(self, name: str, trace: Trace, kind: str, i: int) -> None:
-        self._pictures[name].value = encode(trace.view(kind, i, size=_SIDE))
+    def _refuse(self, text: str) -> None:
+        """Say why there is nothing to see; pictures of something else would be taken for it."""
+        self._says.value = html.escape(text)
+        self._row.layout.visibility = "hidden"
+        for one in self._pictures.values():
+            one.value = b""
+
+
+def _picture(trace: Trace, step: Step, kind: str, field: Tensor) -> Any:
+    """A prediction as the picture that `trace` shows of its own."""
+    made = Step(
+        index=step.index, timestep=step.timestep, seconds=step.seconds, a=step.a, b=step.b,
+        kind=_KINDS[kind], latents=step.latents, output=field,
+    )  # fmt: skip
+    return view(Record(trace.settings, [made], decode=trace.decode, matrix=trace.matrix), kind, 0, size=_SIDE)

@@ -41,7 +41,7 @@ def explore(lab: Any, tab: Any) -> None:
     handle.focus()
     for _ in range(3):
         handle.press("ArrowLeft")
-    expect(explorer.locator(".widget-slider .widget-readout").first).to_have_text(str(steps - 3))
+    expect(explorer.get_by_title("steps", exact=True)).to_have_value(str(steps - 3))
     explorer.get_by_role("button", name="Run").click()
     expect(viewer.locator(".dx-about")).to_contain_text(f" {steps - 3} steps ", timeout=60_000)
     expect(viewer.locator(".dx-status")).to_have_text(re.compile(r"^\d+ steps"), timeout=60_000)
@@ -167,7 +167,7 @@ model.submit = counted"""
     deadline = time.monotonic() + 60
     while lab.run(page, "print(explorer.status)") != "done":
         assert time.monotonic() < deadline, "the runs do not come to an end"
-    readout = explorer.locator(".widget-slider .widget-readout").nth(1).inner_text()
+    readout = explorer.get_by_title("guidance", exact=True).input_value()
     expect(explorer.locator(".dx-about")).to_contain_text(f" guidance {float(readout):g} ", timeout=60_000)
     expect(explorer.locator(".dx-status")).to_have_text(re.compile(r"^12 steps"), timeout=60_000)
     told = lab.run(page, "print(explorer.guidance, explorer.settings == explorer.trace.settings, most, len(jobs) > 10)")

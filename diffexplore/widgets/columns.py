@@ -1,0 +1,199 @@
+"""What a `Compare` compares, as data: columns of settings, their labels, presets to start from, JSON in and out."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from diffexplore.settings import Settings
+from diffexplore.words import near, shown
+
+if TYPE_CHECKING:
+    from diffexplore.model import Model
+
+__all__ = [
+    "FEWEST",
+    "MOST",
+    "PRESETS",
+    "Columns",
+    "Values",
+    "checked",
+    "free",
+    "from_json",
+    "label_of",
+    "plain",
+    "preset",
+    "relabelled",
+    "settings_of",
+    "to_json",
+    "with_one",
+]
+
+FEWEST: Final = 2
+MOST: Final = 6
+_LADDER: Final = (
+    "a dog",
+    "a dog in a meadow",
+    "a dog in a meadow at golden hour",
+    "a large dog in a meadow at golden hour, sharp, detailed",
+)
+
+Values = dict[str, Any]
+"""Settings by name."""
+Columns = dict[str, Values]
+"""Label -> what a column has of its own."""
+
+
+def _samplers(model: Model) -> list[str]:
+    usual: list[str] = [name for name in ("DPM++ 2M Karras", "Euler", "Euler a", "DDIM") if name in model.samplers]
+    return usual if len(usual) >= FEWEST else model.samplers[:4]
+
+
+PRESETS: Final[dict[str, Callable[[Model, Settings], Columns]]] = {
+    "prompts": lambda _, s: with_one(
+        "prompt", [s.prompt or "a fox in the snow at noon", "a castle in the desert at night"]
+    ),
+    "negative prompt": lambda _, s: {
+        "without": {"negative_prompt": ""},
+        "with": {"negative_prompt": s.negative_prompt or "blurry, noisy, low quality"},
+    },
+    "samplers": lambda model, _: with_one("sampler", _samplers(model)),
+    "steps": lambda _, __: with_one("steps", [4, 10, 20, 50]),
+    "guidance": lambda _, __: with_one("guidance", [1.0, 3.0, 5.0, 10.0]),
+    "seeds": lambda _, s: with_one("seed", [s.seed + k for k in range(4)]),
+    "specificity": lambda _, __: with_one("prompt", _LADDER),
+}
+"""Comparisons to start from: name -> what differs, for a model and the shared settings."""
+
+
+def preset(name: str) -> Callable[[Model, Settings], Columns]:
+    """The preset of a name; a ValueError in one sentence where there is none."""
+    if name not in PRESETS:
+        raise ValueError(
+            f"a preset is one of {', '.join(PRESETS)}; got {shown(name)}{near(name, PRESETS)}; "
+            "a prompt is given as Compare(prompt=...)"
+        )
+    return PRESETS[name]
+
+
+# --- checking ---
+
+
+def settings_of(values: Mapping[Any, Any]) -> Settings:
+    """Settings of values by name, where the names may come from a file and be anything.
+
+    Raises:
+        ValueError: One sentence, for a name that is no setting, and for a value that makes no sense.
+    """
+    known = Settings.model_fields
+    for name in values:
+        if name not in known:
+            raise ValueError(f"settings are {', '.join(known)}; got {shown(name)}{near(name, known)}")
+    return Settings(**values)
+
+
+def checked(shared: Mapping[Any, Any], columns: Any) -> dict[str, Settings]:
+    """What each column asks for, by label.
+
+    Raises:
+        ValueError: One sentence, for what cannot be a comparison.
+    """
+    if not isinstance(columns, Mapping):
+        raise ValueError(
+            f"a comparison has {FEWEST} to {MOST} columns, label -> settings, or the name of a preset; got "
+            f"{shown(columns)}; a model is given as Compare(model=...)"
+        )
+    if not FEWEST <= len(columns) <= MOST:
+        raise ValueError(f"a comparison has {FEWEST} to {MOST} columns, label -> settings; got {len(columns)} columns")
+    made = {}
+    for label, own in columns.items():
+        if not isinstance(label, str) or not label.strip() or not _written(label):
+            raise ValueError(f"a column's label must be text, got {shown(label)}")
+        if not isinstance(own, Mapping):
+            raise ValueError(f"column {shown(label)} must map settings to values, got {shown(own)}")
+        made[label] = settings_of({**shared, **own})
+    return made
+
+
+def _written(text: str) -> bool:
+    """Whether it can be sent and saved: lone surrogates cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def plain(values: Mapping[str, Any], read: Settings) -> Values:
+    """Values as `read` from them, but for what is left to the model; plain numbers, which go into JSON."""
+    found = {name: getattr(read, name) for name, value in values.items() if value is not None}
+    return {name: dict(found[name]) if name == "adapters" else found.get(name) for name in values}
+
+
+# --- labels ---
+
+_NUMBER: Final = re.compile(r" \(\d+\)$")
+
+
+def label_of(own: Mapping[str, Any]) -> str:
+    """A label that says what a column has of its own."""
+    said = []
+    for value in own.values():
+        if isinstance(value, Mapping):
+            said += [f"{name} {_brief(one)}" for name, one in value.items()]
+        else:
+            said.append(_brief(value))
+    return " ".join(", ".join(said).split())[:48].rstrip() or "plain"
+
+
+def _brief(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)[:200]
+
+
+def free(label: str, taken: Iterable[str]) -> str:
+    """The label, numbered where it is taken."""
+    found, number = label, 2
+    while found in taken:
+        found, number = f"{label} ({number})", number + 1
+    return found
+
+
+def relabelled(label: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """The label of a column that changed: one that only said its values follows them, one that a person wrote stays."""
+    return label_of(now) if _NUMBER.sub("", label) == label_of(before) else label
+
+
+def with_one(name: str, values: Iterable[Any]) -> Columns:
+    """Columns that differ in one setting."""
+    made: Columns = {}
+    for value in values:
+        made[free(label_of({name: value}), made)] = {name: value}
+    return made
+
+
+# --- JSON ---
+
+
+def to_json(shared: Mapping[str, Any], columns: Mapping[str, Any]) -> str:
+    """Both as JSON for `from_json`."""
+    return json.dumps({"shared": shared, "columns": columns}, indent=2, ensure_ascii=False)
+
+
+def from_json(text: str) -> tuple[Values, Columns]:
+    """Shared settings and columns, checked.
+
+    Raises:
+        ValueError: One sentence, for text that is none.
+    """
+    try:
+        found = json.loads(text)
+        shared, columns = found["shared"], found["columns"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        shared = columns = None
+    if not isinstance(shared, dict) or not isinstance(columns, dict):
+        raise ValueError(f"a comparison is a JSON object with 'shared' and 'columns', both objects; got {shown(text)}")
+    settings_of(shared)
+    checked(shared, columns)
+    return shared, columns

@@ -1,0 +1,64 @@
+"""What is compared, as data: labels, presets, JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from diffexplore.model import Model
+from diffexplore.settings import Settings
+from diffexplore.widgets import columns as rules
+from diffexplore.widgets.columns import PRESETS
+
+SHARED: dict[str, Any] = {"prompt": "a red fox", "steps": 4, "seed": 3, "sampler": "DDIM"}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_differs_in_what_it_says_and_can_run(preset: str, tiny_model: Model) -> None:
+    columns = PRESETS[preset](tiny_model, Settings(**SHARED))
+    plan = [tiny_model.resolve(Settings(**SHARED).replace(**own)) for own in columns.values()]
+    assert len({one.to_json() for one in plan}) == len(columns) >= 2
+    names = {name for one in plan[1:] for name in one.diff(plan[0])}
+    assert len(names) == 1
+
+
+@pytest.mark.parametrize(
+    ("own", "label"),
+    [
+        ({}, "plain"),
+        ({"guidance": 7.5, "steps": 4}, "7.5, 4"),
+        ({"prompt": "a  fox\nat night"}, "a fox at night"),
+        ({"prompt": "fox " * 100_000}, ("fox " * 12).strip()),
+        ({"adapters": {"style": 0.5, "ink": 1.0}}, "style 0.5, ink 1"),
+        ({"sampler": None}, "None"),
+        ({"negative_prompt": " "}, "plain"),
+    ],
+)
+def test_a_label_says_what_a_column_has_of_its_own(own: dict[str, Any], label: str) -> None:
+    assert rules.label_of(own) == label
+
+
+def test_a_label_that_is_taken_is_numbered() -> None:
+    assert rules.free("a", ["b"]) == "a"
+    assert rules.free("a", ["a", "a (2)"]) == "a (3)"
+    assert list(rules.with_one("steps", [4, 4, 5])) == ["4", "4 (2)", "5"]
+
+
+@pytest.mark.parametrize(("label", "then"), [("4", "6"), ("4 (2)", "6"), ("mine", "mine"), ("mine (2)", "mine (2)")])
+def test_a_label_that_only_says_the_values_follows_them(label: str, then: str) -> None:
+    assert rules.relabelled(label, {"steps": 4}, {"steps": 6}) == then
+
+
+def test_values_come_out_as_plain_ones() -> None:
+    given = {"steps": np.int64(4), "guidance": 7, "sampler": None, "adapters": (("style", np.float32(0.5)),)}
+    found = rules.plain(given, rules.settings_of(given))
+    assert found == {"steps": 4, "guidance": 7.0, "sampler": None, "adapters": {"style": 0.5}}
+    assert {type(one) for one in found.values()} == {int, float, type(None), dict}
+    assert rules.from_json(rules.to_json(found, {"a": {}, "b": {}})) == (found, {"a": {}, "b": {}})
+
+
+def test_a_near_name_of_a_preset_is_suggested() -> None:
+    with pytest.raises(ValueError, match="did you mean 'seeds'"):
+        rules.preset("seed")

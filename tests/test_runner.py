@@ -1,0 +1,188 @@
+"""What widgets that run a model share: the newest wins in its own lane, and who waits, waits for the newest."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from knobs import wait
+from tiny import make_pipeline
+
+from diffexplore.model import Model
+from diffexplore.settings import Settings
+from diffexplore.widgets.runner import HEAD_START, Runner, planning
+from diffexplore.widgets.viewer import Viewer
+
+
+class Client:
+    """The least that a widget does: say what to draw, note what it hears."""
+
+    def __init__(self, model: Model, *settings: Settings) -> None:
+        self.wanted = {str(k): one for k, one in enumerate(settings)}
+        self.heard: list[str] = []
+        self.ended: list[list[str]] = []
+        self.viewer = Viewer()
+        self.runner = Runner(
+            model,
+            self.viewer,
+            ask=self.ask,
+            status=self.heard.append,
+            settled=lambda jobs: self.ended.append([job.status for job in jobs.values()]),
+            notes=lambda: ["a note"],
+        )
+        self.model = model
+
+    def ask(self) -> Mapping[str, Any]:
+        return {label: self.model.plan(one) for label, one in self.wanted.items()}
+
+    @property
+    def status(self) -> str:
+        return self.heard[-1] if self.heard else ""
+
+    @property
+    def error(self) -> str:
+        return self.viewer.error
+
+
+def settings(steps: int, **values: Any) -> Settings:
+    return Settings(prompt="a red fox", steps=steps, sampler="DDIM", **values)
+
+
+@pytest.fixture
+def clients(tiny_model: Model) -> Iterator[tuple[Client, Client]]:
+    tiny_model.remembered.clear()
+    both = Client(tiny_model, settings(300)), Client(tiny_model, settings(5, seed=1), settings(7, seed=2))
+    yield both
+    for one in both:
+        one.runner.cancel()
+        one.viewer.close()
+
+
+def test_run_waits_for_all_and_says_how_it_ended_once(clients: tuple[Client, Client]) -> None:
+    _, two = clients
+    jobs = two.runner.run()
+    assert [len(job.trace) for job in jobs.values()] == [5, 7]
+    assert two.heard == ["running", "done"]
+    assert two.ended == [["done", "done"]]
+    assert [film.label for film in two.viewer.shown()] == ["0", "1"]
+    two.runner.cancel()
+    assert two.ended == [["done", "done"]], "what was said is not said again"
+    assert two.status == "done"
+
+
+def test_clients_of_one_model_leave_each_other_alone(clients: tuple[Client, Client]) -> None:
+    one, two = clients
+    one.runner.start()
+    assert wait(lambda: one.runner.traces != {})
+    two.runner.start()
+    assert wait(lambda: two.status == "done" and one.status == "done")
+    assert len(one.runner.traces["0"]) == 300
+    assert [len(trace) for trace in two.runner.traces.values()] == [5, 7]
+
+
+def test_within_a_client_the_newest_wins(clients: tuple[Client, Client]) -> None:
+    one, _ = clients
+    one.runner.start()
+    assert wait(lambda: one.runner.traces != {})
+    (first,) = one.runner.jobs.values()
+    one.wanted = {"0": settings(3)}
+    one.runner.start()
+    assert wait(lambda: one.status == "done")
+    assert first.status == "cancelled"
+    assert len(one.runner.traces["0"]) == 3
+    assert one.ended == [["done"]], "how the one that was replaced ended is nobody's news"
+
+
+def test_who_waits_for_a_run_that_is_replaced_gets_the_one_that_did(clients: tuple[Client, Client]) -> None:
+    one, _ = clients
+
+    def replace() -> None:
+        assert wait(lambda: one.runner.traces != {})
+        one.wanted = {"0": settings(4)}
+        one.runner.start()
+
+    other = threading.Thread(target=replace)
+    other.start()
+    jobs = one.runner.run()
+    other.join()
+    assert [len(job.trace) for job in jobs.values()] == [4]
+    assert one.status == "done"
+
+
+def test_a_run_that_is_due_takes_what_is_then_wanted(clients: tuple[Client, Client]) -> None:
+    one, _ = clients
+    one.runner.start()
+    for steps in (9, 8, 6):
+        one.wanted = {"0": settings(steps)}
+        one.runner.start_soon()
+        assert one.status == "running"
+    assert wait(lambda: one.status == "done")
+    assert len(one.runner.traces["0"]) == 6
+    assert HEAD_START > 0
+
+
+def test_what_is_refused_when_it_is_due_is_said(clients: tuple[Client, Client]) -> None:
+    one, _ = clients
+    one.wanted = {"0": settings(2)}
+    one.runner.start()
+    one.wanted = {"0": settings(1000)}
+    one.runner.start_soon()
+    assert wait(lambda: one.status == "done")
+    assert "at most 999 steps" in one.error
+    assert len(one.runner.traces["0"]) == 2
+
+
+def test_what_is_refused_starts_nothing_and_leaves_what_goes(clients: tuple[Client, Client]) -> None:
+    one, _ = clients
+    one.runner.start()
+    (going,) = one.runner.jobs.values()
+    one.wanted = {"0": settings(1000)}
+    with pytest.raises(ValueError, match="at most 999 steps"):
+        one.runner.start()
+    assert "at most 999 steps" in one.error
+    assert one.status == "running"
+    assert wait(lambda: one.status == "done")
+    assert len(going.trace) == 300
+
+
+def test_runs_are_on_show_until_newer_ones_have_a_step(clients: tuple[Client, Client]) -> None:
+    one, two = clients
+    two.runner.run()
+    before = two.runner.traces
+    with one.runner.model.pipeline.unet.register_forward_pre_hook(broken):
+        with pytest.raises(RuntimeError, match="no paint"):
+            next(iter(two.runner.run().values())).result()
+        assert two.status == "failed"
+    assert two.runner.traces == before
+
+
+def broken(*_: Any) -> None:
+    raise RuntimeError("no paint")
+
+
+def test_of_several_that_ended_differently_a_stop_counts_most_then_what_is_done(clients: tuple[Client, Client]) -> None:
+    _, two = clients
+    two.wanted = {"0": settings(3), "1": settings(400, guidance=1.0)}
+    two.runner.start()
+    assert wait(lambda: len(two.runner.jobs["0"].trace) == 3 and len(two.runner.jobs["1"].trace) > 2)
+    two.runner.cancel()
+    assert wait(lambda: two.status == "cancelled")
+
+
+def test_settings_are_planned_once_until_other_loras_are_loaded(lora: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Model(make_pipeline())
+    planned: list[Settings] = []
+    plan = Model.plan
+    monkeypatch.setattr(Model, "plan", lambda self, asked: planned.append(asked) or plan(self, asked))
+    plan_of = planning(model)
+    assert plan_of(settings(3)) is plan_of(settings(3))
+    assert len(planned) == 1
+    model.load_lora(lora, "style")
+    plan_of(settings(3))
+    assert len(planned) == 2
+    for _ in range(2):
+        with pytest.raises(ValueError, match="999"):
+            plan_of(settings(1000))
