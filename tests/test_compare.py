@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ipywidgets import Text
+from ipywidgets import Image, Text
 from knobs import choose, error, find, move, notes, on, parts, press, registered, type_in, wait
 from tiny import make_pipeline
 
@@ -21,6 +21,7 @@ from diffexplore.model import Model
 from diffexplore.runs.plan import Plan
 from diffexplore.settings import Settings
 from diffexplore.widgets.compare import Compare
+from diffexplore.widgets.what_if import WhatIfPanel
 
 SHARED: dict[str, Any] = {"prompt": "a red fox", "steps": 4, "seed": 3, "sampler": "DDIM"}
 PAIR: dict[str, dict[str, Any]] = {"plain": {}, "negative": {"negative_prompt": "blurry, low quality"}}
@@ -393,6 +394,16 @@ def test_loras_have_a_control_for_all_and_for_each(lora: Path) -> None:
     assert [own["adapters"] for own in compare.columns.values()] == [{"style": 0.5}, {"style": 0.0}]
     assert json.loads(compare.to_json())["shared"]["adapters"] == {"style": 0.5}
     compare.close()
+
+
+def test_what_if_follows_the_newest_runs(compare: Compare) -> None:
+    compare.run()
+    (panel,) = [one for one in parts(compare) if isinstance(one, WhatIfPanel)]
+    assert find(panel, "run").options == ("plain", "negative")
+    assert all(one.value for one in parts(panel) if isinstance(one, Image))
+    compare.columns = {"short": {"steps": 2}, "long": {}}
+    compare.run()
+    assert (find(panel, "run").options, find(panel, "step").max) == (("short", "long"), 2)
 
 
 def test_two_comparisons_of_one_model_both_finish(tiny_model: Model) -> None:

@@ -8,7 +8,7 @@ not drawn again. A column whose settings are refused, or whose run fails, says s
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import ipywidgets
 import traitlets
@@ -16,13 +16,12 @@ import traitlets
 from diffexplore.looks.figures import plot_parting
 from diffexplore.settings import Settings
 from diffexplore.widgets import columns as rules
+from diffexplore.widgets.board import SHARED, Board
 from diffexplore.widgets.columns import FEWEST, MOST, PRESETS, Columns
 from diffexplore.widgets.controls import (
     LABEL,
     SIDE_BY_SIDE,
-    close_all,
     close_parts,
-    control,
     layout,
     model_of,
     names_for,
@@ -40,8 +39,6 @@ if TYPE_CHECKING:
     from diffexplore.trace import Trace
 
 __all__ = ["PRESETS", "Compare"]
-
-_SHARED: Final = -1  # in the place of a column's number: what all have in common
 
 
 class Compare(ipywidgets.Box):  # type: ignore[misc]
@@ -93,6 +90,7 @@ class Compare(ipywidgets.Box):  # type: ignore[misc]
         self._runner = Runner(
             model, self.viewer,
             ask=self._ask, status=self._set_status, settled=self._say_ends, notes=self._notes,
+            afterwards=lambda: self._what_if.show(self.traces),
         )  # fmt: skip
         super().__init__(layout=layout(**SIDE_BY_SIDE))
         self._set(shared, cast(Columns, columns) if start is None else start(model, base))
@@ -234,7 +232,6 @@ class Compare(ipywidgets.Box):  # type: ignore[misc]
         self.errors = self._refused | failed
         said = {"error": _joined(self.errors)} if self.errors else {}
         self.viewer.tell(notes=self._notes(), **said)
-        self._what_if.show(self.traces)
 
     def _set_status(self, status: str) -> None:
         self.set_trait("status", status)
@@ -254,8 +251,12 @@ class Compare(ipywidgets.Box):  # type: ignore[misc]
         self._stop = _button("Stop", "stop", disabled=True)
         self._more = _button("Add", "plus", tooltip="one more column")
         self._fewer = _button("Remove", "minus", tooltip="the last column")
-        self._shared_box = ipywidgets.VBox(layout=layout(grid_gap="6px"))
-        self._column_box = ipywidgets.VBox(layout=layout(grid_gap="6px"))
+        self._board = Board(
+            self.model,
+            self._names,
+            taken=lambda k, name, value: self._heed(lambda: self._take(k, name, value)),
+            renamed=lambda k, label: self._heed(lambda: self._rename(k, label)),
+        )
         self._json = ipywidgets.Textarea(rows=8, tooltip="settings as JSON", layout=layout(width="100%"))
         take = ipywidgets.Button(description="Use this", tooltip="take the settings in the field", layout=layout())
         self._what_if = WhatIfPanel()
@@ -276,8 +277,7 @@ class Compare(ipywidgets.Box):  # type: ignore[misc]
             [
                 self._preset,
                 self._vary,
-                self._shared_box,
-                self._column_box,
+                self._board,
                 ipywidgets.HBox([self._more, self._fewer], layout=layout(display="flex", grid_gap="8px")),
                 ipywidgets.HBox([self._go, self._stop], layout=layout(display="flex", grid_gap="8px")),
                 more,
@@ -287,7 +287,6 @@ class Compare(ipywidgets.Box):  # type: ignore[misc]
         panel.add_class("dx-controls")
         self.add_class("dx-explorer")
         self.children = [panel, self.viewer]
-        self._laid: tuple[Any, ...] = ()
         self._show()
 
     def _varied(self) -> list[str]:
@@ -295,59 +294,25 @@ class Compare(ipywidgets.Box):  # type: ignore[misc]
         return [name for name in self._names if any(name in own for own in self.columns.values())]
 
     def _show(self) -> None:
-        """Let the controls show the traits; they are made anew only where there are to be others, as one of them may be
-        in somebody's hand."""
+        """Let the controls show the traits."""
         varied = self._varied()
-        if (laid := (len(self.columns), *varied)) != self._laid:
-            self._lay_out(varied)
-            self._laid = laid
-        for (k, name), one in self._controls.items():
-            one.show(self._value(k, name))
-        for title, label in zip(self._titles, self.columns, strict=True):
-            title.value = label
+        self._board.show(self.columns, varied, self._value)
         self._vary.value = varied[0] if len(varied) == 1 else "(several)"
         self._more.disabled, self._fewer.disabled = len(self.columns) >= MOST, len(self.columns) <= FEWEST
         self._json.value = self.to_json()
 
     def _value(self, k: int, name: str) -> Any:
-        """What column `k` has of a setting, or what all share; the model's own where that is left to it."""
-        own = {} if k == _SHARED else list(self.columns.values())[k]
+        """What column `k` has of a setting, its own or what all share; the model's own where it is left to it."""
+        own = {} if k == SHARED else list(self.columns.values())[k]
         value = own.get(name, self.shared.get(name))
         value = getattr(self._defaults, name) if value is None else value
         return dict(value) if name == "adapters" else value
-
-    def _lay_out(self, varied: list[str]) -> None:
-        """Controls by (column, name): what is shared, then what columns have of their own."""
-        gone = [*self._shared_box.children, *self._column_box.children]
-        shared = {(_SHARED, name): control(name, self.model) for name in self._names if name not in varied}
-        self._controls: dict[tuple[int, str], Any] = dict(shared)
-        self._titles = []
-        boxes = []
-        for k, label in enumerate(self.columns):
-            title = ipywidgets.Text(
-                value=label, description=f"column {k + 1}", continuous_update=False, style=LABEL, layout=layout()
-            )
-            title.observe(lambda change, k=k: self._heed(lambda: self._rename(k, change["new"])), names="value")
-            own = {(k, name): control(name, self.model) for name in varied}
-            self._titles.append(title)
-            self._controls |= own
-            side = layout(border_left="3px solid #8884", padding="0 0 0 6px")
-            boxes.append(ipywidgets.VBox([title, *own.values()], layout=side))
-        for (k, name), one in self._controls.items():
-            one.show(self._value(k, name))
-            one.observe(
-                lambda change, k=k, name=name: self._heed(lambda: self._take(k, name, change["new"])), names="value"
-            )
-        self._shared_box.children = list(shared.values())
-        self._column_box.children = boxes
-        for old in gone:
-            close_all(old)
 
     def _take(self, k: int, name: str, value: Any) -> None:
         """What a control says; a column's label that only says its values follows them."""
         if value == self._value(k, name):
             return
-        if k == _SHARED:
+        if k == SHARED:
             self.shared = {**self.shared, name: value}
             return
         label, before = list(self.columns.items())[k]

@@ -59,7 +59,9 @@ class Runner:
         viewer: What shows it.
         ask: Gives what to run now, by label; a ValueError it raises is said in the viewer, and nothing is started.
         status: Hears each status: "idle", "running", "done", "cancelled" or "failed".
-        settled: Hears of the newest jobs, by label, when all are over and no others are about to start.
+        settled: Hears of the newest jobs, by label, when all are over and no others are about to start; before `status`
+            does.
+        afterwards: Called then, for what takes a while: others may start meanwhile.
         notes: Gives the sentences that stand in the viewer.
     """
 
@@ -72,11 +74,13 @@ class Runner:
         status: Callable[[str], object],
         settled: Callable[[Jobs], object],
         notes: Callable[[], Sequence[str]],
+        afterwards: Callable[[], object] = lambda: None,
     ) -> None:
         """Nothing is run yet; the class says what the arguments are."""
         self.model, self.viewer = model, viewer
         self.lane = object()
-        self._ask, self._status, self._settled, self._notes = ask, status, settled, notes
+        self._ask, self._status, self._notes = ask, status, notes
+        self._settled, self._afterwards = settled, afterwards
         self._lock = threading.RLock()  # around the fields below
         self._jobs: Jobs = {}
         self._feed: Feed | None = None
@@ -252,7 +256,9 @@ class Runner:
             if self._starting or self._due is not None or not all(job.done() for job in jobs.values()):
                 return
             found = {job.status for job in jobs.values()}
-            if self._going:
-                self._going = False
+            news, self._going = self._going, False
+            if news:
                 self._settled(jobs)
             self._status(next((one for one in ("cancelled", "done", "failed") if one in found), "idle"))
+        if news:
+            self._afterwards()

@@ -98,6 +98,25 @@ def test_a_notebook_is_run_moved_scrubbed_and_stopped(lab: Any, tab: Any) -> Non
     expect(explorer.get_by_role("alert")).to_be_hidden()
     assert lab.run(page, "print(explorer.seed)") == "9223372036854775807"
 
+    # So beside a slider, which would move what is typed into its range and say nothing.
+    field = explorer.get_by_title("steps", exact=True)
+    for text, got in (("0", "0"), ("7,5", "'7,5'")):
+        field.fill(text)
+        field.press("Enter")
+        expect(explorer.get_by_role("alert")).to_have_text(f"Steps must be a whole number from 1 to 1000, got {got}.")
+        expect(field).to_have_value(text)
+    field.fill("200")
+    field.press("Enter")
+    expect(explorer.get_by_role("alert")).to_be_hidden()
+    assert lab.run(page, "print(explorer.steps)") == "200"
+    field = explorer.get_by_title("guidance", exact=True)
+    for text in ("10", "5.5"):
+        field.fill(text)
+        field.press("Enter")
+        page.wait_for_timeout(300)  # whatever the slider may send back
+        assert lab.run(page, "print(explorer.guidance)") == str(float(text))
+    lab.run(page, "explorer.guidance = 5.0")
+
     # Live: a slider alone starts a run.
     lab.run(page, "explorer.steps = 6")
     explorer.get_by_label("live").check()
