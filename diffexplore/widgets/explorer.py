@@ -6,8 +6,9 @@ submit. The model's own worker thread runs, the viewer's thread encodes and send
 ends as cancelled, and nobody looks at it again.
 
 When a run starts: on `run`, on the Run button, and at each change of a setting while ``live`` is on or a run is going.
-Elsewhere a changed setting waits. A change leaves the run it replaces its first `_HEAD_START` seconds: a slider that is
-dragged changes every few milliseconds, and runs that were all replaced before their first step would show nothing.
+Elsewhere a changed setting waits. A change leaves the run it replaces its first `runner.HEAD_START` seconds: a slider
+that is dragged changes every few milliseconds, and runs that were all replaced before their first step would show
+nothing.
 """
 
 from __future__ import annotations
