@@ -40,7 +40,13 @@ def has(widget: Any, name: str, kind: type = ipywidgets.DOMWidget) -> bool:
 def _found(widget: Any, name: str, kind: type) -> list[Any]:
     every = [one for one in parts(widget) if isinstance(one, kind)]
     labelled = [one for one in every if getattr(one, "description", "") == name]
-    return labelled or [one for one in every if getattr(one, "tooltip", "") == name]
+    return labelled or [one for one in every if title(one) == name]
+
+
+def title(widget: Any) -> str:
+    """What stands at the pointer; ipywidgets 7 has another name for it than 8."""
+    names = ("tooltip", "description_tooltip")
+    return next((getattr(widget, name) or "" for name in names if widget.has_trait(name)), "")
 
 
 def move(widget: Any, name: str, value: Any, nth: int = 0) -> None:

@@ -21,7 +21,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @pytest.mark.parametrize("source", ["", "not a folder", 3, StableDiffusionPipeline, "../../etc/passwd", ["a"]])
 def test_sources_that_are_no_model_are_refused(source):
-    with pytest.raises(ValueError, match="a model is None"):
+    with pytest.raises(ValueError, match=r"a model is None|only, got '\.\./\.\./etc/passwd'"):  # where there is one
         dx.load(source)
 
 

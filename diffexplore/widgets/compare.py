@@ -26,6 +26,7 @@ from diffexplore.widgets.controls import (
     model_of,
     names_for,
     sentence,
+    titled,
 )
 from diffexplore.widgets.runner import Jobs, Runner, planning
 from diffexplore.widgets.viewer import Viewer
@@ -257,7 +258,7 @@ class Compare(ipywidgets.Box):  # type: ignore[misc]
             taken=lambda k, name, value: self._heed(lambda: self._take(k, name, value)),
             renamed=lambda k, label: self._heed(lambda: self._rename(k, label)),
         )
-        self._json = ipywidgets.Textarea(rows=8, tooltip="settings as JSON", layout=layout(width="100%"))
+        self._json = ipywidgets.Textarea(rows=8, layout=layout(width="100%"), **titled("settings as JSON"))
         take = ipywidgets.Button(description="Use this", tooltip="take the settings in the field", layout=layout())
         self._what_if = WhatIfPanel()
         more = ipywidgets.Accordion([self._what_if, ipywidgets.VBox([self._json, take])], layout=layout())

@@ -35,6 +35,7 @@ __all__ = [
     "names_for",
     "pocket",
     "sentence",
+    "titled",
 ]
 
 NAMES: Final = ("prompt", "negative_prompt", "steps", "guidance", "seed", "sampler")
@@ -50,6 +51,11 @@ SIDE_BY_SIDE: Final = {
 def names_for(model: Model) -> tuple[str, ...]:
     """The settings that have a control with this model: LoRAs where some are loaded."""
     return (*NAMES, "adapters") if model.adapters else NAMES
+
+
+def titled(text: str) -> dict[str, str]:
+    """The keyword that gives a field its title; ipywidgets 7 has another name for it than 8."""
+    return {"tooltip" if hasattr(ipywidgets.Text, "tooltip") else "description_tooltip": text}
 
 
 def layout(**more: str) -> Any:
@@ -135,7 +141,7 @@ class Number(ipywidgets.HBox):  # type: ignore[misc]
         # Text, not the slider's own readout: that moves what is typed into its range, and says nothing. A title is
         # what a field without a label is named by.
         self._field = ipywidgets.Text(
-            value=_digits(low), tooltip=label, continuous_update=False, layout=layout(width="56px", flex="none")
+            value=_digits(low), continuous_update=False, layout=layout(width="56px", flex="none"), **titled(label)
         )
         super().__init__([self._slider, self._field], layout=layout(align_items="center", grid_gap="4px"))
         self.value = low

@@ -28,6 +28,7 @@ from diffexplore.widgets.controls import (
     model_of,
     names_for,
     sentence,
+    titled,
 )
 from diffexplore.widgets.runner import Jobs, Runner, planning
 from diffexplore.widgets.viewer import Viewer
@@ -223,7 +224,7 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
         )
         self._stop = ipywidgets.Button(description="Stop", icon="stop", disabled=True, layout=layout(flex="1 1 80px"))
         live = ipywidgets.Checkbox(
-            description="live", indent=False, tooltip="run at every change", layout=layout(flex="none")
+            description="live", indent=False, layout=layout(flex="none"), **titled("run at every change")
         )
         for name, one in self._controls.items():
             self._show(name, getattr(self, name))
