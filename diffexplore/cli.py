@@ -65,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     bench = commands.add_parser("bench", help="measure this machine and print a table")
     bench.add_argument("--json", metavar="FILE", help="write the figures as JSON too (- for standard output)")
     bench.add_argument("--rounds", type=int, default=5, help="repetitions of every row (default: %(default)s)")
+    bench.add_argument("--gpu", action="store_true", help="measure a CUDA card, with networks of real sizes")
     commands.add_parser("doctor", help="say what is here, what is missing, and how to get it")
     args, rest = folder.parse_known_args(arguments)
     # A first word of ours goes to our parser; after an option of JupyterLab a word is that option's ("--port 8888").
@@ -82,7 +83,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error(f"bench does not know {' '.join(rest)}")
         from diffexplore.bench import run
 
-        return run(args.rounds, args.json)
+        try:
+            return run(args.rounds, args.json, gpu=args.gpu)
+        except ValueError as error:
+            parser.error(str(error))
     if importlib.util.find_spec("jupyterlab") is None:
         print("JupyterLab is not installed here; get it with: pip install jupyterlab", file=sys.stderr)
         return 1

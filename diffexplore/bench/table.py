@@ -8,13 +8,14 @@ import os
 import platform
 from pathlib import Path
 
+from diffexplore.bench import card
 from diffexplore.bench.rows import rows
 
 __all__ = ["machine", "run"]
 
 
-def machine() -> dict[str, object]:
-    """What the figures were measured on."""
+def machine(*, gpu: bool = False) -> dict[str, object]:
+    """What the figures were measured on; with its card where `gpu`."""
     from importlib.metadata import version
 
     return {
@@ -22,7 +23,15 @@ def machine() -> dict[str, object]:
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         **{name: version(name) for name in ("torch", "diffusers", "transformers")},
+        **(_card() if gpu else {}),
     }
+
+
+def _card() -> dict[str, object]:
+    import torch
+
+    about = torch.cuda.get_device_properties(0)
+    return {"card": f"{about.name}, {about.total_memory / 2**30:.0f} GiB", "CUDA": torch.version.cuda}
 
 
 def _processor() -> str:
@@ -33,10 +42,19 @@ def _processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def run(rounds: int, to: str | None) -> int:
-    """Print the table, write JSON to the file `to` (``-``: standard output, instead of the table)."""
-    table = rows(rounds)
-    about = machine()
+def run(rounds: int, to: str | None, *, gpu: bool = False) -> int:
+    """Print the table, write JSON to the file `to` (``-``: standard output, instead of the table).
+
+    Args:
+        rounds: repetitions of every row.
+        to: a file, or None.
+        gpu: measure the card in place of the processor.
+
+    Raises:
+        ValueError: where `gpu` is asked for and torch sees none.
+    """
+    table = card.rows(rounds) if gpu else rows(rounds)
+    about = machine(gpu=gpu)
     figures = json.dumps({"machine": about, "rows": [dataclasses.asdict(row) for row in table]}, indent=2)
     if to == "-":
         print(figures)
