@@ -1,0 +1,226 @@
+"""Trained denoisers as diffusers folders, and what they draw as sheets and strips to look at.
+
+python -m diffexplore.pocket.factory.export sheet --out FOLDER  # the prompts of sheet.txt, by an exported model
+python -m diffexplore.pocket.factory.export psnr --art FOLDER   # how well its VAE keeps pictures it never saw
+python -m diffexplore.pocket.factory.export adopt --out FOLDER  # exported weights as checkpoints to go on from
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from diffexplore.pocket.factory import flow, scenes, unet
+from diffexplore.pocket.factory.stage import Budget, Stage
+from diffexplore.pocket.world import NEAR, sample_scene, vocabulary
+
+if TYPE_CHECKING:
+    import torch
+
+SHEET = Path(__file__).parents[1] / "sheet.txt"
+WEIGHTS = Path(__file__).parents[1] / "weights"
+
+LEARN = (
+    "a fox in the snow", "a red car in a city at noon", "a castle in the mountains at dawn",
+    "a penguin in the snow at night", "a silhouette of a tree at golden hour", "a blue dog in a forest",
+    "a sketch of a cat", "a sailboat by the sea at golden hour",
+)  # fmt: skip
+"""What is drawn again and again while a model learns, with the same seeds."""
+
+
+# --- folders -------------------------------------------------------------------------------------------------------
+
+
+def write_folder(pipeline: Any, out: Path) -> None:
+    """A pipeline as a diffusers folder in fp16, loadable with no argument but its path.
+
+    Whatever lay there before is replaced; the pipeline stays as it is.
+    """
+    import torch
+
+    made = type(pipeline)(**{name: _copied(part) for name, part in _components(pipeline).items()})
+    part_of = out.with_name(f"{out.name}.part")
+    shutil.rmtree(part_of, ignore_errors=True)
+    for part in made.components.values():
+        if isinstance(part, torch.nn.Module):
+            torch.nn.Module.half(part)
+    made.save_pretrained(part_of, safe_serialization=True)
+    for config in part_of.glob("text_encoder*/config.json"):
+        # transformers would otherwise load text encoders as they are stored (fp16) and diffusers the rest in fp32.
+        fields = json.loads(config.read_text())
+        fields["dtype"] = "float32"
+        config.write_text(json.dumps(fields, indent=2) + "\n")
+    for file in part_of.rglob("*.safetensors"):
+        file.chmod(0o644)
+    (part_of / "words.json").write_text(json.dumps(vocabulary(), indent=0) + "\n")
+    (part_of / "near.json").write_text(json.dumps(NEAR, indent=0) + "\n")
+    shutil.rmtree(out, ignore_errors=True)
+    part_of.replace(out)
+
+
+def _components(pipeline: Any) -> dict[str, Any]:
+    extra = {}
+    if "requires_safety_checker" in pipeline.config:
+        extra["requires_safety_checker"] = False
+    return {**pipeline.components, **extra}
+
+
+def _copied(part: Any) -> Any:
+    import torch
+
+    return copy.deepcopy(part).cpu() if isinstance(part, torch.nn.Module) else part
+
+
+# --- sheets --------------------------------------------------------------------------------------------------------
+
+
+def save_grid(pictures: torch.Tensor, path: Path, columns: int, side: int = 128) -> None:
+    """Pictures (N, 3, H, W) in -1..1 in rows, as a PNG or JPEG of cells of `side` pixels."""
+    from PIL import Image
+
+    pixels = ((pictures.float().cpu().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    rows = -(-len(pixels) // columns)
+    pixels = np.concatenate([pixels, np.full((rows * columns - len(pixels), *pixels.shape[1:]), 255, np.uint8)])
+    size = pixels.shape[1]
+    grid = pixels.reshape(rows, columns, size, size, 3).swapaxes(1, 2).reshape(rows * size, columns * size, 3)
+    Image.fromarray(grid).resize((columns * side, rows * side), Image.Resampling.NEAREST).save(path)
+
+
+def samples(pipeline: Any, prompts: Sequence[str], steps: int, guidance: float = 5.0, at_once: int = 8) -> torch.Tensor:
+    """(N, 3, H, W) in -1..1: a picture of each prompt, with its place as its seed."""
+    import torch
+
+    made = []
+    # The flow model's T5 answers with zeros, of which a single token says as much as 256.
+    short = {"max_sequence_length": 1} if hasattr(pipeline, "text_encoder_3") else {}
+    for start in range(0, len(prompts), at_once):
+        batch = list(prompts[start : start + at_once])
+        generators = [torch.Generator("cpu").manual_seed(start + k) for k in range(len(batch))]
+        out = pipeline(
+            batch, num_inference_steps=steps, guidance_scale=guidance, generator=generators, output_type="pt", **short
+        )
+        made.append((out.images * 2 - 1).float().cpu())
+    return torch.cat(made)
+
+
+def draw_sheet(pipeline: Any, path: Path, steps: int, guidance: float = 5.0) -> None:
+    """The prompts of ``sheet.txt``, eight to a row."""
+    on_gpu = str(pipeline.device).startswith("cuda")
+    made = samples(pipeline, SHEET.read_text().splitlines(), steps, guidance, at_once=64 if on_gpu else 8)
+    save_grid(made, path, columns=8)
+
+
+def learn_row(pipeline: Any, work: Path, name: str, step: int, steps: int) -> None:
+    """What a model draws of `LEARN` after so many steps of training, kept in ``work/learn``."""
+    (work / "learn").mkdir(exist_ok=True)
+    save_grid(samples(pipeline, LEARN, steps), work / "learn" / f"{name}-{step:08}.png", columns=len(LEARN))
+
+
+def learn_strip(work: Path, name: str, out: Path) -> None:
+    """The rows of `learn_row`, the earliest first, as one picture. Nothing is written where there are none."""
+    from PIL import Image
+
+    rows = [Image.open(path).convert("RGB") for path in sorted((work / "learn").glob(f"{name}-*.png"))]
+    if not rows:
+        return
+    strip = Image.new("RGB", (rows[0].width, sum(row.height for row in rows)))
+    top = 0
+    for row in rows:
+        strip.paste(row, (0, top))
+        top += row.height
+    strip.save(out)
+
+
+def open_folder(folder: Path) -> Any:
+    """An exported folder as whatever pipeline it is, silent.
+
+    Raises:
+        OSError: it is no diffusers folder.
+    """
+    from diffusers import DiffusionPipeline
+
+    pipeline = DiffusionPipeline.from_pretrained(folder, local_files_only=True)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def steps_of(pipeline: Any) -> int:
+    """How many steps a model is looked at with."""
+    return 4 if type(pipeline).__name__ == "LatentConsistencyModelPipeline" else 20
+
+
+# --- exported weights, measured and taken up again -------------------------------------------------------------------
+
+
+def psnr(folder: Path, art: str, count: int = 256, seed: int = 2026) -> float:
+    """Peak signal-to-noise ratio in dB (mean over pictures) of an exported VAE on clean pictures it never saw."""
+    import torch
+    from diffusers import AutoencoderKL
+
+    vae: Any = AutoencoderKL.from_pretrained(folder / "vae")
+    cutouts, errors = scenes.Art(art), []
+    for index in range(count):
+        rng = np.random.default_rng([seed, 10**9 + index])
+        pixels = torch.tensor(scenes.draw(sample_scene(rng, clean=True), cutouts, rng))
+        true = pixels.permute(2, 0, 1)[None].float() / 127.5 - 1
+        with torch.inference_mode():
+            made = vae.decode(vae.encode(true).latent_dist.mode()).sample.clamp(-1, 1)
+        errors.append(float(((made - true) / 2).square().mean()))
+    return float(np.mean(-10 * np.log10(errors)))
+
+
+def adopt(work: Path, folder: Path) -> None:
+    """Take an exported model as the checkpoint of a stage that begins, so that training goes on from its weights."""
+    import torch
+
+    work.mkdir(parents=True, exist_ok=True)
+    pipeline = open_folder(folder)
+    pipeline.tokenizer.save_pretrained(work / "tokenizer")
+    pipeline.vae.save_pretrained(work / "vae")
+    parts: dict[str, Any]
+    if hasattr(pipeline, "transformer"):
+        name, rate = "flow", flow.RECIPE.rate
+        parts = {"text": pipeline.text_encoder, "text_2": pipeline.text_encoder_2, "transformer": pipeline.transformer}
+    elif pipeline.unet.config.time_cond_proj_dim is not None:
+        name, rate, parts = "turbo", unet.RECIPE.rate, {"unet": pipeline.unet}
+    else:
+        name, rate, parts = "unet", unet.RECIPE.rate, {"text": pipeline.text_encoder, "unet": pipeline.unet}
+    stage = Stage(work, name, {k: p.to(torch.float32) for k, p in parts.items()}, steps=1, budget=Budget(), rate=rate,
+                  ema=0.0)  # fmt: skip
+    stage.save("-stable")
+    stage.save()
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Draw a sheet, measure a VAE, or take weights up again."""
+    parser = argparse.ArgumentParser(
+        prog="python -m diffexplore.pocket.factory.export", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("what", choices=["sheet", "psnr", "adopt"])
+    parser.add_argument("--work", type=Path, default=Path("runs"), help="folder of checkpoints (for adopt)")
+    parser.add_argument("--out", type=Path, default=WEIGHTS, help="the exported folder")
+    parser.add_argument("--art", help="unpacked npm package @lobehub/fluent-emoji-3d (for psnr)")
+    args = parser.parse_args(argv)
+    if args.what == "psnr" and not args.art:
+        parser.error("psnr needs --art FOLDER: npm pack @lobehub/fluent-emoji-3d, then unpack it")
+    if args.what == "sheet":
+        pipeline = open_folder(args.out)
+        suffix = re.sub("weights-?", "", args.out.name)
+        name = f"sheet-{suffix}.png" if suffix else "sheet.png"
+        draw_sheet(pipeline, args.out.with_name(name), steps_of(pipeline))
+    elif args.what == "psnr":
+        print(f"{psnr(args.out, args.art):.2f} dB")
+    else:
+        adopt(args.work, args.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""Trained models become folders that plain diffusers opens, sheets and strips; exported weights can be taken up."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+from PIL import Image
+from tiny_factory import FLOW, TURBO, UNET, Arriving, write_vae
+
+from diffexplore.pocket.factory import export, flow, turbo, unet
+from diffexplore.pocket.factory.latents import Latents, read_vae
+from diffexplore.pocket.factory.stage import Budget
+
+KINDS = ("pocket", "pocket-flow", "pocket-turbo")
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A work folder in which every denoiser was trained for a few steps, and all three were exported."""
+    folder = tmp_path_factory.mktemp("runs")
+    write_vae(folder)
+    tokenizer = unet.make_tokenizer(folder)
+    vae = read_vae(folder, "cpu")
+    latents = Latents(Arriving(tokenizer), vae, tokenizer, bf16=False, block=8)
+
+    def row(name):
+        return lambda pipeline, step: export.learn_row(pipeline, folder, name, step, 1)
+
+    unet.train(folder, UNET, Budget(), latents, row("pocket"))
+    flow.train(folder, FLOW, Budget(), latents)
+    turbo.train(folder, TURBO, Budget(), latents)
+    made = (
+        unet.trained(folder, UNET, vae, latents.shape),
+        flow.trained(folder, FLOW, vae, latents.shape),
+        turbo.trained(folder, TURBO, vae, latents.shape),
+    )
+    for name, pipeline in zip(KINDS, made, strict=True):
+        export.write_folder(pipeline, folder / "export" / name)
+    return folder
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_plain_diffusers_opens_the_folder_with_nothing_but_its_path(work, name):
+    folder = work / "export" / name
+    pipeline = DiffusionPipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    assert pipeline("a fox in the snow", num_inference_steps=2, guidance_scale=3.0).images[0].size == (32, 32)
+    modules = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
+    assert {p.dtype for part in modules for p in part.parameters()} == {torch.float32}
+    assert json.loads((folder / "words.json").read_text())
+    assert json.loads((folder / "near.json").read_text())
+
+
+def test_weights_are_kept_in_half_precision_and_training_goes_on_in_full(work):
+    from safetensors.torch import load_file
+
+    for file in (work / "export").rglob("*.safetensors"):
+        assert {value.dtype for value in load_file(file).values() if value.is_floating_point()} == {torch.float16}
+    state = torch.load(work / "unet.pt", weights_only=True)["average"]["unet"]
+    assert {value.dtype for value in state.values()} == {torch.float32}
+
+
+def test_the_strip_shows_every_look_that_was_taken(work, tmp_path):
+    export.learn_strip(work, "pocket", tmp_path / "strip.png")
+    with Image.open(tmp_path / "strip.png") as strip:
+        assert strip.size == (8 * 128, 4 * 128)
+    export.learn_strip(work, "nothing", tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()
+
+
+def test_the_sheet_has_all_prompts_in_rows_of_eight(work, tmp_path):
+    pipeline = export.open_folder(work / "export" / "pocket-turbo")
+    export.draw_sheet(pipeline, tmp_path / "sheet.png", 1)
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size == (8 * 128, 8 * 128)
+
+
+@pytest.mark.parametrize(("name", "stage", "part"), [("pocket", "unet", "unet"), ("pocket-flow", "flow", "transformer"),
+                                                     ("pocket-turbo", "turbo", "unet")])  # fmt: skip
+def test_exported_weights_can_be_adopted(work, tmp_path, name, stage, part):
+    export.adopt(tmp_path, work / "export" / name)
+    ours = torch.load(tmp_path / f"{stage}.pt", weights_only=True)
+    assert (ours["step"], ours["fallen"]) == (0, False)
+    theirs = torch.load(work / f"{stage}.pt", weights_only=True)["average"][part]
+    for key, value in theirs.items():
+        assert torch.allclose(ours["parts"][part][key], value, rtol=2e-3, atol=1e-4), key
+
+
+def test_how_well_a_vae_keeps_pictures_is_a_number_of_decibels(work, art_folder):
+    assert 0 < export.psnr(work / "export" / "pocket", str(art_folder), count=2) < 60
+
+
+def test_a_row_that_is_not_full_is_filled_with_white(tmp_path):
+    export.save_grid(torch.zeros(3, 3, 8, 8) - 1, tmp_path / "grid.png", columns=2, side=8)
+    pixels = np.asarray(Image.open(tmp_path / "grid.png"))
+    assert pixels.shape == (16, 16, 3)
+    assert (pixels[8:, 8:] == 255).all()
+    assert (pixels[:8] == 0).all()

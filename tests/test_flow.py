@@ -1,0 +1,72 @@
+"""The flow model's training, and that it draws alike however many tokens of zeros stand in for T5."""
+
+import pytest
+import torch
+from tiny_factory import FLOW, Arriving, write_vae
+
+from diffexplore.pocket.factory import flow
+from diffexplore.pocket.factory.latents import Latents, read_vae
+from diffexplore.pocket.factory.stage import Budget
+from diffexplore.pocket.factory.unet import make_tokenizer
+
+
+@pytest.fixture(scope="module")
+def latents(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    write_vae(folder)
+    tokenizer = make_tokenizer(folder)
+    return Latents(Arriving(tokenizer), read_vae(folder, "cpu"), tokenizer, bf16=False, block=4)
+
+
+def parts(latents):
+    torch.manual_seed(0)
+    first, second = flow.make_text_encoders(FLOW, latents.tokenizer)
+    transformer = flow.make_transformer(FLOW, latents.shape)
+    for weight in transformer.parameters():  # what begins as zero would hide what is wrong
+        torch.nn.init.normal_(weight, std=0.2)
+    return {"text": first.eval(), "text_2": second.eval(), "transformer": transformer.eval()}
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_readers_and_transformer_are_trained_together_and_drawn_from(latents, tmp_path, bf16):
+    shown = []
+    flow.train(tmp_path, FLOW, Budget(bf16=bf16), latents, lambda pipeline, step: shown.append(step))
+    assert shown == [1, 2, 4, 6]
+    pipeline = flow.trained(tmp_path, FLOW, latents.vae, latents.shape)
+    assert type(pipeline).__name__ == "StableDiffusion3Pipeline"
+    for part in (pipeline.transformer, pipeline.text_encoder, pipeline.text_encoder_2):
+        assert all(torch.isfinite(value).all() for value in part.state_dict().values())
+    assert pipeline("a fox in the snow", num_inference_steps=2).images[0].size == (32, 32)
+
+
+def test_prompts_are_read_as_the_pipeline_reads_them(latents):
+    made = parts(latents)
+    pipeline = flow.pipeline_of(FLOW, latents.vae, latents.tokenizer, made)
+    words = torch.tensor([latents.tokenizer("a red fox", padding="max_length", max_length=40).input_ids])
+    with torch.no_grad():
+        text, pooled = flow.read_prompts(made["text"], made["text_2"], words, 5)
+        theirs, _, theirs_pooled, _ = pipeline.encode_prompt("a red fox", None, None, max_sequence_length=5)
+    assert torch.equal(text, theirs)
+    assert torch.equal(pooled, theirs_pooled)
+
+
+@pytest.mark.parametrize(("few", "many"), [(8, 8), (8, 256), (1, 256), (8, 1)])
+def test_a_few_zeros_with_more_weight_are_as_many(latents, few, many):
+    made = parts(latents)
+    transformer = made["transformer"]
+    words = torch.tensor(latents.tokenizer(["a red fox", "snow"], padding="max_length", max_length=40).input_ids)
+    x, t = torch.randn(2, *latents.shape), torch.tensor([300.0, 800.0])
+
+    def drawn(zeros):
+        text, pooled = flow.read_prompts(made["text"], made["text_2"], words, zeros)
+        return transformer(hidden_states=x, timestep=t, encoder_hidden_states=text, pooled_projections=pooled).sample
+
+    with torch.no_grad():
+        plain, other = drawn(many), drawn(few)
+        weighted = flow.Weighted()
+        transformer.set_attn_processor(weighted)
+        is_zero = torch.arange(40 + few) >= 40
+        weighted.bias = (is_zero * torch.log(torch.tensor(many / few))).expand(2, -1)
+        ours = drawn(few)
+    assert torch.allclose(ours, plain, atol=1e-5, rtol=1e-4)
+    assert few == many or not torch.allclose(other, plain, atol=1e-3)
