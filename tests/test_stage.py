@@ -71,8 +71,7 @@ def test_minutes_and_a_moment_end_it(tmp_path):
     one = stage(tmp_path / "a", steps=None, budget=Budget(minutes=0.01))
     one.run(lesson(one.parts["line"]))
     assert one.step > 10
-    assert one.fallen
-    assert 0.5 < spent(tmp_path / "a", "line") < 10
+    assert spent(tmp_path / "a", "line") >= 0.6
     other = stage(tmp_path / "b", steps=None, budget=Budget(minutes=9, until=time.monotonic() + 0.2))
     other.run(lesson(other.parts["line"]))
     assert (tmp_path / "b" / "line.pt").is_file()
