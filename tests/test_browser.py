@@ -132,7 +132,7 @@ def test_anywidget_finds_its_module(tmp_path: Path) -> None:
 
 
 def test_both_sides_use_the_same_words(tmp_path: Path) -> None:
-    names = ("PIECE", "STATE", "HELLO", "ACK", "AGAIN", "LOOK")
+    names = ("PIECE", "STATE", "HELLO", "ACK", "AGAIN", "LOOK", "PING", "HERE")
     text = f"""
 import * as wire from "{(FOLDER / "wire.js").as_uri()}";
 import {{ WORDS }} from "{(FOLDER / "films.js").as_uri()}";

@@ -47,6 +47,8 @@ HELLO: Final = "hello"
 ACK: Final = "ack"
 AGAIN: Final = "again"
 LOOK: Final = "look"
+PING: Final = "ping"
+HERE: Final = "here"
 
 CAPTIONS_SENT: Final = {kind: CAPTIONS[kind] for kind in VIEWS}
 

@@ -10,6 +10,15 @@
     them back, its playhead is its own. So scrubbing, playing and switching views send nothing.
 ``_notes``, ``_error``
     Sentences to show beside the pictures, as text.
+``truth``
+    Whether what is on show is what the controls say: ``state``, one of "match", "stale", "busy" and "none", and
+    ``text``, what to say of it. The page itself says that settings have changed as soon as a hand is on a control of
+    its ``.dx-app``, until a newer value comes; what else the dict holds, such as a count, makes it newer.
+``code``
+    Python that makes what is shown, for the tab where it is copied; "" for no such tab.
+``_outlook``
+    What the next run will have, so that its places are there before it is: ``labels``, ``steps``, ``shape`` (width over
+    height), see `Viewer.expect`.
 ``_page``
     The page that the Export button fills with the film, see `page.page`. Always the same.
 
@@ -24,6 +33,8 @@ buffer per shot
     sentence]. Each piece is complete in itself, so one lost costs only what it held.
 ``{"kind": "state", "run": r, "pieces": n}``
     The answer to "hello": n pieces of run r have been sent.
+``{"kind": "here"}``
+    The answer to "ping".
 
 From the browser:
 
@@ -36,6 +47,8 @@ From the browser:
     These never came.
 ``{"kind": "look", "view": kind}``
     Another view is looked at. Sent only while a run goes.
+``{"kind": "ping"}``
+    A hand is on the controls: does the kernel listen? The page says that it is busy where no answer comes in a second.
 
 That a kernel was restarted or died is no message: ipywidgets marks its views as disconnected, and the viewer says so.
 
@@ -60,7 +73,7 @@ import traitlets
 
 from diffexplore.looks.views import VIEWS
 from diffexplore.widgets.browser import CSS, ESM
-from diffexplore.widgets.feed import ACK, AGAIN, HELLO, LOOK, STATE, Feed
+from diffexplore.widgets.feed import ACK, AGAIN, HELLO, HERE, LOOK, PING, STATE, Feed
 from diffexplore.widgets.film import Film, Status, films_of, pack, unpack
 from diffexplore.widgets.page import page, to_html
 from diffexplore.words import near, sentence, shown
@@ -90,10 +103,16 @@ class Viewer(anywidget.AnyWidget):  # type: ignore[misc]
     step = traitlets.Int(-1).tag(sync=True)
     """The place on the timeline to open at, counted from 0; negative numbers count from the end."""
 
+    truth = traitlets.Dict({"state": "none", "text": ""}).tag(sync=True)
+    """Whether what is on show is what the controls say: ``state`` ("match", "stale", "busy", "none") and ``text``."""
+    code = traitlets.Unicode().tag(sync=True)
+    """Python that makes what is shown, to be copied; "" for none."""
+
     _film = traitlets.Dict().tag(sync=True, echo_update=False)
     _frames = traitlets.Bytes().tag(sync=True, echo_update=False)
     _notes = traitlets.List(traitlets.Unicode()).tag(sync=True)
     _error = traitlets.Unicode().tag(sync=True)
+    _outlook = traitlets.Dict().tag(sync=True)
     _page = traitlets.Unicode().tag(sync=True)
 
     _closed = True  # until there is something to close: Python closes also what was refused while being made
@@ -106,6 +125,7 @@ class Viewer(anywidget.AnyWidget):  # type: ignore[misc]
         self._next: Feed | None = None  # a newer run that has none yet
         self._looked_at = traits.get("view", "x0")
         self._hello: tuple[int, bool] | None = None
+        self._pinged = False
         self._woken = False
         self._closed = False
         self._claimed = False  # a caller is going to drive: the thread makes way
@@ -231,6 +251,8 @@ class Viewer(anywidget.AnyWidget):  # type: ignore[misc]
                 feed.ask_again(content["pieces"])
             elif kind == HELLO and isinstance(run, int):
                 self._hello = (run, bool(content.get("complete")))
+            elif kind == PING:
+                self._pinged = True
         self.wake()
 
     def _note_view(self, view: object) -> None:
@@ -284,6 +306,10 @@ class Viewer(anywidget.AnyWidget):  # type: ignore[misc]
                 self._next = None
             feed, newer = self._feed, self._next
             hello, self._hello = self._hello, None
+            pinged, self._pinged = self._pinged, False
+        if pinged:
+            with self._publishing:
+                self.send({"kind": HERE})
         if hello is not None:
             self._answer(hello, feed)
         if feed is None:
@@ -328,6 +354,17 @@ class Viewer(anywidget.AnyWidget):  # type: ignore[misc]
         with self._publishing, self.hold_sync():
             self._film = document
             self._frames = data
+
+    def expect(self, labels: Sequence[str] = (), steps: int = 20, shape: float = 1.0) -> None:
+        """Say what the next run will have: its places are there from the first paint, and nothing jumps when it comes.
+
+        Args:
+            labels: Of its columns, where there are several.
+            steps: How many it takes.
+            shape: Width over height of its pictures.
+        """
+        with self._publishing:
+            self._outlook = {"labels": list(labels), "steps": steps, "shape": shape}
 
     def tell(self, *, notes: Sequence[str] | None = None, error: str | None = None) -> None:
         """Sentences to show beside the pictures, as plain text; None leaves what is there."""

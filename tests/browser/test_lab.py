@@ -202,7 +202,7 @@ def test_axe_finds_no_serious_fault_in_either_theme_of_jupyterlab(lab: Any, tab:
     lab.open(page, "themes.ipynb")
     lab.run_all(page)
     expect(page.locator(".dx-status")).to_have_text(re.compile(r"^12 steps"), timeout=60_000)
-    page.get_by_text("Numbers").click()
+    page.get_by_role("tab", name="Numbers").click()
     for theme, light in (("JupyterLab Dark", "false"), ("JupyterLab Light", "true")):
         page.evaluate("theme => window.jupyterapp.commands.execute('apputils:change-theme', { theme })", theme)
         expect(page.locator("body")).to_have_attribute("data-jp-theme-light", light)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import io
 import itertools
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -29,6 +30,8 @@ from diffexplore.widgets.page import to_html
 from diffexplore.widgets.viewer import Replay, Viewer
 
 Open = Callable[[Viewer], Any]
+# At a frame's own size nothing is resampled.
+SMALL = ".dx-viewer.dx-viewer .dx-stage :is(.dx-screen, canvas) { width: 48px; max-width: none; }"
 
 
 def growing(trace: Trace) -> Trace:
@@ -54,6 +57,19 @@ def turn(host: Any, condition: Callable[[], bool], seconds: float = 10) -> None:
 def status(host: Any, text: str) -> Any:
     """The line that says how things stand, while it says this."""
     return host.root.locator(".dx-status").filter(has_text=text)
+
+
+def behind(host: Any, name: str) -> Any:
+    """A button that is behind "more", which is opened."""
+    button = host.root.get_by_role("button", name=name)
+    if not button.is_visible():
+        host.root.get_by_role("button", name="more", exact=True).click()
+    return button
+
+
+def look_at(host: Any, name: str) -> None:
+    """Choose a view, by its picture or its symbol."""
+    host.root.get_by_role("radio", name=name, exact=True).check()
 
 
 def finish(host: Any, feed: Feed) -> None:
@@ -99,12 +115,12 @@ def driven(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_shown_step_is_the_frame_of_that_step(host: Open, tiny_trace: Trace) -> None:
     """Pixel for pixel: at the frame's own size nothing is resampled."""
     page = host(Replay(tiny_trace))
-    page.page.add_style_tag(content=".dx-viewer .dx-screen canvas { width: 48px !important; }")
+    page.page.add_style_tag(content=SMALL)
     for step in (1, 3, 4):
         page.step.fill(str(step))
         shown = np.asarray(Image.open(io.BytesIO(page.pixels())).convert("RGB"))
         np.testing.assert_array_equal(shown, np.asarray(tiny_trace.view("x0", step - 1)))
-    page.root.get_by_role("radio", name="Latents").check()
+    look_at(page, "Latents")
     shown = np.asarray(Image.open(io.BytesIO(page.pixels())).convert("RGB"))
     np.testing.assert_array_equal(shown, np.asarray(tiny_trace.view("latents", 3)))  # plain squares, not blurred
 
@@ -164,17 +180,17 @@ def test_the_status_says_where_you_are(host: Open, tiny_trace: Trace) -> None:
     step = tiny_trace[1]
     text = page.root.inner_text()
     assert "step 2 of 4" in " ".join(text.split())
-    assert page.root.locator("dl div", has_text="SNR").locator("dd").inner_text() == f"{1 / step.sigma**2:.2g}"
+    assert page.root.locator(".dx-facts dl div", has_text="SNR").locator("dd").inner_text() == f"{1 / step.sigma**2:.2g}"
     assert str(round(step.timestep)) in text
     assert page.step.get_attribute("aria-valuetext").startswith(f"step 2 of 4, timestep {step.timestep:.0f}, sigma ")
-    assert "4 steps in" in text
+    assert re.search(r"4 steps = 8 calls · [\d.]+ m?s · [\d.]+ ms a step", text)
     assert "without \u201cblurry\u201d \u00b7 4 steps \u00b7 guidance 5 \u00b7 seed 3 \u00b7 DDIM" in text
     assert page.root.locator(".dx-words li").all_inner_texts() == ["a", "red", "fox"]
 
 
 def test_where_there_is_nothing_to_see_it_says_why(host: Open, tiny_trace: Trace) -> None:
     page = host(Replay(tiny_trace))
-    page.root.get_by_role("radio", name="Change").check()
+    look_at(page, "Change")
     page.step.fill("1")
     page.root.get_by_text("This is the first evaluation").wait_for()
     page.step.fill("2")
@@ -192,9 +208,11 @@ def test_runs_of_different_lengths_stand_at_the_same_noise_level(
         page.step.fill(str(place + 1))
         page.settle()
         nearest = int(np.argmin(np.abs(level - np.log(longer.curve("sigma")[place]))))
-        short, long = captions.all_inner_texts()
+        short, long = (one.get_attribute("title") for one in captions.all())
         assert short.startswith(f"short: step {nearest + 1} of 4, after ")
         assert long.startswith(f"long: step {place + 1} of 7, after ")
+        for caption, at in zip(captions.all(), (f"{nearest + 1}/4 · ", f"{place + 1}/7 · "), strict=True):
+            assert caption.locator(".dx-told").inner_text().startswith(at)
     assert page.step.get_attribute("max") == "7"
 
 
@@ -209,22 +227,26 @@ def test_the_difference_from_a_film_is_drawn_four_times_as_strong(
 ) -> None:
     other = tiny_model.trace(tiny_trace.settings.replace(seed=4))
     page = host(Replay({"one": tiny_trace, "two": other, "same": tiny_trace}))
-    page.page.add_style_tag(content=".dx-viewer .dx-screen canvas { width: 48px !important; }")
+    page.page.add_style_tag(content=SMALL)
     page.step.fill("3")
     page.settle()
     before = len(page.heard)
 
     first, second = (np.asarray(trace.view("x0", 2)).astype(int) for trace in (tiny_trace, other))
     np.testing.assert_array_equal(film_shown(page, 1), second)
-    page.root.get_by_label("compare").select_option("difference from one")
+    assert page.root.get_by_role("button", name="pin").first.get_attribute("aria-pressed") == "true"
+    look_at(page, "Difference")
     np.testing.assert_array_equal(film_shown(page, 0), first)
     np.testing.assert_allclose(film_shown(page, 1), np.minimum(4 * abs(first - second), 255), atol=4)
     assert not film_shown(page, 2).any(), "black is equal"
     assert "Difference from one, four times as strong: black is equal." in page.root.locator(".dx-caption").inner_text()
     label = page.root.locator(".dx-film canvas").nth(1).get_attribute("aria-label")
     assert label == "difference from one: Estimate at step 3 of 4, two"
-    page.root.get_by_label("compare").select_option("side by side")
+    page.root.get_by_role("button", name="pin").nth(1).click()
     np.testing.assert_array_equal(film_shown(page, 1), second)
+    np.testing.assert_allclose(film_shown(page, 0), np.minimum(4 * abs(first - second), 255), atol=4)
+    look_at(page, "Side")
+    np.testing.assert_array_equal(film_shown(page, 0), first)
     assert page.heard[before:] == []
 
 
@@ -235,10 +257,10 @@ def test_a_swipe_lays_one_column_over_the_others(host: Open, tiny_model: Any, ti
     page.settle()
     before = len(page.heard)
 
-    swipe = page.root.get_by_label("swipe", exact=True)
-    assert swipe.is_hidden()
+    swipe = page.root.get_by_label("swipe, two")
+    assert swipe.count() == 0
     one, two = film_shown(page, 0), film_shown(page, 1)
-    page.root.get_by_label("compare").select_option("swipe with one")
+    look_at(page, "Swipe")
     page.settle()
     assert "On the left: one." in page.root.locator(".dx-caption").inner_text()
     for where in (25, 75, 100, 0):
@@ -248,10 +270,19 @@ def test_a_swipe_lays_one_column_over_the_others(host: Open, tiny_model: Any, ti
         np.testing.assert_array_equal(film_shown(page, 1)[:, at + 1 :], two[:, at + 1 :])
         np.testing.assert_array_equal(film_shown(page, 0), one)
     swipe.press("ArrowRight")
-    assert swipe.input_value() == "1"
-    page.root.get_by_label("compare").select_option("difference from one")
     page.settle()
-    assert swipe.is_hidden()
+    assert swipe.input_value() == "1"
+    box = swipe.bounding_box()
+    page.page.mouse.move(box["x"] + 0.2 * box["width"], box["y"] + 0.5 * box["height"])
+    page.page.mouse.down()
+    page.page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 0.4 * box["height"], steps=5)
+    page.page.mouse.up()
+    page.settle()
+    assert float(swipe.input_value()) == pytest.approx(60, abs=1), "it is dragged on the picture"
+    assert page.root.locator(".dx-large").count() == 0
+    look_at(page, "Difference")
+    page.settle()
+    assert swipe.count() == 0
     assert page.heard[before:] == []
 
 
@@ -259,6 +290,7 @@ def test_settings_that_differ_and_twins_are_said_as_text(host: Open, tiny_model:
     other = tiny_model.trace(tiny_trace.settings.replace(prompt="<b>fox</b>", seed=4))
     page = host(Replay({"one": tiny_trace, "two": other, "same": tiny_trace}))
     page.settle()
+    page.root.get_by_role("tab", name="What differs").click()
     rows = page.root.locator(".dx-differ tr")
     assert [row.locator("th, td").all_inner_texts() for row in rows.all()] == [
         ["setting", "one", "two", "same"],
@@ -269,7 +301,7 @@ def test_settings_that_differ_and_twins_are_said_as_text(host: Open, tiny_model:
     page.viewer.show(tiny_trace)
     page.settle()
     assert rows.count() == 0
-    assert page.root.get_by_label("compare").is_hidden()
+    assert page.root.get_by_role("radio", name="Swipe").is_hidden()
     assert "identical" not in page.root.inner_text()
 
 
@@ -277,7 +309,7 @@ def test_two_views_of_one_widget_stay_in_step(host: Open, tiny_trace: Trace) -> 
     page = host(Replay(tiny_trace))
     second = page.add_view()
     page.step.fill("2")
-    page.root.get_by_role("radio", name="Noise").check()
+    look_at(page, "Noise")
     page.settle()
     assert second.get_by_label("step", exact=True).input_value() == "2"
     assert second.get_by_role("radio", name="Noise").is_checked()
@@ -341,11 +373,11 @@ def test_a_number_declared_in_python_is_a_fact_a_track_and_a_column_of_the_table
     page.step.fill("2")
     page.settle()
     assert fact.locator("dd").inner_text() == "100"
-    page.root.get_by_label("the track shows").select_option("warmth of it (degrees)")
+    page.root.get_by_label("the track shows").select_option("warmth of it (degrees), log")
     np.testing.assert_allclose(track(page), [0, 1 / 3, 2 / 3, 1], atol=0.01)
-    page.root.get_by_text("Numbers", exact=True).click()
+    page.root.get_by_role("tab", name="Numbers").click()
     page.settle()
-    table = page.root.locator(".dx-scroll table")
+    table = page.root.locator(".dx-tables table")
     assert table.locator("thead th").last.inner_text() == "warmth of it"
     assert table.locator("tbody tr").nth(2).locator("td").last.inner_text() == "10000"
 
@@ -374,7 +406,7 @@ import { panel } from "../panel.js";
 
 panel("counter", ({ session }) => {
 	const node = h("p.dx-counter");
-	return { nodes: { below: [node] }, draw: () => say(node, `${session.shown + 1} of ${session.places}`) };
+	return { nodes: { words: [node] }, draw: () => say(node, `${session.shown + 1} of ${session.places}`) };
 });
 """)
     with (tmp_path / "browser" / "panels" / "index.js").open("a") as order:
@@ -408,14 +440,14 @@ def test_side_by_side_each_column_says_its_adherence(host: Open) -> None:
     page = host(Replay(traces))
     page.settle()
     for k, trace in enumerate(traces.values()):
-        said = page.root.locator(".dx-film figcaption").nth(k).inner_text()
+        said = page.root.locator(".dx-film figcaption").nth(k).get_attribute("title")
         assert float(said.rpartition("adherence ")[2]) == pytest.approx(trace.curve("adherence")[-1], abs=0.006)
 
 
 def test_playback_has_a_speed_and_may_begin_again(host: Open, tiny_trace: Trace) -> None:
     page = host(Replay(tiny_trace))
     page.root.get_by_label("speed").select_option("4\u00d7")
-    page.root.get_by_role("button", name="Loop").click()
+    behind(page, "Loop").click()
     page.page.evaluate(
         """() => {
             window.places = [];
@@ -426,10 +458,10 @@ def test_playback_has_a_speed_and_may_begin_again(host: Open, tiny_trace: Trace)
     )
     page.root.get_by_role("button", name="play").click()
     page.page.wait_for_function("() => /[1-3]4+[1-3]/.test(places.join(''))")
-    page.root.get_by_role("button", name="Loop").click()
+    behind(page, "Loop").click()
     page.root.get_by_role("button", name="play").wait_for()
     assert page.step.input_value() == "4"
-    assert page.root.get_by_role("button", name="Loop").get_attribute("aria-pressed") == "false"
+    assert behind(page, "Loop").get_attribute("aria-pressed") == "false"
 
 
 def test_the_pointer_reads_the_numbers_under_it(host: Open, tiny_trace: Trace) -> None:
@@ -452,11 +484,11 @@ def test_the_pointer_reads_the_numbers_under_it(host: Open, tiny_trace: Trace) -
 
 def test_zoom_shows_a_part_pixel_for_pixel(host: Open, tiny_trace: Trace) -> None:
     page = host(Replay(tiny_trace))
-    page.page.add_style_tag(content=".dx-viewer .dx-screen canvas { width: 48px !important; }")
-    pixels = page.root.get_by_role("button", name="Pixels")
+    page.page.add_style_tag(content=SMALL)
+    pixels = behind(page, "Pixels")
     assert pixels.get_attribute("aria-pressed") == "false"
     pixels.click()
-    page.root.get_by_role("button", name="zoom in").click()
+    behind(page, "zoom in").click()
     whole = np.asarray(tiny_trace.view("x0", 3))
 
     def shown() -> np.ndarray:
@@ -517,7 +549,7 @@ def test_a_table_holds_every_number_for_those_who_see_no_picture(host: Open, tin
     page = host(Replay(tiny_trace))
     page.step.fill("2")
     assert page.root.get_by_role("table").count() == 0
-    page.root.get_by_text("Numbers").click()
+    page.root.get_by_role("tab", name="Numbers").click()
     rows = page.root.get_by_role("table").locator("tbody tr")
     rows.first.wait_for()  # the table is made when it is opened
     assert rows.count() == 4
@@ -701,7 +733,6 @@ def test_the_newest_run_wins_and_what_was_shown_stays_until_it_has_something(
     new = page.viewer.feed([second])
     grow(second, tiny_trace, 1)
     turn(page, lambda: status(page, "running: 1 of 4 steps").is_visible())
-    assert page.root.get_by_text("result before").is_visible()
     page.page.evaluate("content => deliver(content, content.shots.map(() => ''))", late)
     page.settle()
     assert status(page, "running: 1 of 4 steps").is_visible()
@@ -758,7 +789,7 @@ def test_text_is_text_wherever_it_comes_from(host: Open, tiny_trace: Trace) -> N
     film.about["sampler"] = EVIL  # Settings would refuse it
     page = host(Replay([film, Film.of(trace, "b")]))
     page.viewer.tell(notes=[EVIL, "x" * 200_000], error=EVIL)
-    page.root.get_by_text("Numbers").click()
+    page.root.get_by_role("tab", name="Numbers").click()
     page.settle()
     said = page.root.locator("caption").first.inner_text()
     assert said.count(EVIL) == 5, "label, both prompts, sampler and model are there to be read"
@@ -778,7 +809,9 @@ def test_text_is_text_also_out_of_a_picture_and_a_files_name(host: Open, tiny_mo
     again.save(file)
     page = host(Replay({file.name: file, "b": again}))
     page.settle()
-    assert page.root.locator("figcaption").first.inner_text().startswith(f"{file.name}: step 2 of 2, after ")
+    assert page.root.locator(".dx-name").first.inner_text() == file.name
+    told = page.root.locator("figcaption").first.get_attribute("title")
+    assert told.startswith(f"{file.name}: step 2 of 2, after ")
     assert page.root.locator("img").count() == 0
     with pytest.raises(FileNotFoundError) as error:
         Replay(tmp_path / "<img src=x onerror=window.pwned=1>.missing")
@@ -855,13 +888,27 @@ def test_axe_finds_no_serious_fault(
     page.viewer.show({"one": trace})
     page.viewer.tell(notes=["A note."], error="A fault.")
     page.push()
-    for summary in page.root.locator("summary").all():
-        summary.click()
-    page.root.get_by_role("radio", name="Change").check()
+    for tab in page.root.get_by_role("tab").all():
+        if tab.is_visible():
+            tab.click()
+            assert axe(page.page) == []
+    behind(page, "Pixels")
+    page.root.get_by_role("button", name="put this away").click()
+    page.root.get_by_role("alert").wait_for(state="hidden")
+    page.root.locator(".dx-note").click()
+    look_at(page, "Change")
     page.step.fill("1")
     page.settle()
     assert axe(page.page) == []
     page.viewer.show({"one": trace, "two": trace, "three": tiny_trace})
+    page.viewer.truth = {"state": "match", "text": "as the controls say"}
+    page.push()
+    page.settle()
+    for tab in page.root.get_by_role("tab").all():
+        if tab.is_visible():
+            tab.click()
+            assert axe(page.page) == []
+    look_at(page, "Swipe")
     page.settle()
     assert axe(page.page) == []
 
@@ -924,11 +971,11 @@ def test_the_export_button_saves_a_page_that_scrubs_alone(
     prompt = "a fox </script><script>window.pwned=1</script> @script@ $& \u2028 & <b>"
     trace = Trace(tiny_trace.settings.replace(prompt=prompt), list(tiny_trace), image=tiny_trace.image)
     page = host(Replay(trace))
-    page.root.get_by_role("radio", name="Noise").check()
+    look_at(page, "Noise")
     page.step.fill("3")
     shown, before = page.pixels(), len(page.heard)
     with tab.page.expect_download() as download:
-        page.root.get_by_role("button", name="Export").click()
+        behind(page, "Export").click()
     assert download.value.suggested_filename == "a-fox-script-script-window-pwned-1-script-script-b-diffexplore.html"
     download.value.save_as(tmp_path / "page.html")
     assert page.heard[before:] == []
@@ -951,7 +998,7 @@ def test_a_run_that_is_not_complete_cannot_be_exported_yet(host: Open, driven: N
     feed = page.viewer.feed([trace])
     grow(trace, tiny_trace, 2)
     turn(page, lambda: status(page, "running: 2 of 4 steps").is_visible())
-    export = page.root.get_by_role("button", name="Export")
+    export = behind(page, "Export")
     assert export.is_disabled()
     grow(trace, tiny_trace)
     finish(page, feed)

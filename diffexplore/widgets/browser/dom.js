@@ -24,6 +24,39 @@ export function h(tag, attributes = {}, ...children) {
 export const box = (name, ...children) => h(`div.${name}`, {}, ...children);
 
 /**
+ * Give an element the colour of column `k`; -1: that of one film alone. (A page of its own allows no style attributes.)
+ * @template {HTMLElement | SVGElement} N
+ * @param {N} node
+ * @param {number} k
+ */
+export function own(node, k) {
+	node.style.setProperty("--dx-own", `var(--dx-${k < 0 ? "accent" : `c${k % 6}`})`);
+	return node;
+}
+
+let svgs = ""; // the namespace of SVG, taken from what a parser makes of its tag
+
+/**
+ * An element of SVG.
+ * @param {string} tag
+ * @param {Record<string, string>} attributes
+ * @param {Node[]} children
+ */
+export function svg(tag, attributes = {}, ...children) {
+	svgs ||= new DOMParser().parseFromString("<svg>", "text/html").querySelector("svg")?.namespaceURI ?? "";
+	const node = /** @type {SVGElement} */ (document.createElementNS(svgs, tag));
+	for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+	node.append(...children);
+	return node;
+}
+
+/**
+ * A small drawing of lines, 16 by 16, in the colour of the text around it.
+ * @param {string} path
+ */
+export const icon = (path) => svg("svg", { ...MUTE, class: "dx-icon", viewBox: "0 0 16 16" }, svg("path", { d: path }));
+
+/**
  * @param {string} value
  * @param {string} word
  */
@@ -68,8 +101,11 @@ export function fill(list, items, item) {
  * @param {KeyboardEvent} event
  */
 export function quiet(event) {
-	if (!(event.ctrlKey || event.metaKey || event.altKey)) event.stopPropagation();
+	if (!combined(event)) event.stopPropagation();
 }
+
+/** @param {KeyboardEvent} event */
+export const combined = (event) => event.ctrlKey || event.metaKey || event.altKey;
 
 /**
  * @param {HTMLCanvasElement} canvas
@@ -80,7 +116,7 @@ export const pen = (canvas) => /** @type {any} */ (canvas.getContext("2d"));
 /**
  * Draw the part on show over the canvas, at the screen's resolution; null clears it.
  * @param {HTMLCanvasElement} canvas
- * @param {ImageBitmap | null} bitmap
+ * @param {Picture | null} bitmap
  * @param {boolean} cells
  * @param {Zoom} zoom
  */

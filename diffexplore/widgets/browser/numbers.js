@@ -24,6 +24,12 @@ export function duration(s) {
 }
 
 /**
+ * A time in a line: two figures.
+ * @param {number} s
+ */
+export const took = (s) => (s >= 0.0995 && s < 9.95 ? `${s.toPrecision(2)} s` : s < 0.0995 ? `${figures(Number((s * 1000).toPrecision(2)))} ms` : duration(s));
+
+/**
  * The share of noise in the latents' variance: b^2 / (a^2 + b^2), sigma = b / a.
  * @param {number | null | undefined} sigma
  */
@@ -101,7 +107,7 @@ export const columnsOf = (films) => [
  * @returns {Track[]}
  */
 export const tracksOf = (films) => [
-	...TRACKS.filter(({ judged }) => !judged || films[0].judged),
+	...TRACKS.filter(({ judged }) => !judged || films[0]?.judged),
 	...declared(films).map(({ name, label, unit, log }) => ({ name, word: unit ? `${label} (${unit})` : label, log: Boolean(log) })),
 ];
 
@@ -128,6 +134,31 @@ export function areaOf(row, places) {
 	if (!points.length) return "inset(100%)";
 	const floor = [[points[points.length - 1][0], 100], [points[0][0], 100]];
 	return `polygon(${[...points, ...floor].map(([x, y]) => `${x}% ${y}%`).join()})`;
+}
+
+/**
+ * The line through heights as the points of an SVG polyline, the places from edge to edge of 100 by 100.
+ * @param {(number | null)[]} row
+ * @param {number} places
+ */
+export const lineOf = (row, places) => row.flatMap((y, i) => (y == null ? [] : [`${places < 2 ? 50 : +((100 * i) / (places - 1)).toFixed(2)},${+(96 - 96 * y).toFixed(1)}`])).join(" ");
+
+/**
+ * A few round values on the scale of `heights`, and how high they lie.
+ * @param {(number | null | undefined)[][]} rows
+ * @param {boolean} log
+ * @returns {{value: number, at: number}[]}
+ */
+export function ticksOf(rows, log) {
+	const known = rows.flat().filter((x) => x != null && Number.isFinite(x) && (!log || x > 0)).map(Number);
+	const top = Math.max(...known);
+	if (!known.length || !(top > (log ? Math.min(...known) : 0))) return [];
+	if (!log) return [0, 0.5, 1].map((at) => ({ value: at * top, at }));
+	const [low, high] = [Math.log10(Math.min(...known)), Math.log10(top)];
+	const decades = Array.from({ length: Math.max(0, Math.floor(high) - Math.ceil(low) + 1) }, (_, k) => Math.ceil(low) + k);
+	const every = Math.ceil(decades.length / 4);
+	const ticks = decades.filter((_, k) => k % every === 0);
+	return (ticks.length > 1 ? ticks : [low, high]).map((level) => ({ value: 10 ** level, at: (level - low) / (high - low) }));
 }
 
 /**

@@ -22,11 +22,16 @@ export class Session {
 		this.speed = 1;
 		this.loop = false;
 		this.track = "sigma";
-		this.versus = 0; // for film k, from 1: 2k - 1 shows the others' difference from it, 2k swipes it over them
+		this.mode = "side"; // how films stand to the one that is pinned: side by side, "difference" or "swipe"
+		this.pin = 0; // which that is
 		this.cut = 0.5; // where the swipe stands, from the left
 		this.twins = ""; // which films ended in the same picture
 		/** @type {Zoom} */ this.zoom = { scale: 1, left: 0, top: 0 };
 		/** @type {Record<string, boolean>} */ this.cells = {}; // views wanted with plain squares, or without
+		/** @type {Record<string, boolean>} */ this.strong = {}; // views wanted as a map of how strong
+		this.stale = false; // a hand was on the controls, and the kernel has not said since what that means
+		this.waiting = 0; // the timer of a question whether the kernel listens
+		this.deaf = false; // it has not answered
 		this.severed = false; // the line to the kernel changed
 		this.complete = false; // the films came out of the traits: nothing is missing
 		this.silent = false; // asked, and the kernel gave no answer
@@ -47,6 +52,8 @@ export class Session {
 			["comm_live_update", () => this.set({ severed: true })], // ipywidgets' own, when a kernel restarts or dies
 			["change:_notes", () => this.changed()],
 			["change:_error", () => this.changed()],
+			["change:_outlook", () => this.changed()],
+			["change:truth", () => this.set({ stale: false })],
 		];
 		for (const [name, wire] of this.wires) model.on(name, wire);
 		this.adopt();
@@ -68,6 +75,7 @@ export class Session {
 	close() {
 		for (const [name, wire] of this.wires) this.model.off(name, wire);
 		clearTimeout(this.timer);
+		clearTimeout(this.waiting);
 		clearInterval(this.watch);
 		this.shelf.close();
 		this.views.clear();
@@ -109,8 +117,14 @@ export class Session {
 		return Math.min(lineup(this.reference, film)[this.shown] ?? 0, film.steps.length - 1);
 	}
 
+	/** The film that others are compared with. */
+	get pinned() {
+		return this.films[Math.min(this.pin, this.films.length - 1)];
+	}
+
+	/** The same, while they are. */
 	get base() {
-		return this.films.length > 1 ? this.films[((this.versus + 1) >> 1) - 1] : undefined;
+		return this.films.length > 1 && this.mode !== "side" ? this.pinned : undefined;
 	}
 
 	/** @param {number} place */
@@ -161,6 +175,14 @@ export class Session {
 	set(change) {
 		Object.assign(this, change);
 		this.changed();
+	}
+
+	/**
+	 * A hand is on the controls: what is on show may no longer be theirs.
+	 * @param {boolean} stale
+	 */
+	touch(stale) {
+		if (stale !== this.stale) this.set({ stale });
 	}
 
 	/** @param {number} by */
@@ -216,7 +238,9 @@ export class Session {
 	 */
 	hear(content, buffers) {
 		this.heard = performance.now();
-		this.silent = false;
+		this.silent = this.deaf = false;
+		clearTimeout(this.waiting);
+		this.waiting = 0;
 		if (content?.kind === PIECE) this.take(content, buffers);
 		if (content?.kind === STATE && (content.run > this.run || (content.run === this.run && !this.complete)))
 			this.ask(content.run, missing(content.run > this.run ? new Set() : this.seen, content.pieces));

@@ -13,6 +13,9 @@ interface Shot {
   asked: boolean;
 }
 
+/** A picture ready to be drawn. */
+type Picture = ImageBitmap | HTMLCanvasElement;
+
 /** A picture, why there is none, or not there yet. */
 type Slot = Shot | string | null;
 
@@ -70,6 +73,8 @@ interface Film {
   size: [number, number];
   about: Record<string, string | number>;
   tokens?: [text: string, matter: string][];
+  /** What changed on the way: an evaluation, and what. */
+  flags?: [evaluation: number, text: string][];
   judged?: boolean;
   columns?: WireColumn[];
   steps: Step[];
@@ -85,10 +90,26 @@ interface Zoom {
   top: number;
 }
 
+/** A column of the page: film `k`, or with -1 the place where one is going to be. */
+interface Seat {
+  label: string;
+  k: number;
+  steps: number;
+  shape: number;
+}
+
+/** A tab: `many`: only for several films, or with false only for one; `there`: whether there is something to show. */
+interface Tab {
+  word: string;
+  many?: boolean;
+  there?(): boolean;
+}
+
 /** A part of the page. */
 interface Panel {
-  /** Its nodes, by the place they go to. */
+  /** Its nodes, by the place they go to; "tab" is that of its own tab. */
   nodes: Record<string, Node[]>;
+  tab?: Tab;
   /** Draw pictures; the only one that may ask for sizes. Called first. */
   paint?(): void;
   draw?(): void;

@@ -1,6 +1,9 @@
 // The browser's half of the wire in viewer.py: a session for each widget, a view for each place it is shown.
+import { Around } from "./around.js";
 import { PANELS } from "./panel.js";
-import { box, fill, h, quiet, say } from "./dom.js";
+import { box, combined, h, say } from "./dom.js";
+import { WORDS } from "./films.js";
+import { seatsOf } from "./seats.js";
 import { Session } from "./session.js";
 import { panned, zoomed } from "./timeline.js";
 import "./panels/index.js";
@@ -21,59 +24,52 @@ export class View {
 		this.id = `dx${++serial}-${Math.random().toString(36).slice(2, 8)}`;
 		this.frame = 0;
 		this.gone = false; // the kernel
-		/** @type {HTMLElement[]} */ this.figures = []; // of each film, made by the stage
+		this.dismissed = ""; // an error that was read and put away
+		this.enlarged = -1; // which picture covers the others
+		this.tab = ""; // the tab that was chosen
+		/** @type {Seat[]} */ this.seats = [];
 
 		this.error = h("p.dx-error", { role: "alert" });
-		this.empty = h("p.dx-empty", {}, "No run yet.");
-		this.notes = h("ul.dx-notes");
-		const at = () => box("dx-at"); // a place that is no box of its own
+		const away = this.tool("×", "put this away", () => this.dismiss(), { "aria-label": "put this away" });
+		this.fault = box("dx-fault", this.error, away);
 		/**
-		 * Where panels go.
+		 * Where panels go. `tab` is the pane of a panel that declares a tab.
 		 * @type {Record<string, HTMLElement>}
 		 */
 		this.places = {
-			head: box("dx-head"),
-			main: at(),
-			side: at(),
-			facts: box("dx-facts"),
-			text: at(),
-			timeline: at(),
-			strips: at(),
+			words: box("dx-head"), // the prompt, and what there is to say of it
+			tools: box("dx-tools"),
+			stage: box("dx-main"), // the pictures
+			views: box("dx-side"), // what of them is looked at
+			modes: box("dx-modes"), // how several stand to each other
+			bar: box("dx-bar"), // the tabs,
+			panes: box("dx-panes"), // and what is on them
+			left: box("dx-left"), // beside the timeline
+			strips: box("dx-film-strips"),
+			lane: box("dx-lane"), // flags under the strips
 			scrub: box("dx-scrub"),
-			tip: at(),
-			tune: box("dx-tune"),
-			below: at(),
-			foot: box("dx-foot"),
-			more: box("dx-more"),
-			unseen: at(),
+			tip: box("dx-tips"),
+			foot: box("dx-foot"), // what it took, and whether it is what was asked for
+			text: box("dx-text"), // sentences
+			menu: box("dx-menu"), // behind the button "more"
+			unseen: box("dx-unseen"),
 		};
-		const { head, main, side, facts, text, timeline, strips, scrub, tip, tune, below, foot, more, unseen } = this.places;
-		this.track = box("dx-track", strips, scrub, tip);
-		this.timeline = box("dx-timeline", timeline, this.track);
-		this.body = box("dx-body", head, box("dx-main", main, box("dx-side", side, facts)), text, this.timeline, tune);
-		this.root = box("dx-viewer", this.error, this.empty, this.body, below, foot, unseen, this.notes, more);
+		const { words, tools, stage, views, modes, bar, panes, left, strips, lane, scrub, tip, foot, text, unseen } = this.places;
+		this.track = box("dx-track", strips, lane, scrub, tip);
+		this.timeline = box("dx-timeline", left, this.track);
+		this.body = box("dx-body", words, tools, stage, views, modes, bar, panes, this.timeline, foot, text, this.fault, unseen);
+		this.root = box("dx-viewer", this.body);
 
 		/** @type {Map<string, Panel>} */ this.panels = new Map();
+		/** @type {Map<string, HTMLElement>} */ this.panes = new Map(); // of the panels that have a tab
 		for (const [name, mount] of PANELS) {
 			const made = mount(this);
 			this.panels.set(name, made);
-			for (const [place, nodes] of Object.entries(made.nodes)) {
-				if (!this.places[place]) throw new Error(`panel "${name}" goes to "${place}"; there are ${Object.keys(this.places).join(", ")}`);
-				this.places[place].append(...nodes);
-			}
+			for (const [place, nodes] of Object.entries(made.nodes)) this.placeOf(name, place, made.tab).append(...nodes);
 		}
 		el.append(this.root);
 
-		this.on(this.root, "keydown", (event) => this.key(event));
-		// Around the controls too; their box is found once this is in the page.
-		const seen = new IntersectionObserver(() => {
-			const around = /** @type {HTMLElement | null} */ (this.root.closest(".dx-explorer"));
-			if (around) this.on(around, "keydown", quiet);
-			if (this.root.isConnected) seen.disconnect();
-		});
-		seen.observe(this.root);
-		signal.addEventListener("abort", () => seen.disconnect());
-
+		this.around = new Around(this);
 		const redraw = () => {
 			this.frame ||= requestAnimationFrame(() => {
 				this.frame = 0;
@@ -84,6 +80,7 @@ export class View {
 				}
 			});
 		};
+		this.redraw = redraw;
 		const observer = new ResizeObserver(redraw);
 		observer.observe(this.root);
 		const scale = window.matchMedia(`(resolution: ${window.devicePixelRatio}dppx)`);
@@ -99,6 +96,26 @@ export class View {
 	}
 
 	/**
+	 * A place of the page; "tab": the pane of the panel.
+	 * @param {string} panel
+	 * @param {string} place
+	 * @param {Tab | undefined} tab
+	 */
+	placeOf(panel, place, tab) {
+		if (place === "tab" && tab) {
+			let pane = this.panes.get(panel);
+			if (!pane) {
+				pane = h(`div.dx-pane`, { role: "tabpanel", id: `${this.id}-${panel}`, "aria-label": tab.word, tabindex: "0", hidden: "" });
+				this.panes.set(panel, pane);
+				this.places.panes.append(pane);
+			}
+			return pane;
+		}
+		if (!this.places[place]) throw new Error(`panel "${panel}" goes to "${place}"; there are ${Object.keys(this.places).join(", ")}, and tab`);
+		return this.places[place];
+	}
+
+	/**
 	 * Listen for as long as the view is there.
 	 * @template {keyof HTMLElementEventMap} E
 	 * @param {HTMLElement} node
@@ -111,7 +128,7 @@ export class View {
 
 	/**
 	 * A button of the tools.
-	 * @param {string} word
+	 * @param {string | Node} word
 	 * @param {string} title
 	 * @param {() => void} act
 	 * @param {Record<string, string>} more
@@ -139,23 +156,62 @@ export class View {
 		return /** @type {HTMLInputElement} */ (this.places.scrub.querySelector("input"));
 	}
 
-	/** @param {KeyboardEvent} event */
+	/** Whether several runs stand side by side, or are going to. */
+	get many() {
+		return this.seats.length > 1;
+	}
+
+	/**
+	 * Change what only this view knows.
+	 * @param {Partial<View>} change
+	 */
+	set(change) {
+		Object.assign(this, change);
+		this.redraw();
+	}
+
+	/** Put an error away until there is another. */
+	dismiss() {
+		this.set({ dismissed: this.error.textContent ?? "" });
+	}
+
+	/**
+	 * A key that was pressed in the viewer, or beside it where nothing takes it.
+	 * @param {KeyboardEvent} event
+	 */
 	key(event) {
-		quiet(event);
-		if (event.ctrlKey || event.metaKey || event.altKey) return;
+		if (combined(event) || event.defaultPrevented) return;
 		const { session } = this;
-		const { key, target } = event;
+		const { key } = event;
+		const target = /** @type {HTMLElement} */ (event.target);
+		const own = target.matches("input, select, textarea, button, [role=slider], [role=tab], [contenteditable=true]"); // it has keys of its own
 		/** @type {Record<string, [number, number]>} */ const arrows = { ArrowLeft: [1, 0], ArrowRight: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
 		const arrow = arrows[key];
-		if (key === "," || key === ".") session.move(session.shown + (key === "," ? -1 : 1));
-		else if (key === " " && target === this.range) session.play(!session.playing);
+		const kind = Object.keys(WORDS)[Number(key) - 1];
+		if (event.shiftKey && arrow && session.zoom.scale > 1) session.set({ zoom: panned(session.zoom, arrow[0] / 8, arrow[1] / 8) });
+		else if (key === "," || key === ".") session.move(session.shown + (key === "," ? -1 : 1));
+		else if (key === " " && (target === this.range || !own)) session.play(!session.playing);
+		else if (arrow && arrow[0] && !own) session.move(session.shown - arrow[0]);
+		else if ((key === "Home" || key === "End") && !own) session.move(key === "Home" ? 0 : session.places - 1);
+		else if (kind) session.look(kind);
 		else if (key === "[" || key === "]") session.faster(key === "[" ? -1 : 1);
 		else if (key === "+" || key === "=") this.magnify(2);
 		else if (key === "-") this.magnify(0.5);
 		else if (key === "0") this.magnify(0);
-		else if (event.shiftKey && arrow && session.zoom.scale > 1) session.set({ zoom: panned(session.zoom, arrow[0] / 8, arrow[1] / 8) });
+		else if (key === "e") this.set({ enlarged: this.enlarged < 0 ? 0 : -1 });
+		else if (key === "f") this.around.project();
+		else if (key === "l") this.around.toggleLive();
+		else if (key === "Escape") this.escape();
 		else return;
 		event.preventDefault();
+	}
+
+	/** Leave what was opened last. */
+	escape() {
+		if (this.enlarged >= 0) this.set({ enlarged: -1 });
+		else if (this.many && this.tab) this.set({ tab: "" });
+		else if (!this.fault.hidden) this.dismiss();
+		else if (this.around.projecting) this.around.project();
 	}
 
 	/**
@@ -182,7 +238,7 @@ export class View {
 	 */
 	fail(error) {
 		console.error(error);
-		this.error.hidden = false;
+		this.fault.hidden = false;
 		say(this.error, `The viewer could not draw this: ${error}`);
 	}
 
@@ -191,14 +247,14 @@ export class View {
 		const { films } = session;
 		this.gone = session.severed && Boolean(this.root.closest(".jupyter-widgets-disconnected"));
 		const error = this.gone ? GONE : session.model.get("_error") || "";
+		if (error !== this.dismissed) this.dismissed = "";
 		say(this.error, error);
-		this.error.hidden = !error;
-		fill(this.notes, session.model.get("_notes") || [], (/** @type {string} */ note) => h("li", {}, note));
+		this.fault.hidden = !error || error === this.dismissed;
 		this.root.dataset.status = films[0]?.status ?? "empty";
-		this.empty.hidden = films.length > 0;
-		for (const part of [this.body, this.places.below, this.places.more]) part.hidden = !films.length;
-		this.root.classList.toggle("dx-many", films.length > 1);
-		if (!films.length) return;
+		this.seats = seatsOf(films, session.model.get("_outlook") ?? {});
+		this.root.classList.toggle("dx-many", this.many);
+		this.root.style.setProperty("--dx-count", String(this.seats.length));
+		this.root.dataset.count = String(this.seats.length);
 		for (const one of this.panels.values()) one.paint?.();
 		// From here on nothing asks for sizes: each answer would cost a layout.
 		for (const one of this.panels.values()) one.draw?.();

@@ -6,6 +6,8 @@ export const HELLO = "hello";
 export const ACK = "ack";
 export const AGAIN = "again";
 export const LOOK = "look";
+export const PING = "ping";
+export const HERE = "here";
 
 export const SILENCE = 4000; // ms of a run without a message, then the kernel is asked
 export const PATIENCE = 3000; // ms it then has to answer

@@ -1,16 +1,22 @@
 // What the view on show is, in a sentence.
 import { h, say } from "../dom.js";
 import { panel } from "../panel.js";
+import { STRONG } from "../strength.js";
 
-panel("caption", ({ session }) => {
+panel("caption", (view) => {
+	const { session, places } = view;
 	const caption = h("p.dx-caption");
 	return {
-		nodes: { text: [caption] },
+		nodes: { views: [caption] },
 		draw() {
-			const { base, versus, captions, kind } = session;
-			const left = versus % 2 ? "Difference from" : "On the left:";
-			const note = base ? `${left} ${base.label}${versus % 2 ? ", four times as strong: black is equal" : ""}. ` : "";
-			say(caption, note + (captions[kind] ?? ""));
+			const { base, mode, captions, kind, strong } = session;
+			const place = view.many ? places.foot : places.views;
+			if (caption.parentNode !== place) place.append(caption);
+			const apart = mode === "difference";
+			const note = base ? `${apart ? "Difference from" : "On the left:"} ${base.label}${apart ? ", four times as strong: black is equal" : ""}. ` : "";
+			const how = strong[kind] && STRONG.has(kind) ? "How strong, whatever the colour: dark is none, bright is most. " : "";
+			say(caption, note + how + (captions[kind] ?? ""));
+			caption.title = caption.textContent ?? "";
 		},
 	};
 });

@@ -3,26 +3,30 @@ import { MUTE, h, say } from "../dom.js";
 import { columnsOf } from "../numbers.js";
 import { panel } from "../panel.js";
 
-panel("facts", ({ session }) => {
-	const count = h("p.dx-count");
+panel("facts", (view) => {
+	const { session } = view;
+	const at = h("b");
+	const of = h("span");
+	const count = h("p.dx-count", {}, "step ", at, of);
 	const list = h("dl");
 	const rowOf = (/** @type {Column} */ column) => {
 		const value = h("dd");
 		const row = h("div", { title: column.title }, h("dt", {}, column.word ?? ""), value);
 		const bar = h("div");
-		if (column.share) row.append(h("div.dx-bar", MUTE, bar));
+		if (column.share) row.append(h("div.dx-share", MUTE, bar));
 		return { column, row, value, bar };
 	};
 	/** @type {ReturnType<typeof rowOf>[]} */ let rows = [];
 	let listed = ""; // which columns the rows are of
 	return {
-		nodes: { facts: [count, list] },
+		tab: { word: "This step", many: false },
+		nodes: { tab: [h("div.dx-facts", {}, count, list)] },
 		draw() {
 			const { films, places, shown, reference } = session;
-			const step = reference.steps[shown];
-			say(count, "");
-			count.append("step ", h("b", {}, String(Math.min(shown + 1, places))), ` of ${places}`);
-			const columns = columnsOf(films).filter(({ word, judged }) => word && (!judged || films[0].judged));
+			const step = reference?.steps[shown];
+			say(at, places ? String(Math.min(shown + 1, places)) : "–");
+			say(of, ` of ${places || view.seats[0].steps}`);
+			const columns = columnsOf(films).filter(({ word, judged }) => word && (!judged || films[0]?.judged));
 			const key = JSON.stringify(columns);
 			if (key !== listed) {
 				listed = key;
@@ -30,8 +34,8 @@ panel("facts", ({ session }) => {
 				list.replaceChildren(...rows.map(({ row }) => row));
 			}
 			for (const { column, value, bar } of rows) {
-				say(value, column.text(step));
-				if (column.share) bar.style.width = `${Math.round(100 * column.share(step))}%`;
+				say(value, step ? column.text(step) : "–");
+				if (column.share) bar.style.width = step ? `${Math.round(100 * column.share(step))}%` : "0";
 			}
 		},
 	};

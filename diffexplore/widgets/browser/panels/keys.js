@@ -3,10 +3,18 @@ import { h } from "../dom.js";
 import { panel } from "../panel.js";
 
 const KEYS = [
-	"on the scrubber: ← → Home End, Space to play",
-	"anywhere: , and . a step back and on, [ ] slower and faster, + − 0 zoom, Shift with arrows moves what is zoomed",
+	["← →", "a step back, on"],
+	["Space", "play"],
+	["1 – 5", "the views"],
+	["[ ]", "slower, faster"],
+	["+ − 0", "zoom; Shift with arrows moves"],
+	["e", "enlarge"],
+	["f", "whole screen"],
+	["l", "live"],
+	["Ctrl+Enter", "run"],
+	["Esc", "back"],
 ];
 
 panel("keys", () => ({
-	nodes: { more: [h("details", {}, h("summary", {}, "Keys"), ...KEYS.map((text) => h("p", {}, text)))] },
+	nodes: { menu: [h("dl.dx-keys", {}, ...KEYS.map(([key, what]) => h("div", {}, h("dt", {}, key), h("dd", {}, what))))] },
 }));

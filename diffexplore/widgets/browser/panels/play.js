@@ -1,5 +1,5 @@
-// Play and pause, how fast, and whether over again.
-import { h, option } from "../dom.js";
+// Play and pause, and how fast.
+import { box, h, option } from "../dom.js";
 import { panel } from "../panel.js";
 import { SPEEDS } from "../session.js";
 
@@ -11,9 +11,10 @@ panel("play", (view) => {
 	const speed = view.menu("speed", speeds, (value) => session.set({ speed: Number(value) }));
 	const loop = view.tool("Loop", "begin again at the end", () => session.set({ loop: !session.loop }));
 	return {
-		nodes: { timeline: [button], tune: [speed, loop] },
+		nodes: { left: [box("dx-player", button, speed)], menu: [loop] },
 		draw() {
 			button.ariaLabel = button.title = button.dataset.icon = session.playing ? "pause" : "play";
+			button.disabled = session.places < 2;
 			speed.value = String(session.speed);
 			loop.ariaPressed = String(session.loop);
 		},

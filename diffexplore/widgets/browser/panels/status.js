@@ -1,6 +1,7 @@
-// How things stand, on the page and for a screen reader, and what made the films.
+// How things stand and what it took, on the page and for a screen reader, and what made the films.
+import { costOf } from "../cost.js";
 import { h, say } from "../dom.js";
-import { madeBy, standing, tokensOf } from "../films.js";
+import { madeBy, tokensOf } from "../films.js";
 import { panel } from "../panel.js";
 
 const SILENT = "The kernel does not answer: it is busy, or it was restarted. If it was, run the cell again.";
@@ -32,11 +33,13 @@ panel("status", (view) => {
 		draw() {
 			const { films, twins } = session;
 			const { gone } = view;
-			const stands = films.map((one) => (one.label ? `${one.label}: ` : "") + standing(gone && one.status === "running" ? { ...one, status: "cancelled" } : one));
-			const text = session.silent && !gone ? SILENT : stands.join(" · ");
+			const text = session.silent && !gone ? SILENT : films.length ? costOf(gone ? films.map((one) => (one.status === "running" ? { ...one, status: "cancelled" } : one)) : films) : "";
 			say(status, text);
+			status.title = text;
 			announce(text);
-			say(about, films.length > 1 ? twins : madeBy(films[0], !tokensOf(films).length));
+			const made = !films.length ? "" : films.length > 1 ? twins || (films.every(({ about: { seed } }) => seed === films[0].about.seed) ? "same starting noise ✓" : "") : (films[0].label ? `${films[0].label} · ` : "") + madeBy(films[0], !tokensOf(films).length);
+			say(about, made);
+			about.title = made;
 		},
 	};
 });

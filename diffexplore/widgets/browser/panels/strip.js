@@ -1,12 +1,15 @@
 // A strip of small pictures for every film, with a mark at the place on show.
-import { MUTE, box, h, pen } from "../dom.js";
+import { MUTE, box, fill, h, own, pen } from "../dom.js";
 import { wordOf } from "../films.js";
 import { panel } from "../panel.js";
 import { lineup, placesShown, stepAt } from "../timeline.js";
 
+const GAP = 3; // px between the strips of several films
+
 panel("strip", (view) => {
 	const { session } = view;
 	const mark = box("dx-mark");
+	const tags = box("dx-tags");
 	const strips = h("div.dx-strips", MUTE, mark);
 	/** @type {HTMLCanvasElement[]} */ const canvases = [];
 	let drawn = ""; // what is shown: sizes and places
@@ -25,11 +28,13 @@ panel("strip", (view) => {
 	});
 
 	return {
-		nodes: { strips: [strips] },
+		nodes: { strips: [strips], left: [tags] },
 		paint() {
-			const { films, places, kind } = session;
-			while (canvases.length > films.length) canvases.pop()?.remove();
-			while (canvases.length < films.length) {
+			const { films, kind } = session;
+			const { seats } = view;
+			const places = session.places || seats[0].steps;
+			while (canvases.length > seats.length) canvases.pop()?.remove();
+			while (canvases.length < seats.length) {
 				const canvas = h("canvas.dx-strip");
 				canvases.push(canvas);
 				strips.insertBefore(canvas, mark);
@@ -39,10 +44,12 @@ panel("strip", (view) => {
 			const shown = placesShown(places, width);
 			cells = shown.length;
 			const cell = width / cells;
-			const shape = films[0].size[0] / films[0].size[1];
-			const height = Math.round(Math.min(cell / shape, 60));
+			const { shape } = seats[0];
+			const height = Math.max(1, Math.floor((strips.clientHeight - GAP * (seats.length - 1)) / seats.length));
 			// Drawn only when a picture is new: scrubbing moves the mark and nothing else.
-			const slots = films.map((film) => {
+			const slots = seats.map(({ k }) => {
+				const film = films[k];
+				if (!film) return shown.map(() => ({ bitmap: null, old: false }));
 				const line = lineup(session.reference, film);
 				return shown.map((place) => {
 					const now = film.frames[kind]?.[line[place]];
@@ -66,22 +73,27 @@ panel("strip", (view) => {
 					const left = Math.round((j * strip.width) / row.length);
 					const right = Math.round(((j + 1) * strip.width) / row.length);
 					const wide = Math.min(right - left, Math.round(strip.height * shape)) - Math.ceil(ratio);
+					const high = Math.min(strip.height, Math.round(wide / shape));
 					const x = Math.round((left + right - wide) / 2);
+					const y = Math.round((strip.height - high) / 2);
 					if (!bitmap) {
-						context.globalAlpha = 0.08;
+						context.globalAlpha = 0.1;
 						context.fillStyle = "#808080";
-						context.fillRect(x, 0, wide, strip.height);
+						context.fillRect(x, y, wide, high);
 					} else {
 						context.globalAlpha = old ? 0.25 : 1;
 						context.imageSmoothingEnabled = !wordOf(kind).cells || bitmap.width > wide;
-						context.drawImage(bitmap, x, 0, wide, strip.height);
+						context.drawImage(bitmap, x, y, wide, high);
 					}
 				});
 			});
 		},
 		draw() {
 			const { places, shown } = session;
-			mark.style.left = `${(100 * Math.floor((shown * cells) / places)) / cells}%`;
+			const { seats } = view;
+			fill(tags, view.many ? seats.map(({ label }) => label) : [], (label, k) => own(h("span", { title: label }, label), k));
+			mark.hidden = !places;
+			mark.style.left = `${(100 * Math.floor((shown * cells) / (places || 1))) / cells}%`;
 			mark.style.width = `${100 / cells}%`;
 		},
 	};

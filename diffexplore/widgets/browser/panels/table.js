@@ -6,9 +6,7 @@ import { panel } from "../panel.js";
 
 panel("table", (view) => {
 	const { session } = view;
-	const tables = h("div.dx-scroll", { tabindex: "0", role: "region", "aria-label": "numbers of every step" });
-	const details = h("details", {}, h("summary", {}, "Numbers"), tables);
-	view.on(details, "toggle", () => session.changed());
+	const tables = h("div.dx-tables");
 	let tabled = ""; // what is shown
 
 	const tableOf = (/** @type {Film} */ film) => {
@@ -23,9 +21,10 @@ panel("table", (view) => {
 	};
 
 	return {
-		nodes: { more: [details] },
+		tab: { word: "Numbers", there: () => session.films.length > 0 },
+		nodes: { tab: [tables] },
 		draw() {
-			if (!details.open) return;
+			if (view.tab !== "table") return;
 			const { films, run, complete } = session;
 			const key = JSON.stringify([run, complete, films.map((film) => [film.label, film.steps.length])]);
 			if (key !== tabled) {

@@ -10,11 +10,12 @@ const MATTERS = {
 };
 
 panel("words", ({ session }) => {
-	const list = h("ul.dx-words", { "aria-label": "the prompt, as the model reads it" });
+	const list = h("ul.dx-words", { "aria-label": "the prompt, as the model reads it", tabindex: "0" });
 	return {
-		nodes: { below: [list] },
+		nodes: { words: [list] },
 		draw() {
-			fill(list, tokensOf(session.films), ([text, matter]) => {
+			const tokens = session.films.length ? tokensOf(session.films) : [];
+			fill(list, tokens, ([text, matter]) => {
 				const why = MATTERS[matter];
 				return h("li", why ? { class: `dx-${matter}`, title: why } : {}, text, ...(why ? [h("span.dx-hidden", {}, ` (${why})`)] : []));
 			});
