@@ -180,7 +180,8 @@ def test_the_status_says_where_you_are(host: Open, tiny_trace: Trace) -> None:
     step = tiny_trace[1]
     text = page.root.inner_text()
     assert "step 2 of 4" in " ".join(text.split())
-    assert page.root.locator(".dx-facts dl div", has_text="SNR").locator("dd").inner_text() == f"{1 / step.sigma**2:.2g}"
+    fact = page.root.locator(".dx-facts dl div", has_text="SNR").locator("dd")
+    assert fact.inner_text() == f"{1 / step.sigma**2:.2g}"
     assert str(round(step.timestep)) in text
     assert page.step.get_attribute("aria-valuetext").startswith(f"step 2 of 4, timestep {step.timestep:.0f}, sigma ")
     assert re.search(r"4 steps = 8 calls · [\d.]+ m?s · [\d.]+ ms a step", text)
