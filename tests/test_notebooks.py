@@ -27,6 +27,7 @@ COLAB = {
     "diffusers": "0.39.0",
     "huggingface-hub": "1.27.0",
     "ipykernel": "6.17.1",
+    "ipython": "7.34.0",
     "ipywidgets": "7.7.1",
     "matplotlib": "3.10.0",
     "numpy": "2.1.3",

@@ -28,6 +28,7 @@ from diffexplore.widgets.controls import (
     sentence,
     titled,
 )
+from diffexplore.widgets.notebook import InNotebook
 from diffexplore.widgets.runner import Jobs, Runner, planning
 from diffexplore.widgets.viewer import Viewer
 from diffexplore.widgets.what_if import WhatIfPanel
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["PRESETS", "Compare"]
 
 
-class Compare(ipywidgets.Box):  # type: ignore[misc]
+class Compare(InNotebook, ipywidgets.Box):  # type: ignore[misc]
     """Runs side by side, at equal noise level, on one scrubber.
 
     Args:
@@ -99,6 +100,7 @@ class Compare(ipywidgets.Box):  # type: ignore[misc]
         self._build()
         self.observe(self._on_change, names=["columns", "shared"])
         self.viewer.tell(notes=self._notes())
+        self.settle_in()
 
     def __repr__(self) -> str:
         return f"Compare({list(self.columns)}, {', '.join(f'{k}={v!r:.40}' for k, v in self.shared.items())})"

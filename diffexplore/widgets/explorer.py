@@ -30,6 +30,7 @@ from diffexplore.widgets.controls import (
     sentence,
     titled,
 )
+from diffexplore.widgets.notebook import InNotebook
 from diffexplore.widgets.runner import Jobs, Runner, planning
 from diffexplore.widgets.viewer import Viewer
 
@@ -44,7 +45,7 @@ _TRAITS: Final = (*NAMES, "adapters")
 _ORDER: Final = ("prompt", "negative_prompt", "steps", "guidance", "sampler", "seed", "adapters")
 
 
-class Explorer(ipywidgets.Box):  # type: ignore[misc]
+class Explorer(InNotebook, ipywidgets.Box):  # type: ignore[misc]
     """One denoising run with everything in reach.
 
     Args:
@@ -103,6 +104,7 @@ class Explorer(ipywidgets.Box):  # type: ignore[misc]
         self._ready = True
         self.observe(self._on_setting, names=list(_TRAITS))
         self.viewer.tell(notes=self._plan().notes)
+        self.settle_in()
 
     def __repr__(self) -> str:
         return (

@@ -75,6 +75,8 @@ from diffexplore.looks.views import VIEWS
 from diffexplore.widgets.browser import CSS, ESM
 from diffexplore.widgets.feed import ACK, AGAIN, HELLO, HERE, LOOK, PING, STATE, Feed
 from diffexplore.widgets.film import Film, Status, films_of, pack, unpack
+from diffexplore.widgets.handin import HandIns
+from diffexplore.widgets.notebook import InNotebook
 from diffexplore.widgets.page import page, to_html
 from diffexplore.words import near, sentence, shown
 
@@ -91,7 +93,7 @@ log.addHandler(logging.NullHandler())
 _IDLE: Final = 2.0  # seconds without work after which the thread ends
 
 
-class Viewer(anywidget.AnyWidget):  # type: ignore[misc]
+class Viewer(InNotebook, anywidget.AnyWidget):  # type: ignore[misc]
     """Films on one timeline. Shows what it is given: `show` for finished traces, `feed` for runs that are going."""
 
     # As text: anywidget watches files that are given by their path, and its watcher keeps every widget alive.
@@ -131,6 +133,7 @@ class Viewer(anywidget.AnyWidget):  # type: ignore[misc]
         self._claimed = False  # a caller is going to drive: the thread makes way
         self._driving = threading.Lock()  # whoever holds it encodes and sends
         self._thread: threading.Thread | None = None
+        self.hand_ins = HandIns(self)
         super().__init__(**{"_page": page()} | traits)
         self.on_msg(self._on_message)
 
@@ -153,6 +156,11 @@ class Viewer(anywidget.AnyWidget):  # type: ignore[misc]
         return unpack(document, frames) if document else []
 
     @property
+    def shown_run(self) -> int:
+        """The number of that run, counted from 1; 0 where none is complete."""
+        return int(self._film.get("run", 0))
+
+    @property
     def notes(self) -> list[str]:
         """The sentences beside the pictures."""
         return list(self._notes)
@@ -170,6 +178,7 @@ class Viewer(anywidget.AnyWidget):  # type: ignore[misc]
             run = self._runs
             self._drop()
         self._commit(films, run)
+        self.hand_ins.update()
 
     def feed(self, traces: Sequence[Record] | Mapping[str, Record], here: bool = False) -> Feed:
         """Show runs while they grow, in place of what is shown, from their first step on.
@@ -224,6 +233,8 @@ class Viewer(anywidget.AnyWidget):  # type: ignore[misc]
                 self._closed = True
                 self._drop()
                 self._changed.notify_all()
+            self.hand_ins.update()  # it is all that stays
+            self.hand_ins.close()
         super().close()
 
     def _drop(self) -> None:
@@ -277,7 +288,7 @@ class Viewer(anywidget.AnyWidget):  # type: ignore[misc]
                 with self._changed:
                     if done is None and (self._claimed or self._idle(wait, idle_since)):
                         self._thread = None
-                        return
+                        break
                     if not self._woken:
                         # A blocked caller looks up now and then: at `done`, and so that an interrupt gets through.
                         longest = 0.1 if done is not None else _IDLE
@@ -287,6 +298,7 @@ class Viewer(anywidget.AnyWidget):  # type: ignore[misc]
             self._driving.release()
             if done is not None:
                 self.release()  # for what may be left to do
+        self.hand_ins.update()
 
     def _idle(self, wait: float | None, since: float) -> bool:
         return wait is None and not self._woken and time.monotonic() - since >= _IDLE
@@ -396,6 +408,7 @@ class Replay(Viewer):
         films = films_of(source)
         super().__init__(view=view)
         self._commit(films, 1)
+        self.settle_in()
 
     def to_html(self, path: str | PathLike[str]) -> Path:
         """Write what is shown as one page that needs no kernel and no network.

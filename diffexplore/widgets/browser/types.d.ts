@@ -132,3 +132,9 @@ interface Model {
   on(name: string, f: (...args: any[]) => void): void;
   off(name: string, f: (...args: any[]) => void): void;
 }
+
+/** A widget as a notebook keeps it. */
+interface SavedWidget {
+  model_name: string;
+  state: Record<string, unknown>;
+}

@@ -3,6 +3,7 @@ import { Around } from "./around.js";
 import { PANELS } from "./panel.js";
 import { box, combined, h, say } from "./dom.js";
 import { WORDS } from "./films.js";
+import { keepState, standIn } from "./keep.js";
 import { seatsOf } from "./seats.js";
 import { Session } from "./session.js";
 import { panned, zoomed } from "./timeline.js";
@@ -268,11 +269,13 @@ export const viewer = () => {
 		/** @param {{model: Model, signal?: AbortSignal}} host */
 		initialize({ model }) {
 			session = new Session(model);
+			keepState(model);
 			return () => session?.close();
 		},
 		/** @param {{model: Model, el: HTMLElement, signal?: AbortSignal}} host */
 		render({ model, el }) {
 			const life = new AbortController();
+			standIn(el, life.signal);
 			try {
 				session ??= new Session(model);
 				new View(session, el, life.signal);
