@@ -2,8 +2,9 @@
 
 `viewer.js` is its entry; what it imports is found from there. The order of the panels is that of the lines of
 `panels/index.js`. A browser gets all of them joined, since anywidget loads text, which cannot import its neighbours,
-and joined here, since a user's machine has no node: `import` lines and the word `export` are dropped, so that all
-names at the head of a line share one scope. Beside a module may lie a style sheet of its name.
+and joined here, since a user's machine has no node: `import` lines, comments on lines of their own and the word
+`export` are dropped, so that all names at the head of a line share one scope. Beside a module may lie a style sheet of
+its name.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ _IMPORT: Final = re.compile(r'import (?:\{ ([\w$, ]+) \} from )?"(\.{1,2}/[^"]+\
 _EXPORT: Final = re.compile(r"export (?=(?:const|let|async function|function|class) )")
 _NAMED: Final = re.compile(r"(export )?(?:const|let|var|async function\*?|function\*?|class) ([\w$]+)")
 _DEFAULT: Final = "export default "
+_COMMENT: Final = re.compile(r"^[ \t]*(?://.*|/\*\*(?:(?!\*/)[\s\S])*\*/[ \t]*)\n", re.MULTILINE)
 
 
 def modules(entry: Path) -> list[Path]:
@@ -110,7 +112,7 @@ def _text(path: Path, entry: bool) -> str:
         elif re.match(r"(?:const|let|var) [\[{]", line):
             raise ValueError(f"{path.name}: {line!r} cannot be joined; declare one name in a line")
         kept.append(line)
-    return "\n".join(kept) + "\n"
+    return _COMMENT.sub("", "\n".join(kept) + "\n")
 
 
 ESM: Final = joined(_HERE / "viewer.js")
