@@ -72,10 +72,10 @@ def test_minutes_and_a_moment_end_it(tmp_path):
     one.run(lesson(one.parts["line"]))
     assert one.step > 10
     assert spent(tmp_path / "a", "line") >= 0.6
-    other = stage(tmp_path / "b", steps=None, budget=Budget(minutes=9, until=time.monotonic() + 0.2))
+    other = stage(tmp_path / "b", steps=None, budget=Budget(minutes=9, until=time.monotonic() + 1))
     other.run(lesson(other.parts["line"]))
     assert (tmp_path / "b" / "line.pt").is_file()
-    assert not other.fallen
+    assert spent(tmp_path / "b", "line") < 60
     with pytest.raises(ValueError, match="in steps or in minutes"):
         stage(tmp_path, steps=None)
 

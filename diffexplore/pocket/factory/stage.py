@@ -34,7 +34,7 @@ class Budget:
         bf16: matrix arithmetic in bfloat16: twice as fast on processors that have it (AVX512-BF16, AMX) and many times
             on a GPU; slower on others.
         device: "cpu", or "cuda".
-        until: the moment of the monotonic clock at which a run ends, whatever its budget.
+        until: the moment of the monotonic clock at which a run ends, whatever its minutes.
         graph: capture a step as a CUDA graph where the stage allows it.
     """
 
@@ -85,7 +85,7 @@ class Stage:
     ) -> None:  # fmt: skip
         import torch
 
-        if not steps and not budget.minutes:
+        if not steps and not budget.minutes and budget.until is None:
             raise ValueError(f"{name}: say how long to train, in steps or in minutes")
         work.mkdir(parents=True, exist_ok=True)
         self.work, self.name, self.steps, self.budget = work, name, steps, budget
@@ -102,6 +102,7 @@ class Stage:
             self.weights, self._rate, betas=(0.9, 0.99), weight_decay=decay, fused=True, capturable=on_gpu
         )
         self.step, self.seconds, self.fallen = 0, 0.0, False
+        self._limit = 60 * budget.minutes if budget.minutes else 0.0
         self._side: torch.cuda.Stream | None = None
         self._resume()
         torch.manual_seed(1_000_003 * self.step)
@@ -140,9 +141,7 @@ class Stage:
 
     def _share_of(self, state: dict[str, Any]) -> float:
         share = float(state["step"] / self.steps) if self.steps else 0.0
-        if self.budget.minutes:
-            share = max(share, state["seconds"] / 60 / self.budget.minutes)
-        return share
+        return max(share, state["seconds"] / self._limit) if self._limit else share
 
     @property
     def share(self) -> float:
@@ -222,10 +221,6 @@ class Stage:
 
     # --- the loop ----------------------------------------------------------------------------------------------------
 
-    def _over(self) -> bool:
-        late = self.budget.until is not None and time.monotonic() >= self.budget.until
-        return late or self.share >= 1
-
     def run(
         self, loss_of: Callable[[int], torch.Tensor], sheet: Callable[[Path], None] = lambda path: None,
         every: float = 240, *, feed: Callable[[], None] = lambda: None, graph: bool = False,
@@ -247,11 +242,15 @@ class Stage:
         on_gpu = self.device.type == "cuda"
         for part in self.parts.values():
             part.train()
+        if self.budget.until is not None:
+            # What was to be done before has taken its time; the rate shall have fallen all the same when it ends.
+            left = self.seconds + max(1.0, self.budget.until - time.monotonic())
+            self._limit = min(self._limit, left) if self._limit else left
         wanted = [share for share in sorted(shows) if share > self.share]
         begun = saved = marked = self._now()
         waited, counted, replay, tried = 0.0, self.step, None, not (on_gpu and graph and self.budget.graph)
         first = self.step
-        while not self._over():
+        while self.share < 1:
             if self.share >= 1 - self.FALL and not self.fallen:
                 self.save("-stable")
                 self.fallen = True
@@ -283,11 +282,10 @@ class Stage:
             if passed:
                 wanted = wanted[len(passed) :]
                 show(self.step)
-                begun = self._now()
             if now - saved > every:
                 self.save()
                 sheet(self.work / f"{self.name}.png")
-                saved = begun = self._now()
+                saved = self._now()
         self.seconds += self._now() - begun
         self.save()
         if wanted:
