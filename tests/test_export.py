@@ -23,7 +23,7 @@ def work(tmp_path_factory):
     write_vae(folder)
     tokenizer = unet.make_tokenizer(folder)
     vae = read_vae(folder, "cpu")
-    latents = Latents(Arriving(tokenizer), vae, tokenizer, bf16=False, capacity=24, block=8)
+    latents = Latents(Arriving(tokenizer), vae, tokenizer, bf16=False, block=8)
 
     def row(name):
         return lambda pipeline, step: export.learn_row(pipeline, folder, name, step, 1)

@@ -15,7 +15,7 @@ def latents(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     write_vae(folder)
     tokenizer = make_tokenizer(folder)
-    return Latents(Arriving(tokenizer), read_vae(folder, "cpu"), tokenizer, bf16=False, capacity=24, block=4)
+    return Latents(Arriving(tokenizer), read_vae(folder, "cpu"), tokenizer, bf16=False, block=4)
 
 
 def parts(latents):

@@ -19,7 +19,7 @@ def work(tmp_path_factory):
 @pytest.fixture(scope="module")
 def latents(work):
     tokenizer = unet.make_tokenizer(work)
-    return Latents(Arriving(tokenizer), read_vae(work, "cpu"), tokenizer, bf16=False, capacity=24, block=4)
+    return Latents(Arriving(tokenizer), read_vae(work, "cpu"), tokenizer, bf16=False, block=4)
 
 
 @pytest.fixture(scope="module")

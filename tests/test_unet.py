@@ -22,7 +22,7 @@ def work(tmp_path_factory):
 @pytest.fixture(scope="module")
 def latents(work):
     tokenizer = unet.make_tokenizer(work)
-    return Latents(Arriving(tokenizer), read_vae(work, "cpu"), tokenizer, bf16=False, capacity=24, block=4)
+    return Latents(Arriving(tokenizer), read_vae(work, "cpu"), tokenizer, bf16=False, block=4)
 
 
 @pytest.mark.parametrize("bf16", [False, True])

@@ -20,23 +20,19 @@ TURBO = dataclasses.replace(turbo.RECIPE, pocket=UNET, embedding=8, batch=2, ste
 
 
 class Arriving:
-    """Pictures of noise, eight more at every call, the oldest of them replaced at last."""
+    """Pictures of noise, eight more at every call."""
 
     def __init__(self, tokenizer, capacity=24):
-        self.rng, self.tokenizer = np.random.default_rng(0), tokenizer
-        self.pictures = torch.zeros(capacity, 3, SIDE, SIDE, dtype=torch.uint8)
-        self.ids = torch.zeros(capacity, 2, tokenizer.model_max_length, dtype=torch.int16)
-        self.drawn = 0
+        rng = np.random.default_rng(0)
+        texts = [world.caption(world.sample_scene(rng), rng) for _ in range(2 * capacity)]
+        ids = tokenizer(texts, padding="max_length", truncation=True, max_length=tokenizer.model_max_length).input_ids
+        self.pictures = torch.from_numpy(rng.integers(0, 256, (capacity, 3, SIDE, SIDE), np.uint8))
+        self.ids = torch.tensor(ids, dtype=torch.int16).view(capacity, 2, -1)
+        self.count = 0
 
     def take(self, wait=0.0, most=64):
-        rows = np.arange(self.drawn, self.drawn + 8) % len(self.pictures)
-        texts = [world.caption(world.sample_scene(self.rng), self.rng) for _ in range(16)]
-        room = self.tokenizer.model_max_length
-        ids = self.tokenizer(texts, padding="max_length", truncation=True, max_length=room).input_ids
-        self.pictures[rows] = torch.from_numpy(self.rng.integers(0, 256, (8, 3, SIDE, SIDE), np.uint8))
-        self.ids[rows] = torch.tensor(ids, dtype=torch.int16).view(8, 2, -1)
-        self.drawn += 8
-        return min(self.drawn, len(self.pictures))
+        self.count = min(self.count + 8, len(self.pictures))
+        return self.count
 
 
 def write_vae(work, channels=6):

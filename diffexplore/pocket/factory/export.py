@@ -99,8 +99,8 @@ def samples(pipeline: Any, prompts: Sequence[str], steps: int, guidance: float =
     import torch
 
     made = []
-    # The flow model's T5 answers with zeros, of which a single token says as much as 256.
-    short = {"max_sequence_length": 1} if hasattr(pipeline, "text_encoder_3") else {}
+    # The flow model's T5 answers with zeros, of which the start and end of an empty text say as much as 256 tokens.
+    short = {"max_sequence_length": 2} if hasattr(pipeline, "text_encoder_3") else {}
     for start in range(0, len(prompts), at_once):
         batch = list(prompts[start : start + at_once])
         generators = [torch.Generator("cpu").manual_seed(start + k) for k in range(len(batch))]

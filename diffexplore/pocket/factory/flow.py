@@ -8,7 +8,7 @@ zeros, as diffusers does in its place where it is left out, so that a folder ope
 Diffusers asks T5 for 256 tokens unless told otherwise (``max_sequence_length``), and to compute them costs several
 times the picture. Zeros have no position, so they stay equal through all blocks: n of them are one whose attention is
 heavier by log n. Trained is a handful, with a weight that stands for any number from 1 to 256, and the model draws
-alike with one and with 256.
+alike with two (no tokenizer gives fewer) and with 256.
 
 Sources: flow matching, https://arxiv.org/abs/2210.02747 and https://arxiv.org/abs/2209.03003; MMDiT and logit-normal
 times, https://arxiv.org/abs/2403.03206; blocks that begin as the identity, https://arxiv.org/abs/2212.09748.

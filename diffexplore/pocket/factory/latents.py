@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 
 class Pictures(Protocol):
-    """Where pictures come from, as `pool.Pool` holds them: a ring in which new ones take the place of the oldest.
+    """Where pictures come from, as `pool.Pool` holds them: the first `count` rows of the buffers are filled.
 
     Attributes:
         pictures: (capacity, 3, H, W) uint8 on the device.
         ids: (capacity, captions, tokens) integers on the device.
-        drawn: how many have arrived in all; number n lies in row n % capacity.
+        count: how many have arrived.
     """
 
     pictures: torch.Tensor
     ids: torch.Tensor
-    drawn: int
+    count: int
 
     def take(self, wait: float = 0.0, most: int = 64) -> int:
         """Let in what has arrived, so many blocks at most; wait so many seconds for the first."""
@@ -53,30 +53,25 @@ def read_vae(work: Path, device: str) -> AutoencoderKL:
 class Latents:
     """Latents of the pictures that have arrived, and batches of them with captions.
 
-    Latents are a twelfth of the pictures' size, so many more of them are kept than of the pictures.
-
     Args:
         pool: the pictures.
         vae: encodes them, on the pool's device.
         tokenizer: for the empty caption.
         bf16: encode in bfloat16.
-        capacity: how many are kept; once it is full, new ones take the place of the oldest.
         block: how many pictures are encoded at once.
     """
 
     def __init__(
-        self, pool: Pictures, vae: AutoencoderKL, tokenizer: CLIPTokenizer, *, bf16: bool, capacity: int,
-        block: int = 256,
-    ) -> None:  # fmt: skip
+        self, pool: Pictures, vae: AutoencoderKL, tokenizer: CLIPTokenizer, *, bf16: bool, block: int = 256
+    ) -> None:
         import torch
 
         self.pool, self.vae, self.tokenizer, self.bf16, self.block = pool, vae, tokenizer, bf16, block
         self.device = pool.pictures.device
         side, factor = pool.pictures.shape[-1], 2 ** (len(vae.config.block_out_channels) - 1)
-        shape = (capacity, vae.config.latent_channels, side // factor, side // factor)
+        shape = (len(pool.pictures), vae.config.latent_channels, side // factor, side // factor)
         self.z = torch.zeros(shape, dtype=torch.float16, device=self.device)
-        self.ids = torch.zeros((capacity, *pool.ids.shape[1:]), dtype=pool.ids.dtype, device=self.device)
-        self.seen, self.kept = 0, 0
+        self.done = 0
         self.count = torch.ones((), dtype=torch.int64, device=self.device)
         room = tokenizer.model_max_length
         self.empty = torch.tensor(tokenizer("", padding="max_length", max_length=room).input_ids, device=self.device)
@@ -106,31 +101,26 @@ class Latents:
             wait: seconds to wait for pictures where none have come.
         """
         self.pool.take(wait, 2 * blocks)
-        held, room = len(self.pool.pictures), len(self.z)
         for _ in range(blocks):
-            arrived = self.pool.drawn
-            self.seen = max(self.seen, arrived - held)  # what was replaced before it was looked at is gone
-            start, to = self.seen % held, self.kept % room
-            count = min(self.block, held - start, room - to)
-            if arrived - self.seen < (1 if partly else count):
+            new = min(self.block, self.pool.count - self.done)
+            last = self.pool.count == len(self.z)
+            if new < (1 if partly or last else self.block):
                 return
-            count = min(count, arrived - self.seen)
-            self.z[to : to + count] = self.encode(self.pool.pictures[start : start + count]).half()
-            self.ids[to : to + count] = self.pool.ids[start : start + count]
-            self.seen += count
-            self.kept += count
-            self.count.fill_(min(self.kept, room))
+            rows = slice(self.done, self.done + new)
+            self.z[rows] = self.encode(self.pool.pictures[rows]).half()
+            self.done += new
+            self.count.fill_(self.done)
 
     def wait(self, least: int, seconds: float = 60) -> None:
-        """Wait until so many pictures are encoded, or as many as are kept, or so many seconds have passed.
+        """Wait until so many pictures are encoded, or all that fit, or so many seconds have passed.
 
         Raises:
             TimeoutError: not one picture has arrived in this time.
         """
         until = time.monotonic() + seconds
-        while self.kept < min(least, len(self.z)) and time.monotonic() < until:
+        while self.done < min(least, len(self.z)) and time.monotonic() < until:
             self.feed(8, partly=True, wait=0.2)
-        if not self.kept:
+        if not self.done:
             raise TimeoutError(f"no picture has arrived in {seconds:g} s; is the art folder right?")
 
     def batch(self, size: int, *, dropout: float, astray: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -156,7 +146,7 @@ class Latents:
 
         index = anything()
         said = torch.where(chance(astray), anything(), index)
-        which = torch.randint(self.ids.shape[1], (size,), device=self.device)
-        words = self.ids[said, which].long()
+        which = torch.randint(self.pool.ids.shape[1], (size,), device=self.device)
+        words = self.pool.ids[said, which].long()
         words = torch.where(chance(dropout)[:, None], self.empty, words)
         return self.z[index].float(), words

@@ -211,6 +211,7 @@ class Stage:
                 self._advance(loss_of)
         except Exception as error:  # whatever a kernel does not allow: it trains as well without, only slower
             tell(f"{self.name}: no CUDA graph ({str(error).splitlines()[0][:160]}); step by step instead")
+            torch.cuda.set_stream(torch.cuda.default_stream())  # a capture that fails stays on its own
             torch.cuda.synchronize()
             fresh = torch.Generator(self.device)
             fresh.manual_seed(1_000_003 * self.step + 1)
@@ -223,7 +224,7 @@ class Stage:
 
     def run(
         self, loss_of: Callable[[int], torch.Tensor], sheet: Callable[[Path], None] = lambda path: None,
-        every: float = 240, *, feed: Callable[[], None] = lambda: None, graph: bool = False,
+        every: float = 240, *, feed: Callable[[], object] = lambda: None, graph: bool = False,
         shows: tuple[float, ...] = (), show: Callable[[int], None] = lambda step: None,
     ) -> None:  # fmt: skip
         """Train to the end of the budget and save.
