@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from diffexplore.pocket import judge, world
-from diffexplore.pocket.factory import judge_training, scenes
-from diffexplore.pocket.factory.train import Budget
+from diffexplore.pocket import judge
+from diffexplore.pocket.factory import judge_training
+from diffexplore.pocket.factory.pool import compose
+from diffexplore.pocket.factory.scenes import Art
+from diffexplore.pocket.factory.stage import Budget
 
 WIDTHS = (8, 8, 16, 16)
 
@@ -14,22 +16,6 @@ WIDTHS = (8, 8, 16, 16)
 @pytest.fixture(scope="module")
 def art(art_folder):
     return str(art_folder)
-
-
-def test_labels_are_what_can_be_read_and_nothing_else():
-    def labels(**scene):
-        known = judge_training.labels_of(world.Scene("fox", **scene))
-        pairs = zip(judge.ATTRIBUTES.items(), known, strict=True)
-        return {attribute: values[label] for (attribute, values), label in pairs if label >= 0}
-
-    everything = {"subject": "fox", "colour": "red", "setting": "sea", "light": "night", "style": "flat"}
-    assert labels(colour="red", setting="sea", light="night", style="flat") == everything | {"quality": "clean"}
-    assert labels(setting=None, light=None, backdrop="red", flaws=("noisy",)) == {
-        "subject": "fox", "colour": "own", "setting": "none", "style": "render", "quality": "noisy",
-    }  # fmt: skip
-    assert labels(style="line") == {"subject": "fox", "setting": "meadow", "style": "line", "quality": "clean"}
-    assert "colour" not in labels(style="silhouette")
-    assert "quality" not in labels(flaws=("blurry", "noisy"))  # which of them shows most, nobody can say
 
 
 def test_the_loss_asks_nothing_where_nothing_can_be_read():
@@ -65,45 +51,67 @@ def test_folding_changes_no_score():
     assert torch.allclose(network(x), before, atol=1e-4)
 
 
+class Few:
+    """A pool in which all pictures are already there: 48 of 64 pixels."""
+
+    def __init__(self, art):
+        drawn = [compose(Art(art), 3, index, 64, holdout=index % 3 == 0) for index in range(48)]
+        self.pictures = torch.from_numpy(np.stack([one.pixels for one in drawn])).permute(0, 3, 1, 2)
+        labels = torch.tensor([one.labels for one in drawn], dtype=torch.int8)
+        self.labels = dict(zip(judge.ATTRIBUTES, labels.unbind(1), strict=True))
+        self.count = 48
+
+    def wait(self, least):
+        assert least <= 48
+
+    def take(self):
+        return self.count
+
+
 @pytest.fixture(scope="module")
-def work(art, tmp_path_factory):
-    """A work folder in which a narrow judge trained on few pictures for long enough to know them."""
+def few(art):
+    return Few(art)
+
+
+@pytest.fixture(scope="module")
+def work(few, tmp_path_factory):
+    """A work folder in which all judges were trained on few pictures for long enough to know something of them."""
     folder = tmp_path_factory.mktemp("runs")
-    judge_training.train(folder, art, Budget(), pictures=48, steps=200, batch=16, widths=WIDTHS, processes=1)
+    judge_training.train(folder, few, Budget(), steps=60, batch=16)
     return folder
 
 
-def test_pictures_are_drawn_once_with_every_third_a_held_out_pair(art, work):
-    pictures, labels = judge_training.prepare(work, "gone", 48)
-    assert (pictures.shape, pictures.dtype, labels.shape) == ((48, 64, 64, 3), np.uint8, (48, 6))
-    again, known = judge_training.labelled(scenes.Art(art), 3, holdout=True)
-    assert np.array_equal(again, pictures[3])
-    assert known == labels[3].tolist()
-
-
-def test_training_learns_and_what_is_exported_reads_the_same(work, tmp_path):
-    pictures, labels = judge_training.prepare(work, "gone", 48)
-    judge_training.export(work, tmp_path / "judge.safetensors", WIDTHS)
-    read = judge.probabilities(pictures, tmp_path / "judge.safetensors", WIDTHS)
-    assert (read[2].argmax(1) == labels[:, 2]).mean() > 0.7  # the setting; one in nine by chance
-    network = judge.make_network(WIDTHS)
-    network.load_state_dict(torch.load(work / "judge.pt", weights_only=True)["parts"]["judge"])
+def test_training_learns_and_what_is_exported_reads_the_same(work, few):
+    pictures = few.pictures.permute(0, 2, 3, 1).numpy()
+    read = judge.probabilities(pictures, work / "judge.safetensors")
+    assert (read[2].argmax(1) == few.labels["setting"].numpy()).mean() > 0.5  # one in nine by chance
+    network = judge.make_network()
+    network.load_state_dict(torch.load(work / "judges.pt", weights_only=True)["parts"]["judge"])
     with torch.no_grad():
         scores = network.eval()(judge.pixels_of(pictures))[:, :72]
     assert np.abs(scores.softmax(1).numpy() - read[0]).max() < 0.01
 
 
-def test_a_finished_training_does_nothing_more_and_a_longer_one_goes_on(work):
+def test_a_finished_training_does_nothing_more_and_a_longer_one_goes_on(work, few):
     def state():
-        return torch.load(work / "judge.pt", weights_only=True)
+        return torch.load(work / "judges.pt", weights_only=True)
 
     before = state()
-    judge_training.train(work, "gone", Budget(), pictures=48, steps=200, batch=16, widths=WIDTHS)
+    judge_training.train(work, few, Budget(), steps=60, batch=16)
     after = state()
-    assert after["step"] == 200
+    assert after["step"] == 60
     assert all(torch.equal(after["parts"]["judge"][k], v) for k, v in before["parts"]["judge"].items())
-    judge_training.train(work, "gone", Budget(), pictures=48, steps=203, batch=16, widths=WIDTHS)
-    assert state()["step"] == 203
+    judge_training.train(work, few, Budget(), steps=62, batch=16)
+    assert state()["step"] == 62
+
+
+def test_the_second_judge_is_scored_beside_the_first(work, art):
+    result = judge_training.score(
+        art, count=6, size=64, judge=work / "judge.safetensors", second=work / "judge2.safetensors"
+    )
+    kinds = ["trained pairs", "trained pairs, second", "held-out pairs", "held-out pairs, second"]
+    assert list(result) == kinds
+    assert all(0 <= result[kind]["setting"] <= 1 for kind in kinds)
 
 
 # --- commands ------------------------------------------------------------------------------------------------------

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from diffexplore.pocket import judge, world
-from diffexplore.pocket.factory import judge_training, obedience
+from diffexplore.pocket.factory import judge_training, obedience, pool
 
 
 @pytest.mark.parametrize("holdout", [False, True])
 def test_full_captions_say_everything_that_can_be_read(holdout):
     for scene in obedience.bench_scenes(400, holdout=holdout):
-        found, wanted = judge.named(obedience.full_caption(scene)), judge_training.truth(scene)
+        found, wanted = judge.named(obedience.full_caption(scene)), pool.truth(scene)
         for attribute in ("subject", "style", "setting", "light"):
             assert found.get(attribute) == wanted.get(attribute), obedience.full_caption(scene)
         assert found.get("colour", "own") == wanted.get("colour", "own")

@@ -23,8 +23,8 @@ Rng = np.random.Generator
 # name -> (emoji code point, category, other words for it)
 SUBJECTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "fox": ("1f98a", "animal", ()),
-    "cat": ("1f408", "animal", ("kitten",)),
-    "dog": ("1f415", "animal", ("puppy",)),
+    "cat": ("1f431", "animal", ("kitten",)),
+    "dog": ("1f436", "animal", ("puppy",)),
     "rabbit": ("1f407", "animal", ("bunny",)),
     "horse": ("1f40e", "animal", ("pony",)),
     "cow": ("1f404", "animal", ()),
@@ -49,7 +49,7 @@ SUBJECTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "snail": ("1f40c", "animal", ()),
     "dinosaur": ("1f996", "animal", ("t-rex",)),
     "lion": ("1f981", "animal", ()),
-    "tiger": ("1f405", "animal", ()),
+    "tiger": ("1f42f", "animal", ()),
     "bear": ("1f43b", "animal", ()),
     "panda": ("1f43c", "animal", ("panda bear",)),
     "monkey": ("1f412", "animal", ("ape",)),

@@ -1,26 +1,26 @@
-"""Trains the judge on composed pictures, and says how often it is right.
+"""Trains what looks at pictures, on composed ones: the judge that ships, a second one, and the sight of a VAE.
 
     python -m diffexplore.pocket.factory.judge_training train --art FOLDER  # draw, label, train, write weights
     python -m diffexplore.pocket.factory.judge_training score --art FOLDER  # accuracy on composed pictures it never saw
 
-It is trained on nothing but composed pictures (`scenes.draw`); `obedience` counts with it how far the pocket model's
-pictures keep to their prompts. Training can be stopped at any moment and goes on where it was when called again.
+All three learn from the same pictures in one loop, as long as `--minutes` says, and go on where they were when called
+again. The second judge is for measuring alone (`eyes`).
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from diffexplore.pocket.factory import scenes
-from diffexplore.pocket.factory.train import Budget, Stage, end_with_parent
-from diffexplore.pocket.judge import ATTRIBUTES, WEIGHTS, WIDTHS, make_network, pixels_of, probabilities
-from diffexplore.pocket.world import Scene, sample_scene
-from diffexplore.progress import progress
+from diffexplore.pocket.factory.eyes import features, make_second, make_sight, read_second, shaken
+from diffexplore.pocket.factory.pool import Pool, compose
+from diffexplore.pocket.factory.stage import Budget, Stage
+from diffexplore.pocket.judge import ATTRIBUTES, WEIGHTS, WIDTHS, make_network, probabilities
+from diffexplore.pocket.world import SIZE
 from diffexplore.record.file import written
 
 if TYPE_CHECKING:
@@ -29,60 +29,10 @@ if TYPE_CHECKING:
 Table = dict[str, dict[str, float]]
 
 SEED = 7707
-PICTURES = 60_000
+CAPACITY = 60_000
+LEAST = 4_000
+"""Pictures that have to be there before anything is learned."""
 UNSEEN = 10_000_000  # index of the first picture that is for scoring and not for training
-
-
-def truth(scene: Scene) -> dict[str, str]:
-    """What a judge should read off the picture of a scene; what nobody could read is left out.
-
-    On top of `Scene.attributes`, a subject in its own colours is "own" and a plain background is "none".
-    """
-    out = scene.attributes
-    if not scene.colour and scene.style in ("render", "flat"):
-        out["colour"] = "own"
-    if not scene.setting:
-        out["setting"] = "none"
-    return out
-
-
-def labels_of(scene: Scene) -> list[int]:
-    """`truth` as indices into the values of `ATTRIBUTES`, -1 for what nobody could read."""
-    known = truth(scene)
-    return [values.index(known[name]) if name in known else -1 for name, values in ATTRIBUTES.items()]
-
-
-def labelled(art: scenes.Art, index: int, *, holdout: bool) -> tuple[np.ndarray, list[int]]:
-    rng = np.random.default_rng([SEED, index])
-    scene = sample_scene(rng, holdout=holdout)
-    return scenes.draw(scene, art, rng), labels_of(scene)
-
-
-def _draw_share(job: tuple[str, int, int]) -> tuple[np.ndarray, np.ndarray]:
-    folder, start, stop = job
-    art = scenes.Art(folder)
-    drawn = [labelled(art, index, holdout=index % 3 == 0) for index in range(start, stop)]
-    return np.stack([pixels for pixels, _ in drawn]), np.array([labels for _, labels in drawn], np.int8)
-
-
-def prepare(work: Path, art: str, pictures: int, processes: int = 2) -> tuple[np.ndarray, np.ndarray]:
-    """The labelled pictures, drawn once and kept in `work`: (N, 64, 64, 3) uint8 and (N, 6) int8, -1 for unreadable.
-
-    Every third picture pairs what the pocket model's training holds out: a judge has to know all pairs.
-    """
-    kept = work / f"judge-{pictures}.npz"
-    if not kept.is_file():
-        work.mkdir(parents=True, exist_ok=True)
-        jobs = [(art, start, min(start + 250, pictures)) for start in range(0, pictures, 250)]
-        if processes == 1:
-            parts = list(progress(map(_draw_share, jobs), "drawing", total=len(jobs)))
-        else:
-            with multiprocessing.get_context("spawn").Pool(processes, end_with_parent) as pool:
-                parts = list(progress(pool.imap(_draw_share, jobs), "drawing", total=len(jobs)))
-        with written(kept) as file:
-            np.savez(file, pictures=np.concatenate([p for p, _ in parts]), labels=np.concatenate([n for _, n in parts]))
-    with np.load(kept) as arrays:
-        return arrays["pictures"], arrays["labels"]
 
 
 def _fold(network: torch.nn.Module) -> None:
@@ -111,12 +61,16 @@ def _varied(x: torch.Tensor, noisy: torch.Tensor) -> torch.Tensor:
     from torch.nn.functional import avg_pool2d, pad
 
     n = len(x)
-    x = torch.where(torch.rand(n, 1, 1, 1) < 0.5, x.flip(3), x)
+
+    def chance() -> torch.Tensor:
+        return torch.rand(n, 1, 1, 1, device=x.device)
+
+    x = torch.where(chance() < 0.5, x.flip(3), x)
     soft = avg_pool2d(avg_pool2d(pad(x, (1, 1, 1, 1), "replicate"), 2, 1), 2, 1)  # binomial, sigma 0.7
-    share = (torch.rand(n, 1, 1, 1) * 2 - 1).clamp(min=0) * (~noisy).view(-1, 1, 1, 1)
+    share = (chance() * 2 - 1).clamp(min=0) * (~noisy).view(-1, 1, 1, 1)
     x = torch.lerp(x, soft, share)
-    x = x * (1 + 0.12 * (torch.rand(n, 1, 1, 1) - 0.5)) + 0.12 * (torch.rand(n, 1, 1, 1) - 0.5)
-    return x + torch.rand(n, 1, 1, 1) * 0.04 * torch.randn_like(x)
+    x = x * (1 + 0.12 * (chance() - 0.5)) + 0.12 * (chance() - 0.5)
+    return x + chance() * 0.04 * torch.randn_like(x)
 
 
 def _loss(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -131,39 +85,54 @@ def _loss(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return total
 
 
-def train(
-    work: Path, art: str, budget: Budget, *, pictures: int = PICTURES, steps: int = 10_000, batch: int = 64,
-    widths: tuple[int, ...] = WIDTHS, processes: int = 2,
-) -> None:  # fmt: skip
-    """Train the judge; state in ``judge.pt``, so that a stopped training goes on where it was."""
+def train(work: Path, pool: Pool, budget: Budget, *, steps: int | None = None, batch: int = 192) -> None:
+    """Train all three; state in ``judges.pt``, weights as ``judge.safetensors`` and ``judge2.safetensors``.
+
+    Args:
+        work: folder of the state.
+        pool: with held-out pairs, since a judge has to know all.
+        budget, steps: how long.
+        batch: pictures a step.
+    """
     import torch
+    from torch.nn.functional import interpolate
 
     torch.manual_seed(SEED)
-    drawn, labels = prepare(work, art, pictures, processes)
-    network = make_network(widths).train()
-    stage = Stage(work, "judge", {"judge": network}, steps=steps, budget=budget, rate=3e-3, ema=0.0)
+    parts = {"judge": make_network(WIDTHS), "second": make_second(), "sight": make_sight()}
+    stage = Stage(work, "judges", parts, steps=steps, budget=budget, rate=2e-3, ema=0.0, decay=0.03)
+    judge, second, sight = stage.parts.values()
+    pool.wait(min(LEAST, len(pool.pictures)))
     noisy = ATTRIBUTES["quality"].index("noisy")
 
     def loss_of(step: int) -> torch.Tensor:
-        index = np.random.default_rng([SEED, step]).integers(0, len(drawn), batch)
-        truths = torch.from_numpy(labels[index]).long()
-        with torch.no_grad(), torch.autocast("cpu", enabled=False):
-            x = _varied(pixels_of(drawn[index]), truths[:, -1] == noisy)
-        return _loss(network(x.contiguous(memory_format=torch.channels_last)), truths)
+        index = torch.randint(pool.count, (batch,), device=stage.device)
+        truths = torch.stack([values[index].long() for values in pool.labels.values()], 1)
+        with torch.no_grad(), torch.autocast(stage.device.type, enabled=False):
+            x = (pool.pictures[index].float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+            whole = _varied(x, truths[:, -1] == noisy)
+            small = interpolate(whole, (SIZE, SIZE), mode="area")
+            turned = shaken(x).contiguous(memory_format=torch.channels_last)
+        return _loss(judge(small), truths) + _loss(sight(whole), truths) + _loss(second(turned), truths)
 
-    stage.run(loss_of, lambda path: None)
+    stage.run(loss_of, feed=pool.take)
+    export(work)
 
 
-def export(work: Path, out: Path, widths: tuple[int, ...] = WIDTHS) -> None:
-    """Write the trained judge of ``work/judge.pt`` as fp16 safetensors, batch normalisation folded in."""
+def export(work: Path, out: Path | None = None) -> None:
+    """Write the judges of ``work/judges.pt`` as fp16 safetensors: the one that ships, its normalisation folded in,
+    as `out` or ``judge.safetensors``, and the second as ``judge2.safetensors``.
+    """
     import torch
     from safetensors.torch import save
 
-    network = make_network(widths)
-    network.load_state_dict(torch.load(work / "judge.pt", weights_only=True)["parts"]["judge"])
-    _fold(network.eval())
-    with written(out) as file:
-        file.write(save({name: value.half().contiguous() for name, value in network.state_dict().items()}))
+    parts = torch.load(work / "judges.pt", weights_only=True, map_location="cpu")["parts"]
+    judge, second = make_network(WIDTHS), make_second()
+    judge.load_state_dict(parts["judge"])
+    second.load_state_dict(parts["second"])
+    _fold(judge.eval())
+    for network, path in ((judge, out or work / "judge.safetensors"), (second, work / "judge2.safetensors")):
+        with written(path) as file:
+            file.write(save({name: value.half().contiguous() for name, value in network.state_dict().items()}))
 
 
 # --- measurements --------------------------------------------------------------------------------------------------
@@ -182,14 +151,32 @@ def mean_known(values: np.ndarray, axis: int) -> np.ndarray:
     return np.where(count, np.where(known, values, 0).sum(axis) / np.maximum(count, 1), np.nan)
 
 
-def score(art: str, count: int = 2000) -> Table:
-    """Accuracy of the shipped judge per attribute on composed pictures it never saw, `count` of each kind of pair."""
+def score(
+    art: str, count: int = 2000, size: int = 2 * SIZE, judge: Path = WEIGHTS, second: Path | None = None
+) -> Table:
+    """Accuracy of the judge, and of the `second` where its weights are given, per attribute on composed pictures they
+    never saw, `count` of each kind of pair.
+    """
+    from PIL import Image
+
     cutouts, out = scenes.Art(art), {}
     for kind, holdout in (("trained pairs", False), ("held-out pairs", True)):
-        drawn = [labelled(cutouts, UNSEEN + index, holdout=holdout) for index in range(count)]
-        right = agreement(np.stack([pixels for pixels, _ in drawn]), np.array([labels for _, labels in drawn]))
+        drawn = [compose(cutouts, SEED, UNSEEN + index, size, holdout=holdout) for index in range(count)]
+        labels = np.array([one.labels for one in drawn])
+        small = [Image.fromarray(one.pixels).resize((SIZE, SIZE), Image.Resampling.LANCZOS) for one in drawn]
+        right = agreement(np.stack([np.asarray(one) for one in small]), labels, judge)
         out[kind] = dict(zip(ATTRIBUTES, mean_known(right, 0).tolist(), strict=True))
+        if second is not None:
+            _, scores = features(read_second(second), [one.pixels for one in drawn], size)
+            out[f"{kind}, second"] = dict(zip(ATTRIBUTES, mean_known(said(scores, labels), 0).tolist(), strict=True))
     return out
+
+
+def said(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(N, 6) float: 1 where the likeliest of `scores` (N, 104) is the label, 0 where not, nan where there is none."""
+    ends = np.cumsum([len(values) for values in ATTRIBUTES.values()])[:-1]
+    read = np.stack([part.argmax(1) for part in np.split(scores, ends, axis=1)], 1)
+    return np.where(labels < 0, np.nan, read == labels)
 
 
 def as_text(result: Table) -> str:
@@ -207,25 +194,32 @@ def _percent(share: float) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Train the judge, or score it."""
+    """Train the judges, or score them."""
     parser = argparse.ArgumentParser(
         prog="python -m diffexplore.pocket.factory.judge_training", description=__doc__.splitlines()[0]
     )
     parser.add_argument("what", choices=["train", "export", "score"])
-    parser.add_argument("--work", type=Path, default=Path("runs"), help="folder of pictures and checkpoints")
+    parser.add_argument("--work", type=Path, default=Path("runs"), help="folder of the checkpoints")
     parser.add_argument("--art", help="unpacked npm package @lobehub/fluent-emoji-3d (for train and score)")
-    parser.add_argument("--out", type=Path, default=WEIGHTS, help="the file train and export write")
-    parser.add_argument("--minutes", type=float, help="stop training (and let the rate fall) after this long")
-    parser.add_argument("--bf16", action="store_true", help="train in bfloat16 (AVX512-BF16, AMX)")
+    parser.add_argument("--out", type=Path, default=WEIGHTS, help="the file of the judge that ships")
+    parser.add_argument("--minutes", type=float, default=60, help="of training, all its runs together")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--bf16", action="store_true", help="train in bfloat16 (a GPU, AVX512-BF16, AMX)")
     args = parser.parse_args(argv)
     if args.what in ("train", "score") and not args.art:
         parser.error(f"{args.what} needs --art FOLDER: npm pack @lobehub/fluent-emoji-3d, then unpack it")
+    if args.what == "score":
+        second = args.work / "judge2.safetensors"
+        print(as_text(score(args.art, judge=args.out, second=second if second.is_file() else None)))
+        return
     if args.what == "train":
-        train(args.work, args.art, Budget(args.minutes, args.bf16))
-    if args.what in ("train", "export"):
-        export(args.work, args.out)
-    else:
-        print(as_text(score(args.art)))
+        from transformers import CLIPTokenizer
+
+        tokenizer = CLIPTokenizer.from_pretrained(WEIGHTS.parent / "tokenizer")
+        kind = {"size": 2 * SIZE, "capacity": CAPACITY, "seed": SEED, "held_out": True}
+        with Pool(args.art, tokenizer=tokenizer, device=args.device, **kind) as pool:  # type: ignore[arg-type]
+            train(args.work, pool, Budget(args.minutes, args.bf16, args.device))
+    export(args.work, args.out)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from diffexplore.model import load
-from diffexplore.pocket.factory.judge_training import SEED, UNSEEN, Table, agreement, as_text, labels_of, mean_known
+from diffexplore.pocket.factory.judge_training import SEED, UNSEEN, Table, agreement, as_text, mean_known
+from diffexplore.pocket.factory.pool import labels_of
 from diffexplore.pocket.judge import ATTRIBUTES, probabilities
 from diffexplore.pocket.world import LIGHTS, SETTINGS, STYLES, Scene, article, sample_scene
 from diffexplore.progress import progress

@@ -1,0 +1,79 @@
+"""The VAE's training: it gets better, goes on where it was, and its latents have unit spread."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL
+
+from diffexplore.pocket.factory import judge_training, vae
+from diffexplore.pocket.factory.pool import compose
+from diffexplore.pocket.factory.scenes import Art
+from diffexplore.pocket.factory.stage import Budget
+from diffexplore.pocket.judge import ATTRIBUTES
+
+TINY = dataclasses.replace(vae.RECIPE, size=64, channels=(8, 16, 16, 24), latent=4, batch=4, whole=0.5, judged=0.75)
+
+
+class Few:
+    """24 pictures of 64 pixels that are already there."""
+
+    def __init__(self, art):
+        drawn = [compose(Art(art), 4, index, 64) for index in range(24)]
+        self.pictures = torch.from_numpy(np.stack([one.pixels for one in drawn])).permute(0, 3, 1, 2)
+        labels = torch.tensor([one.labels for one in drawn], dtype=torch.int8)
+        self.labels = dict(zip(ATTRIBUTES, labels.unbind(1), strict=True))
+        self.count = 24
+
+    def wait(self, least):
+        """They are all here."""
+
+    def take(self):
+        return self.count
+
+
+@pytest.fixture(scope="module")
+def few(art_folder):
+    return Few(str(art_folder))
+
+
+def error(network, few):
+    with torch.no_grad():
+        x = few.pictures.float() / 127.5 - 1
+        return float((network.decode(network.encode(x).latent_dist.mode()).sample - x).square().mean())
+
+
+@pytest.mark.parametrize("sighted", [True, False], ids=["with a sight", "without"])
+def test_it_learns_goes_on_and_is_written_with_unit_latents(few, tmp_path, sighted):
+    if sighted:
+        judge_training.train(tmp_path, few, Budget(), steps=1, batch=4)
+    torch.manual_seed(TINY.seed)
+    before = error(vae.make_vae(TINY), few)
+    vae.train(tmp_path, few, Budget(), TINY, steps=24)
+    made = AutoencoderKL.from_pretrained(tmp_path / "vae")
+    assert error(made, few) < 0.9 * before
+    with torch.no_grad():
+        latents = made.encode(few.pictures.float() / 127.5 - 1).latent_dist.mode()
+    assert latents.shape[1:] == (4, 8, 8)
+    assert torch.allclose(latents.mean((0, 2, 3)), torch.zeros(4), atol=1e-3)
+    assert torch.allclose(latents.std((0, 2, 3)), torch.ones(4), atol=1e-2)
+    assert (tmp_path / "vae-sheet.png").is_file()
+    vae.train(tmp_path, few, Budget(), TINY, steps=26)
+    assert torch.load(tmp_path / "vae.pt", weights_only=True)["step"] == 26
+
+
+def test_the_error_is_told_of_pictures_it_never_saw(art_folder):
+    torch.manual_seed(0)
+    assert 3 < vae.psnr(vae.make_vae(TINY).eval(), str(art_folder), size=64, count=16) < 20
+
+
+def test_each_pull_is_as_long_as_the_recipe_says(few):
+    torch.manual_seed(0)
+    critic = vae._make_critic()
+    true = few.pictures[:4].float() / 127.5 - 1
+    made = true + 0.3 * torch.randn_like(true)
+    plain, loss = vae._Losses(TINY, None, critic).pull(made, true, judged=False)
+    judged, _ = vae._Losses(TINY, None, critic).pull(made, true, judged=True)
+    assert float(loss) > 0
+    assert float((judged - plain).norm() / plain.norm()) == pytest.approx(TINY.critic, rel=1e-3)
