@@ -1,0 +1,456 @@
+"""An honest eye on the pocket models: by a second judge, that of another architecture which nothing was chosen by.
+
+    python -m diffexplore.pocket.factory.measure draw --art FOLDER --model pocket-turbo --out runs/turbo.npz
+    python -m diffexplore.pocket.factory.measure compare runs/turbo.npz runs/pocket.npz --eye runs/judge2.safetensors
+    python -m diffexplore.pocket.factory.measure sheet runs/pocket.npz --out runs
+
+`draw` puts into one file all that a measurement needs: what a model draws of the benchmark's captions, what the factory
+composes of the same scenes, twice, and the second of these through the model's own VAE. `compare` looks at such files,
+also those of models that are gone, and says how far each set is from the composed one. All distances are between the
+features of one eye, so figures of two eyes do not compare. `sheet` is for people: the rows are the subjects.
+
+Sources: Frechet distance, https://arxiv.org/abs/1706.08500; precision and recall, https://arxiv.org/abs/1904.06991.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from diffexplore.model import Model, load
+from diffexplore.pocket.factory import eyes, scenes
+from diffexplore.pocket.factory.export import steps_of
+from diffexplore.pocket.factory.obedience import as_json, bench_scenes, full_caption
+from diffexplore.pocket.factory.pool import truth
+from diffexplore.pocket.judge import ATTRIBUTES
+from diffexplore.pocket.world import SETTINGS, SUBJECTS, article
+from diffexplore.progress import progress
+from diffexplore.record.file import written
+from diffexplore.settings import Settings
+from diffexplore.words import sentence
+
+NEIGHBOURS = 3
+"""A picture counts as near a set that has one of its own as near to its third neighbour."""
+NEAR = (200, 8)
+"""Of so many captions so many more pictures are composed, to look for the nearest."""
+SEED = 4242
+SIDE = 128
+"""Pixels a side at which the eye looks at every picture."""
+
+# --- what is measured ----------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """What a measurement needs of one model; N captions, half of trained pairs, half of held-out ones.
+
+    Attributes:
+        model: what it is called.
+        settings: how it drew, as a sentence.
+        kinds: (N,) "trained" or "held-out".
+        truths: for each caption what can be read off its picture, attribute -> value.
+        drawn: (N, S, S, 3) uint8, the model's pictures; the others likewise.
+        composed, again: the factory's pictures of the same scenes, two sets.
+        through: `again` through the model's VAE.
+        near: (n, k, S, S, 3), for the first captions of each kind k more composed pictures; `near_of` says which.
+        near_of: (n,) indices into the captions.
+        subjects: those in the sheet.
+        sheet: (subjects, 8, S, S, 3), each of them in the eight settings, with seeds 0 to 7.
+        art: (subjects, S, S, 3), how they are to look.
+    """
+
+    model: str
+    settings: str
+    kinds: np.ndarray
+    truths: list[dict[str, str]]
+    drawn: np.ndarray
+    composed: np.ndarray
+    again: np.ndarray
+    through: np.ndarray
+    near: np.ndarray
+    near_of: np.ndarray
+    subjects: list[str]
+    sheet: np.ndarray
+    art: np.ndarray
+
+    WORDS = ("model", "settings", "truths", "subjects")
+    ARRAYS = ("kinds", "drawn", "composed", "again", "through", "near", "near_of", "sheet", "art")
+
+    def save(self, path: Path) -> None:
+        """Write it as one npz file."""
+        said = json.dumps({name: getattr(self, name) for name in self.WORDS})
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written(path) as file:
+            np.savez(file, said=np.array(said), **{name: getattr(self, name) for name in self.ARRAYS})
+
+    @classmethod
+    def open(cls, path: Path) -> Evidence:
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: it is another kind of file.
+            OSError: it cannot be read.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as kept:
+                return cls(**json.loads(str(kept["said"])), **{name: kept[name] for name in cls.ARRAYS})
+        except (KeyError, ValueError, TypeError, EOFError) as error:
+            raise ValueError(f"{path} is no file that `measure draw` wrote: {sentence(error)}") from None
+
+
+def draw(
+    source: Any, art: str, *, prompts: int = 500, device: str | None = None, changed: dict[str, Any] | None = None,
+    at_once: int = 8, subjects: Sequence[str] = tuple(SUBJECTS),
+) -> Evidence:  # fmt: skip
+    """Draw and compose all that `Evidence` holds.
+
+    Args:
+        source: a model, as `load` takes it.
+        art: folder of the subjects.
+        prompts: captions of each kind.
+        device: where to draw.
+        changed: `Settings` other than the steps a model is looked at with, guidance 5 and its own sampler.
+        at_once: pictures in one batch.
+        subjects: whom the sheet shows.
+    """
+    cutouts = scenes.Art(art)
+    model = load(source, device, reuse=0)
+    base = Settings(**{"steps": steps_of(model.pipeline), "guidance": 5.0, **(changed or {})})
+    chosen, kinds = [], []
+    for kind in ("trained", "held-out"):
+        chosen += bench_scenes(prompts, holdout=kind == "held-out")
+        kinds += [kind] * prompts
+    size = model.size[0]
+
+    def composed(scene: Any, *seed: int) -> np.ndarray:
+        return scenes.draw(scene, cutouts, np.random.default_rng([SEED, *seed]), size)
+
+    near_of = [k for k in range(2 * prompts) if k % prompts < NEAR[0] // 2]
+    again = np.stack([composed(scene, 1, k) for k, scene in enumerate(progress(chosen, "composing"))])
+    asked = [base.replace(prompt=full_caption(scene), seed=k % prompts) for k, scene in enumerate(chosen)]
+    shows = [base.replace(prompt=text, seed=seed) for subject in subjects for seed, text in enumerate(asks(subject))]
+    made = _drawn(model, [*asked, *shows], at_once)
+    return Evidence(
+        model=model.name,
+        settings=f"{base.sampler or 'its own sampler'}, {base.steps} steps, guidance {base.guidance:g}",
+        kinds=np.array(kinds),
+        truths=[truth(scene) for scene in chosen],
+        drawn=made[: len(asked)],
+        composed=np.stack([composed(scene, 0, k) for k, scene in enumerate(chosen)]),
+        again=again,
+        through=through(model.pipeline.vae, again),
+        near=np.stack([[composed(chosen[k], 2, k, n) for n in range(NEAR[1])] for k in near_of]),
+        near_of=np.array(near_of),
+        subjects=list(subjects),
+        sheet=made[len(asked) :].reshape(len(subjects), len(SETTINGS), size, size, 3),
+        art=np.stack([_alone(cutouts, subject, size) for subject in subjects]),
+    )
+
+
+def asks(subject: str) -> list[str]:
+    """The prompts of a row of the sheet: the subject in each of the settings, at noon."""
+    said = f"{article(subject)} {subject}"
+    return [f"{said} {words[0]}" + ("" if name == "space" else " at noon") for name, words in SETTINGS.items()]
+
+
+def _drawn(model: Model, wanted: Sequence[Settings], at_once: int) -> np.ndarray:
+    out: list[np.ndarray] = []
+    for start in progress(range(0, len(wanted), at_once), "drawing"):
+        out += [np.array(trace.image) for trace in model.trace_many(list(wanted[start : start + at_once]))]
+    return np.stack(out)
+
+
+def _alone(art: scenes.Art, subject: str, size: int) -> np.ndarray:
+    """The art of a subject on white."""
+    cutout = art.cutout(subject, size)
+    paper = Image.new("RGBA", (size, size), "white")
+    paper.alpha_composite(cutout, ((size - cutout.width) // 2, (size - cutout.height) // 2))
+    return np.asarray(paper.convert("RGB"))
+
+
+def through(vae: Any, pictures: np.ndarray, at_once: int = 32) -> np.ndarray:
+    """(N, S, S, 3) uint8 encoded and decoded again."""
+    import torch
+
+    out = []
+    with torch.inference_mode():
+        for part in np.split(pictures, range(at_once, len(pictures), at_once)):
+            x = torch.from_numpy(part).permute(0, 3, 1, 2).to(vae.device, vae.dtype) / 127.5 - 1
+            made = vae.decode(vae.encode(x).latent_dist.mode()).sample.float().clamp(-1, 1)
+            out.append(((made + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy())
+    return np.concatenate(out)
+
+
+# --- the eye -------------------------------------------------------------------------------------------------------
+
+
+class Eye:
+    """A trained second judge as an instrument: what it reads, and the features it reads it from.
+
+    Args:
+        network: as `eyes.make_second` makes it.
+        size: pixels a side at which it looks; pictures of other sizes are brought to that, smoothly.
+        device: where it computes.
+    """
+
+    def __init__(self, network: Any, size: int = SIDE, device: str = "cpu") -> None:
+        self.network, self.size, self.device = network, size, device
+
+    def look(self, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(N, S, S, 3) uint8 -> features (N, D) float64 and what it takes each for (N, attributes), as indices."""
+        features, scores = eyes.features(self.network, list(pictures), self.size, self.device)
+        parts = np.split(scores, np.cumsum([len(values) for values in ATTRIBUTES.values()])[:-1], 1)
+        return features.astype(np.float64), np.stack([part.argmax(1) for part in parts], 1)
+
+
+def open_eye(path: Path, device: str = "cpu") -> Eye:
+    """The second judge whose weights lie in a file.
+
+    Raises:
+        ValueError: they are not those of a second judge.
+        OSError: the file cannot be read.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        return Eye(eyes.read_second(path), device=device)
+    except (SafetensorError, RuntimeError) as error:
+        raise ValueError(f"{path} holds no second judge: {sentence(error)}") from None
+
+
+# --- figures -------------------------------------------------------------------------------------------------------
+
+
+def frechet(one: np.ndarray, other: np.ndarray) -> float:
+    """Frechet distance between two sets of features (N, D), taken as normal: |m - n|² + tr(A + B - 2 (AB)^½)."""
+    centred = [(features - features.mean(0)) / np.sqrt(len(features) - 1) for features in (one, other)]
+    # With A = X'X and B = Y'Y the trace of the root is the sum of the singular values of XY', which asks for no root of
+    # what rounding has left of small numbers.
+    x, y = (np.asarray(np.linalg.qr(features, mode="r")) for features in centred)
+    both = np.linalg.svd(x @ y.T, compute_uv=False).sum()
+    spread = np.square(x).sum() + np.square(y).sum()
+    return float(np.square(one.mean(0) - other.mean(0)).sum() + spread - 2 * both)
+
+
+def distances(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Euclidean distances between all of (N, D) and all of (M, D): (N, M)."""
+    squares = np.square(one).sum(1)[:, None] + np.square(other).sum(1)[None] - 2 * one @ other.T
+    return np.sqrt(squares.clip(0))
+
+
+def covered(points: np.ndarray, by: np.ndarray, neighbours: int = NEIGHBOURS) -> float:
+    """The share of `points` that lie in the manifold of the set `by`: no further from one of it than that is from its
+    third neighbour. Of drawn ones by composed ones it is the precision, the other way round the recall."""
+    reach = np.sort(distances(by, by), 1)[:, neighbours]
+    return float((distances(points, by) <= reach).any(1).mean())
+
+
+def nearest(points: np.ndarray, near: np.ndarray) -> np.ndarray:
+    """For each of (n, D) which of its own (n, k, D) is nearest, and how far: (n, 2)."""
+    far = np.linalg.norm(near - points[:, None], axis=-1)
+    return np.stack([far.argmin(1), far.min(1)], 1)
+
+
+def compare(evidence: Evidence, eye: Eye, world: Evidence | None = None) -> dict[str, dict[str, float]]:
+    """What an eye says of a model.
+
+    Args:
+        evidence: of the model.
+        eye: a judge that the model was not chosen by.
+        world: whose composed pictures to compare with; None: the model's own.
+
+    Returns:
+        For the sets "drawn", "through the VAE", "composed again" (what a perfect model would get) and, with another
+        world, "its own world": "frechet" to the composed pictures, in percent of their spread; "precision", "recall";
+        "nearest", the mean distance to the nearest of the composed pictures of the same caption, in units of the
+        composed pictures' usual distance from their middle; and what the eye reads: "subject", the share of right ones,
+        "trained" and "held-out", the shares of pictures in which everything the caption says is right.
+    """
+    other = world or evidence
+    base = eye.look(other.composed)[0]
+    scale = np.sqrt(base.var(0, ddof=1).sum())
+    base = base / scale
+    count = len(evidence.near_of)
+    near, _ = eye.look(other.near.reshape(-1, *other.near.shape[2:]))
+    near = near.reshape(count, -1, near.shape[-1]) / scale
+    sets = {"drawn": evidence.drawn, "through the VAE": evidence.through, "composed again": other.again}
+    if world is not None:
+        sets["its own world"] = evidence.composed
+    out = {}
+    for name, pictures in sets.items():
+        features, read = eye.look(pictures)
+        features = features / scale
+        out[name] = {
+            "frechet": 100 * frechet(features, base),
+            "precision": covered(features, base),
+            "recall": covered(base, features),
+            "nearest": float(nearest(features[evidence.near_of], near)[:, 1].mean()),
+            **_right(read, evidence),
+        }
+    return out
+
+
+def _right(read: np.ndarray, evidence: Evidence) -> dict[str, float]:
+    """Shares of pictures of which the eye reads what their captions say."""
+    said = [name for name in ATTRIBUTES if name != "quality"]
+    right = np.ones(read.shape, bool)
+    for k, known in enumerate(evidence.truths):
+        for column, (name, values) in enumerate(ATTRIBUTES.items()):
+            if name in said and name in known:
+                right[k, column] = values[int(read[k, column])] == known[name]
+    everything = np.asarray(right.all(1))
+    out = {"subject": float(right[:, list(ATTRIBUTES).index("subject")].mean())}
+    for kind in ("trained", "held-out"):
+        out[kind] = float(everything[evidence.kinds == kind].mean())
+    return out
+
+
+def misread(evidence: Evidence, eye: Eye, least: int = 2) -> list[tuple[str, int, str]]:
+    """The subjects that an eye misreads in the sheet at least so often: name, how often, and as what most of all."""
+    names = ATTRIBUTES["subject"]
+    rows, columns = evidence.sheet.shape[:2]
+    _, read = eye.look(evidence.sheet.reshape(-1, *evidence.sheet.shape[2:]))
+    taken = read[:, list(ATTRIBUTES).index("subject")].reshape(rows, columns)
+    out = []
+    for subject, row in zip(evidence.subjects, taken, strict=True):
+        wrong = [names[k] for k in row if names[k] != subject]
+        if len(wrong) >= least:
+            out.append((subject, len(wrong), max(wrong, key=wrong.count)))
+    return sorted(out, key=lambda one: -one[1])
+
+
+def as_text(result: dict[str, dict[str, float]]) -> str:
+    """A row for each set, a column for each figure."""
+    names = list(next(iter(result.values())))
+    first = max(len(row) for row in result)
+    lines = [" " * first + "".join(f"{name:>11}" for name in names)]
+    for row, figures in result.items():
+        lines.append(f"{row:<{first}}" + "".join(_figure(name, figures[name]) for name in names))
+    return "\n".join(lines)
+
+
+def _figure(name: str, value: float) -> str:
+    return f"{value:>11.2f}" if name in ("frechet", "nearest") else f"{100 * value:>9.1f} %"
+
+
+# --- for people ----------------------------------------------------------------------------------------------------
+
+
+def sheets(evidence: Evidence, out: Path, *, named: bool = True, cell: int = 128, rows: int = 12) -> list[Path]:
+    """Pages of the contact sheet: each row the art of a subject and eight pictures of it. Without names and art, for
+    somebody who is to say what they are, if not `named`."""
+    pages: list[Path] = []
+    out.mkdir(parents=True, exist_ok=True)
+    font = ImageFont.load_default(14)
+    names = evidence.subjects
+    left = cell if named else 0
+    for start in range(0, len(names), rows):
+        part = names[start : start + rows]
+        page = Image.new("RGB", (left + evidence.sheet.shape[1] * cell, len(part) * cell), "white")
+        pen = ImageDraw.Draw(page)
+        for k, name in enumerate(part):
+            pictures = [evidence.art[start + k]] * named + list(evidence.sheet[start + k])
+            for column, pixels in enumerate(pictures):
+                tile = Image.fromarray(pixels).resize((cell, cell), Image.Resampling.BICUBIC)
+                page.paste(tile, (column * cell, k * cell))
+            if named:
+                pen.text((3, k * cell + 2), name, "black", font)
+        pages.append(out / f"subjects-{len(pages) + 1}.png")
+        page.save(pages[-1])
+    return pages
+
+
+def beside_nearest(evidence: Evidence, eye: Eye, path: Path, pairs: int = 48) -> None:
+    """Drawn pictures, each with the nearest of the composed ones of its caption below it, sixteen to a row."""
+    drawn = evidence.drawn[evidence.near_of]
+    k = eye.look(evidence.near.reshape(-1, *evidence.near.shape[2:]))[0]
+    which = nearest(eye.look(drawn)[0], k.reshape(*evidence.near.shape[:2], -1))[:, 0].astype(int)
+    chosen = np.linspace(0, len(drawn) - 1, min(pairs, len(drawn))).astype(int)
+    side = drawn.shape[1]
+    page = Image.new("RGB", (16 * side, -(-len(chosen) // 16) * 2 * side), "white")
+    for place, index in enumerate(chosen):
+        column, row = place % 16, place // 16
+        page.paste(Image.fromarray(drawn[index]), (column * side, 2 * row * side))
+        page.paste(Image.fromarray(evidence.near[index, which[index]]), (column * side, (2 * row + 1) * side))
+    page.save(path)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Draw, compare, or show."""
+    parser = argparse.ArgumentParser(
+        prog="python -m diffexplore.pocket.factory.measure", description=__doc__.splitlines()[0]
+    )
+    commands = parser.add_subparsers(dest="what", required=True)
+    one = commands.add_parser("draw", help="draw and compose what a measurement needs")
+    one.add_argument("--model", help="a name, a folder or a file, as load takes it (default: the pocket model)")
+    one.add_argument("--art", required=True, metavar="FOLDER", help="unpacked npm package @lobehub/fluent-emoji-3d")
+    one.add_argument("--out", type=Path, required=True, metavar="FILE", help="the npz file to write")
+    one.add_argument("--prompts", type=int, default=500, help="captions of each kind (default: %(default)s)")
+    one.add_argument("--steps", type=int, help="steps (default: 20, of a model of few steps 4)")
+    one.add_argument("--guidance", type=float, help="guidance (default: 5)")
+    one.add_argument("--sampler", help="the sampler (default: the model's own)")
+    one.add_argument("--device", help="where to draw (default: a GPU if there is one)")
+    one.add_argument("--at-once", type=int, default=8, help="pictures in a batch (default: %(default)s)")
+    two = commands.add_parser("compare", help="look at such files with an eye")
+    two.add_argument("files", nargs="+", type=Path, metavar="FILE", help="what `draw` wrote")
+    two.add_argument("--eye", type=Path, required=True, metavar="FILE", help="weights of the second judge")
+    two.add_argument("--device", default="cpu", help="where to look (default: %(default)s)")
+    two.add_argument("--world", type=Path, metavar="FILE", help="compare with what was composed for this one")
+    two.add_argument("--pairs", type=Path, metavar="FOLDER", help="show drawn pictures over their nearest there")
+    two.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    three = commands.add_parser("sheet", help="contact sheets: the subjects, to be looked at")
+    three.add_argument("file", type=Path, metavar="FILE", help="what `draw` wrote")
+    three.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the pages go")
+    three.add_argument("--blind", action="store_true", help="without names and art")
+    args = parser.parse_args(argv)
+    try:
+        if args.what == "draw":
+            _draw(args)
+        elif args.what == "compare":
+            _compare(args)
+        else:
+            for page in sheets(Evidence.open(args.file), args.out, named=not args.blind):
+                print(page)
+    except (ValueError, OSError) as error:
+        parser.error(sentence(error))
+
+
+def _draw(args: argparse.Namespace) -> None:
+    changed = {name: getattr(args, name) for name in ("steps", "guidance", "sampler")}
+    known = {name: value for name, value in changed.items() if value is not None}
+    for name in ("prompts", "at_once"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be 1 or more, got {getattr(args, name)}")
+    made = draw(args.model, args.art, prompts=args.prompts, device=args.device, changed=known, at_once=args.at_once)
+    made.save(args.out)
+    print(f"{args.out}: {len(made.drawn)} pictures by {made.model} ({made.settings})")
+
+
+def _compare(args: argparse.Namespace) -> None:
+    eye = open_eye(args.eye, args.device)
+    world = Evidence.open(args.world) if args.world else None
+    results: dict[str, Any] = {}
+    for path in args.files:
+        evidence = Evidence.open(path)
+        figures = compare(evidence, eye, world)
+        wrong = misread(evidence, eye)
+        results[path.stem] = {"model": evidence.model, "settings": evidence.settings, "sets": figures, "misread": wrong}
+        print(f"{path.stem}: {evidence.model}, {evidence.settings}\n{as_text(figures)}")
+        print("misread in the sheet: " + (", ".join(f"{a} ({n} of 8, {b})" for a, n, b in wrong) or "none") + "\n")
+        if args.pairs:
+            args.pairs.mkdir(parents=True, exist_ok=True)
+            beside_nearest(evidence, eye, args.pairs / f"{path.stem}-nearest.png")
+    if args.json:
+        with written(args.json) as file:
+            file.write(as_json(results).encode())
+
+
+if __name__ == "__main__":
+    main()
