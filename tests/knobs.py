@@ -9,6 +9,8 @@ from typing import Any
 
 import ipywidgets
 
+from diffexplore.widgets.controls import Menu
+
 
 def wait(condition: Callable[[], bool], seconds: float = 30) -> bool:
     """Whether it came true in time."""
@@ -56,8 +58,21 @@ def move(widget: Any, name: str, value: Any, nth: int = 0) -> None:
 
 def choose(widget: Any, name: str, value: Any, nth: int = 0) -> None:
     """Choose an entry of a menu."""
-    menu = find(widget, name, ipywidgets.Dropdown, nth)
-    menu.set_state({"index": list(menu.options).index(value)})
+    menu = find(widget, name, ipywidgets.DOMWidget, nth)
+    assert value in menu.options, f"{name} does not offer {value}"
+    grouped = isinstance(menu, Menu)
+    menu.set_state({"value": value} if grouped else {"index": list(menu.options).index(value)})
+
+
+def enter(widget: Any, name: str, nth: int = 0) -> None:
+    """Press Enter in a field."""
+    find(widget, name, ipywidgets.Text, nth)._handle_custom_msg({"event": "submit"}, [])
+
+
+def truth(widget: Any) -> tuple[str, str]:
+    """Whether the picture is what the controls say, and how that is put."""
+    told = widget.viewer.truth
+    return told["state"], told["text"]
 
 
 def type_in(widget: Any, name: str, text: str, nth: int = 0) -> None:

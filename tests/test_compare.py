@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ipywidgets import Image, Text
-from knobs import choose, error, find, move, notes, on, parts, press, registered, type_in, wait
+from ipywidgets import Text
+from knobs import choose, enter, error, find, move, notes, on, parts, press, registered, title, truth, type_in, wait
 from tiny import make_pipeline
 
 import diffexplore as dx
@@ -21,7 +21,6 @@ from diffexplore.model import Model
 from diffexplore.runs.plan import Plan
 from diffexplore.settings import Settings
 from diffexplore.widgets.compare import Compare
-from diffexplore.widgets.what_if import WhatIfPanel
 
 SHARED: dict[str, Any] = {"prompt": "a red fox", "steps": 4, "seed": 3, "sampler": "DDIM"}
 PAIR: dict[str, dict[str, Any]] = {"plain": {}, "negative": {"negative_prompt": "blurry, low quality"}}
@@ -232,15 +231,15 @@ def test_controls_and_traits_say_the_same(compare: Compare) -> None:
     compare.shared = {**compare.shared, "guidance": 2.5}
     assert on(compare, "guidance") == 2.5
     assert [on(compare, "negative", nth=k) for k in range(2)] == ["", "night"], "a field for each column, none for all"
-    assert len([one for one in parts(compare) if getattr(one, "description", "") == "negative"]) == 2
+    assert len([one for one in parts(compare) if title(one) == "negative"]) == 2
 
 
 def test_columns_are_added_renamed_and_removed(compare: Compare) -> None:
-    press(compare, "Add")
+    press(compare, "add a column")
     assert list(compare.columns) == ["plain", "negative", "blurry, low quality"]
     type_in(compare, "column 1", "without")
     assert next(iter(compare.columns)) == "without"
-    press(compare, "Remove")
+    press(compare, "remove the last column")
     assert list(compare.columns) == ["without", "negative"]
 
 
@@ -253,7 +252,7 @@ def test_a_label_that_says_the_value_follows_it(tiny_model: Model) -> None:
 
 def test_a_numbered_label_follows_its_value_too(tiny_model: Model) -> None:
     compare = Compare("steps", model=tiny_model, **{k: v for k, v in SHARED.items() if k != "steps"})
-    press(compare, "Add")
+    press(compare, "add a column")
     assert list(compare.columns)[-1] == "50 (2)"
     move(compare, "steps", 30, nth=4)
     assert list(compare.columns) == ["4", "10", "20", "50", "30"]
@@ -366,8 +365,8 @@ def test_a_closed_comparison_leaves_no_widget_behind_and_lets_go_of_its_model() 
     model = Model(make_pipeline())
     compare = Compare(PAIR, model=model, **SHARED)
     compare.run()
-    press(compare, "Add")
-    press(compare, "Remove")
+    press(compare, "add a column")
+    press(compare, "remove the last column")
     choose(compare, "compare", "guidance")
     model.remembered.clear()
     compare.close()
@@ -396,14 +395,69 @@ def test_loras_have_a_control_for_all_and_for_each(lora: Path) -> None:
     compare.close()
 
 
-def test_what_if_follows_the_newest_runs(compare: Compare) -> None:
+def test_what_if_answers_for_the_runs_on_show_and_for_no_others(compare: Compare) -> None:
     compare.run()
-    (panel,) = [one for one in parts(compare) if isinstance(one, WhatIfPanel)]
-    assert find(panel, "run").options == ("plain", "negative")
-    assert all(one.value for one in parts(panel) if isinstance(one, Image))
+    answers: list[Any] = []
+    compare.viewer.send = lambda content, buffers=None: answers.append((content, buffers))
+    first = compare.viewer.truth["run"]
+
+    def ask(run: int, steps: list[int]) -> Any:
+        answers.clear()
+        compare.viewer._handle_custom_msg({"kind": "what if", "run": run, "guidance": 9.0, "steps": steps}, [])
+        ((content, pictures),) = [one for one in answers if one[0]["kind"] == "what if"]
+        return content["told"], pictures
+
+    told, pictures = ask(first, [1, 3])
+    assert told == ["", ""]
+    assert all(picture[:4] == b"\x89PNG" for picture in pictures)
     compare.columns = {"short": {"steps": 2}, "long": {}}
     compare.run()
-    assert (find(panel, "run").options, find(panel, "step").max) == (("short", "long"), 2)
+    told, pictures = ask(compare.viewer.truth["run"], [1, 3])
+    assert told == ["", ""]
+    told, pictures = ask(compare.viewer.truth["run"], [2, 3])
+    assert told[0] == "Step must be a whole number from 1 to 2, got 3."
+    assert (bool(pictures[0]), bool(pictures[1])) == (False, True)
+    for run in range(10):
+        if run not in (first, compare.viewer.truth["run"]):
+            told, pictures = ask(run, [0, 0])
+            assert told == ["The kernel no longer has this run: press Run."] * 2
+            assert pictures == [b"", b""], "pictures of another run would be taken for it"
+
+
+# --- what is true ---
+
+
+def test_pictures_match_the_controls_where_every_column_has_its_settings(compare: Compare) -> None:
+    assert truth(compare) == ("none", "press Run")
+    compare.run()
+    assert truth(compare) == ("match", "pictures match the controls · same starting noise")
+    move(compare, "steps", 7)
+    assert truth(compare) == ("stale", "settings changed: Run")
+    move(compare, "steps", 4)
+    assert truth(compare)[0] == "match", "back where it was"
+    choose(compare, "start from", "guidance")
+    assert truth(compare) == ("stale", "settings changed: Run")
+    compare.columns = {"bad": {"sampler": "Flow Euler"}, "good": {}}
+    compare.run()
+    assert truth(compare) == ("match", "picture matches the controls"), "of those that are not refused"
+    compare.columns = {"a": {"seed": 1}, "b": {"seed": 2}}
+    compare.run()
+    assert truth(compare) == ("match", "pictures match the controls")
+
+
+def test_in_live_mode_a_change_runs_and_a_text_waits_for_a_pause(compare: Compare) -> None:
+    started: list[Any] = []
+    compare.observe(lambda change: started.append(change["new"]), names="status")
+    compare.live = True
+    move(compare, "steps", 5)
+    assert wait(lambda: truth(compare)[0] == "match")
+    for length in range(1, 12):
+        type_in(compare, "prompt", "a large fox"[:length])
+    runs = compare.viewer.truth["run"]
+    enter(compare, "prompt")
+    assert wait(lambda: truth(compare)[0] == "match")
+    assert [trace.settings.prompt for trace in compare.traces.values()] == ["a large fox"] * 2
+    assert wait(lambda: compare.viewer.truth["run"] > runs)
 
 
 def test_two_comparisons_of_one_model_both_finish(tiny_model: Model) -> None:

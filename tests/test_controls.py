@@ -9,10 +9,11 @@ import ipywidgets
 import pytest
 import torch
 from ipywidgets import Text
-from knobs import find, move, on, parts, press, registered, type_in
+from knobs import find, move, on, parts, press, registered, title, type_in
 from tiny import make_pipeline
 
 from diffexplore.model import Model
+from diffexplore.samplers import SAMPLERS
 from diffexplore.widgets.controls import (
     NAMES,
     Number,
@@ -141,9 +142,30 @@ def test_another_range_takes_the_value_with_it() -> None:
     assert (one.value, find(one, "step").max) == (10, 30)
 
 
-def test_fields_without_a_label_have_a_title_to_be_named_by() -> None:
-    for one in parts(Number("steps", 1, 50, 1)):
-        assert isinstance(one, ipywidgets.HBox) or one.description or one.tooltip
+@pytest.mark.parametrize("name", VALUES)
+def test_what_has_no_label_has_a_title_to_be_named_by(name: str, tiny_model: Model) -> None:
+    made = Scales(["style", "ink"]) if name == "adapters" else control(name, tiny_model)
+    for one in parts(made):
+        assert isinstance(one, ipywidgets.Box) or one.description or title(one)
+
+
+# --- samplers ---
+
+
+def test_samplers_are_in_groups_by_what_they_do_and_each_has_its_sentence(tiny_model: Model) -> None:
+    menu = control("sampler", tiny_model)
+    assert sorted(menu.options) == sorted(tiny_model.samplers), "each once"
+    groups = {title: [name for name, _ in entries] for title, entries in menu.groups}
+    assert list(groups) == [
+        "nothing random on the way",
+        "fresh noise on the way: more steps, another picture",
+        "two looks at each step: twice the work",
+    ]
+    quiet, noisy, slow = groups.values()
+    assert {"DPM++ 2M Karras", "Euler", "DDIM"} <= set(quiet)
+    assert {"Euler a", "DDPM", "DPM++ 2M SDE Karras"} <= set(noisy)
+    assert {"Heun", "DPM2"} <= set(slow)
+    assert all(sentence == SAMPLERS[name].sentence for _, entries in menu.groups for name, sentence in entries)
 
 
 # --- seeds and LoRAs ---

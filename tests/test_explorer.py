@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from ipywidgets import Text
-from knobs import choose, error, find, has, move, notes, on, press, registered, type_in, wait
+from knobs import choose, enter, error, find, has, move, notes, on, press, registered, truth, type_in, wait
 from tiny import make_pipeline
 
 from diffexplore.model import Model
@@ -581,6 +581,92 @@ def test_two_explorers_of_one_model_both_end_with_their_last_settings(tiny_model
         assert one.trace is not None
         assert one.trace.settings == one.settings
         one.close()
+
+
+# --- what is true ---
+
+
+def test_the_tick_stands_exactly_while_the_picture_is_what_the_controls_say(explorer: Explorer) -> None:
+    assert truth(explorer) == ("none", "press Run")
+    explorer.run()
+    match = ("match", "picture matches the controls")
+    assert truth(explorer) == match
+    moves = (("steps", 7, 4), ("guidance", 2.5, 5.0), ("prompt", "a fox", "a red fox"), ("seed", "4", "3"))
+    for name, other, back in moves:
+        move(explorer, name, other)
+        assert truth(explorer) == ("stale", "settings changed: Run"), name
+        move(explorer, name, back)
+        assert truth(explorer) == match, name
+    choose(explorer, "sampler", "Euler")
+    assert truth(explorer)[0] == "stale"
+    explorer.run()
+    assert truth(explorer) == match
+
+
+def test_a_field_that_is_refused_is_no_match(explorer: Explorer) -> None:
+    explorer.run()
+    type_in(explorer, "seed", "abc")
+    assert truth(explorer) == ("stale", "not accepted, see above: put it right")
+    type_in(explorer, "seed", "3")
+    assert truth(explorer)[0] == "match"
+
+
+def test_a_run_that_goes_that_was_stopped_or_that_failed_is_said_at_once(explorer: Explorer) -> None:
+    explorer.steps = 500
+    press(explorer, "Run")
+    assert truth(explorer) == ("busy", "drawing")
+    assert wait(lambda: len(explorer.trace or ()) >= 3)
+    press(explorer, "Stop")
+    assert wait(lambda: explorer.status == "cancelled")
+    assert truth(explorer) == ("stale", f"stopped after {len(explorer.trace or ())} of 500 steps: Run")
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("no paint")
+
+    handle = explorer.model.pipeline.unet.register_forward_pre_hook(fail)
+    explorer.steps = 4
+    press(explorer, "Run")
+    assert wait(lambda: explorer.status == "failed")
+    handle.remove()
+    assert truth(explorer) == ("stale", "the newest run failed: settings changed: Run")
+
+
+def test_a_page_that_asks_is_told_again_what_is_true(explorer: Explorer) -> None:
+    """It has said that settings changed as soon as a hand was on a control, which may have left them as they were."""
+    explorer.run()
+    before = explorer.viewer.truth
+    explorer.viewer._handle_custom_msg({"kind": "ping"}, [])
+    assert explorer.viewer.truth != before
+    assert explorer.viewer.truth["state"] == before["state"] == "match"
+
+
+def test_a_text_waits_for_a_pause_in_the_typing_and_for_nothing_after_enter(
+    explorer: Explorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[str] = []
+    submit = explorer.model.submit
+
+    def noted(plan: Any, *arguments: Any, **options: Any) -> Any:
+        drawn.append(plan.settings.prompt)
+        return submit(plan, *arguments, **options)
+
+    monkeypatch.setattr(explorer.model, "submit", noted)
+    explorer.live = True
+    for length in range(1, 12):
+        type_in(explorer, "prompt", "a large fox"[:length])
+        time.sleep(0.03)
+    assert drawn == [], "each key counts the pause anew"
+    assert wait(lambda: explorer.status == "done")
+    assert drawn == ["a large fox"]
+    type_in(explorer, "prompt", "a large cat")
+    enter(explorer, "prompt")
+    assert drawn == ["a large fox", "a large cat"]
+    assert wait(lambda: explorer.status == "done")
+    explorer.live = False
+    type_in(explorer, "negative", "blurry")
+    enter(explorer, "negative")
+    assert wait(lambda: truth(explorer)[0] == "match")
+    assert drawn[2:] == ["a large cat"], "once"
 
 
 # --- adapters ---

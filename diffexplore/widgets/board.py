@@ -1,5 +1,5 @@
-"""`Board`: the controls of a `Compare`. What all columns share first, then each column with its label and what is its
-own."""
+"""`Board`: the controls of a `Compare`. What all columns share, as chips that open their control in place; then each
+column with its label and what is its own, in line with the columns of the pictures."""
 
 from __future__ import annotations
 
@@ -8,18 +8,24 @@ from typing import TYPE_CHECKING, Any, Final
 
 import ipywidgets
 
-from diffexplore.widgets.controls import LABEL, close_all, control, layout
+from diffexplore.widgets.controls import Scales, button, close_all, control, layout, marked, on_enter, titled
 
 if TYPE_CHECKING:
     from diffexplore.model import Model
 
-__all__ = ["SHARED", "Board"]
+__all__ = ["SHARED", "Board", "chip"]
 
 SHARED: Final = -1
 """In the place of a column's number: what all have in common."""
 
 
-class Board(ipywidgets.VBox):  # type: ignore[misc]
+def chip(face: str, title: str, *inside: Any) -> Any:
+    """A button that opens what is inside under it."""
+    opened = marked(ipywidgets.Box(inside, layout=layout()), "pop")
+    return marked(ipywidgets.Box([button(face, title, "", "face"), opened], layout=layout()), "chip")
+
+
+class Board:
     """Controls for the settings of several columns.
 
     Args:
@@ -27,6 +33,12 @@ class Board(ipywidgets.VBox):  # type: ignore[misc]
         names: The settings that have a control.
         taken: Hears (column or `SHARED`, name, value) when a control says something.
         renamed: Hears (column, label) when a label is written.
+        entered: Hears of Enter in a text.
+
+    Attributes:
+        text: Holds the field of the prompt that all share, where they do.
+        chips: Holds the other settings that all share.
+        columns: Holds each column's own.
     """
 
     def __init__(
@@ -35,13 +47,17 @@ class Board(ipywidgets.VBox):  # type: ignore[misc]
         names: Sequence[str],
         taken: Callable[[int, str, Any], object],
         renamed: Callable[[int, str], object],
+        entered: Callable[[], object],
     ) -> None:
         """Empty, until something is shown; the class says what the arguments are."""
-        self._model, self._names, self._taken, self._renamed = model, names, taken, renamed
+        self._model, self._names, self._taken, self._renamed, self._entered = model, names, taken, renamed, entered
         self._controls: dict[tuple[int, str], Any] = {}
+        self._faces: dict[str, Any] = {}  # of the chips, by setting
         self._titles: list[Any] = []
         self._laid: tuple[Any, ...] = ()
-        super().__init__(layout=layout(grid_gap="6px"))
+        self.text, self.chips, self.columns = (
+            marked(ipywidgets.HBox(layout=layout()), name) for name in ("shared-text", "chips", "columns")
+        )
 
     def show(
         self, columns: Mapping[str, Mapping[str, Any]], varied: Sequence[str], value: Callable[[int, str], Any]
@@ -59,29 +75,55 @@ class Board(ipywidgets.VBox):  # type: ignore[misc]
             self._laid = laid
         for (k, name), one in self._controls.items():
             one.show(value(k, name))
+        for name, face in self._faces.items():
+            face.description = _brief(name, value(SHARED, name))
         for title, label in zip(self._titles, columns, strict=True):
             title.value = label
 
     def _lay_out(self, count: int, varied: Sequence[str], value: Callable[[int, str], Any]) -> None:
-        gone = self.children  # type: ignore[has-type]
+        gone = [one for box in (self.text, self.chips, self.columns) for one in box.children]
         self._titles = [self._title(k) for k in range(count)]
-        self._controls = {}
-        shared = [self._control(SHARED, name, value) for name in self._names if name not in varied]
-        boxes = []
-        for k, title in enumerate(self._titles):
-            side = layout(border_left="3px solid #8884", padding="0 0 0 6px")
-            boxes.append(ipywidgets.VBox([title, *(self._control(k, name, value) for name in varied)], layout=side))
-        self.children = [*shared, *boxes]
+        self._controls, self._faces = {}, {}
+        shared = {name: self._control(SHARED, name, value) for name in self._names if name not in varied}
+        self.text.children = [one for name, one in shared.items() if name == "prompt"]
+        chips = []
+        for name, one in shared.items():
+            if name != "prompt":
+                chips.append(chip("", f"{name.replace('_', ' ')}, shared by all", one))
+                self._faces[name] = chips[-1].children[0]
+        self.chips.children = chips
+        self.columns.layout.grid_template_columns = f"repeat({count}, minmax(0, 1fr))"
+        self.columns.children = [self._column(k, title, varied, value) for k, title in enumerate(self._titles)]
         for one in gone:
             close_all(one)
 
+    def _column(self, k: int, title: Any, varied: Sequence[str], value: Callable[[int, str], Any]) -> Any:
+        own = [self._control(k, name, value) for name in varied]
+        parts = sum(len(one.children) if isinstance(one, Scales) else 1 for one in own)
+        if parts > 1:  # a row has room for one
+            own = [chip(f"{parts} settings", f"what column {k + 1} has of its own", *own)]
+        return marked(ipywidgets.HBox([title, *own], layout=layout()), "column", f"of-{k}")
+
     def _title(self, k: int) -> Any:
-        title = ipywidgets.Text(description=f"column {k + 1}", continuous_update=False, style=LABEL, layout=layout())
+        title = ipywidgets.Text(continuous_update=False, layout=layout(), **titled(f"column {k + 1}"))
         title.observe(lambda change: self._renamed(k, change["new"]), names="value")
-        return title
+        return marked(title, "title")
 
     def _control(self, k: int, name: str, value: Callable[[int, str], Any]) -> Any:
         one = self._controls[k, name] = control(name, self._model)
         one.show(value(k, name))
         one.observe(lambda change: self._taken(k, name, change["new"]), names="value")
+        if isinstance(one, ipywidgets.Text):
+            on_enter(one, self._entered)
         return one
+
+
+def _brief(name: str, value: Any) -> str:
+    """A setting on its chip."""
+    if name == "sampler":
+        return str(value)
+    if name == "negative_prompt":
+        return f"without {' '.join(value.split())[:40]}" if value else "no negative"
+    if name == "adapters":
+        return ", ".join(f"{one} {scale:g}" for one, scale in value.items() if scale) or "no LoRA"
+    return f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"

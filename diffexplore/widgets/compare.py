@@ -2,7 +2,8 @@
 
 What is compared lies in two traits, `shared` (settings) and `columns` (label -> what differs), so that code and
 controls do the same thing. Columns that can share a batch are drawn in one; columns whose run the model remembers are
-not drawn again. A column whose settings are refused, or whose run fails, says so, and the others go on.
+not drawn again. A column whose settings are refused, or whose run fails, says so, and the others go on. When runs start
+is as in an `Explorer`.
 """
 
 from __future__ import annotations
@@ -16,22 +17,26 @@ import traitlets
 from diffexplore.looks.figures import plot_parting
 from diffexplore.settings import Settings
 from diffexplore.widgets import columns as rules
-from diffexplore.widgets.board import SHARED, Board
+from diffexplore.widgets.board import SHARED, Board, chip
 from diffexplore.widgets.columns import FEWEST, MOST, PRESETS, Columns
 from diffexplore.widgets.controls import (
-    LABEL,
-    SIDE_BY_SIDE,
+    TEXTS,
+    app,
+    button,
     close_parts,
     layout,
+    live_box,
+    marked,
     model_of,
     names_for,
+    row,
     sentence,
     titled,
 )
 from diffexplore.widgets.notebook import InNotebook
-from diffexplore.widgets.runner import Jobs, Runner, planning
+from diffexplore.widgets.runner import TYPING, Jobs, Runner, evaluations, planning, shape
 from diffexplore.widgets.viewer import Viewer
-from diffexplore.widgets.what_if import WhatIfPanel
+from diffexplore.widgets.what_if import WhatIf
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,10 +54,12 @@ class Compare(InNotebook, ipywidgets.Box):  # type: ignore[misc]
     Args:
         columns: Label -> what that run has of its own, two to six of them; or the name of one of `PRESETS`.
         model: A `Model` (see ``diffexplore.load``). None: the pocket model that comes with the package.
+        live: Whether every change of a setting starts runs.
         **shared: What all have in common, as `Settings` takes it; the seed too.
 
     Attributes:
         columns, shared: Both as above, as traits: assign to them, observe them.
+        live: Whether a change of a setting starts runs. While runs are going, a change replaces them in any case.
         status: "idle", "running", "done", "cancelled" or "failed"; read only.
         errors: Label -> one sentence, for the columns that were refused or failed.
 
@@ -67,14 +74,18 @@ class Compare(InNotebook, ipywidgets.Box):  # type: ignore[misc]
 
     columns = traitlets.Dict(help="Label -> what that run has of its own.")
     shared = traitlets.Dict(help="What all runs have in common, the seed too.")
+    live = traitlets.Bool(False, help="Whether a change of a setting starts runs.")
     status = traitlets.Unicode("idle", read_only=True, help='"idle", "running", "done", "cancelled" or "failed".')
 
     _ready = False
+    _typing = False  # a setting comes from a field that is being typed in
 
     def __init__(
         self,
         columns: Mapping[str, Mapping[str, Any]] | str = "negative prompt",
         model: Model | None = None,
+        *,
+        live: bool = False,
         **shared: Any,
     ) -> None:
         """The widget, with nothing run yet; the class says what the arguments are."""
@@ -88,18 +99,21 @@ class Compare(InNotebook, ipywidgets.Box):  # type: ignore[misc]
         self._asked: dict[str, Settings] = {}  # what each column asks for, as the traits were checked
         self._plan_of = planning(model)
         self._defaults = model.resolve(Settings())
-        self.viewer = Viewer(layout=layout(flex="3 1 430px"))
+        self.viewer = Viewer(layout=layout())
         self._runner = Runner(
             model, self.viewer,
             ask=self._ask, status=self._set_status, settled=self._say_ends, notes=self._notes,
-            afterwards=lambda: self._what_if.show(self.traces),
+            wanted=lambda: self.settings,
         )  # fmt: skip
-        super().__init__(layout=layout(**SIDE_BY_SIDE))
+        self._what_if = WhatIf(self.viewer, self._runner.traces_of)
+        super().__init__(layout=layout())
         self._set(shared, cast(Columns, columns) if start is None else start(model, base))
+        self.live = live
         self._ready = True
         self._build()
         self.observe(self._on_change, names=["columns", "shared"])
         self.viewer.tell(notes=self._notes())
+        self._foretell()
         self.settle_in()
 
     def __repr__(self) -> str:
@@ -203,6 +217,15 @@ class Compare(InNotebook, ipywidgets.Box):  # type: ignore[misc]
     def _on_change(self, _: Any) -> None:
         self._show()
         self.viewer.tell(error="", notes=self._notes())
+        self._foretell()
+        if self.live or self.status == "running":
+            self._runner.quietly(lambda: self._runner.start_soon(TYPING if self._typing else 0.0))
+
+    def _foretell(self) -> None:
+        """Say what the next runs will be, and whether those on show are that already."""
+        plans = list(self.settings.values())
+        self.viewer.expect(list(self.columns), *[max(map(f, plans)) for f in (evaluations, shape)] if plans else ())
+        self._runner.say_truth()
 
     def _notes(self) -> list[str]:
         """What of the settings will be cut or ignored, said once with the columns it holds for."""
@@ -234,62 +257,59 @@ class Compare(InNotebook, ipywidgets.Box):  # type: ignore[misc]
         failed = {label: sentence(job.error) for label, job in jobs.items() if job.error is not None}
         self.errors = self._refused | failed
         said = {"error": _joined(self.errors)} if self.errors else {}
+        self.viewer.code = self.code()
         self.viewer.tell(notes=self._notes(), **said)
 
     def _set_status(self, status: str) -> None:
         self.set_trait("status", status)
         self._stop.disabled = status != "running"
 
+    def _start(self) -> None:
+        self._runner.quietly(self._runner.start)
+
     # --- the controls ---
 
     def _build(self) -> None:
         self._names = names_for(self.model)
-        self._preset = ipywidgets.Dropdown(
-            description="start from", options=["(own)", *PRESETS], style=LABEL, layout=layout()
-        )
+        style = {"description_width": "initial"}
         self._vary = ipywidgets.Dropdown(
-            description="compare", options=["(several)", *self._names], style=LABEL, layout=layout()
+            description="compare", options=["(several)", *map(_word, self._names)], style=style, layout=layout()
         )
-        self._go = _button("Run", "play", button_style="primary")
-        self._stop = _button("Stop", "stop", disabled=True)
-        self._more = _button("Add", "plus", tooltip="one more column")
-        self._fewer = _button("Remove", "minus", tooltip="the last column")
+        self._preset = ipywidgets.Dropdown(
+            description="start from", options=["(own)", *PRESETS], style=style, layout=layout()
+        )
+        self._go = button("Run", "draw all columns (Ctrl+Enter)", "play", "run", button_style="primary")
+        self._stop = button("", "Stop", "stop", "icon", "stop", disabled=True)
+        live = live_box()
+        self._more = button("+", "add a column", "", "icon")
+        self._fewer = button("−", "remove the last column", "", "icon")
         self._board = Board(
             self.model,
             self._names,
             taken=lambda k, name, value: self._heed(lambda: self._take(k, name, value)),
             renamed=lambda k, label: self._heed(lambda: self._rename(k, label)),
+            entered=self._start,
         )
-        self._json = ipywidgets.Textarea(rows=8, layout=layout(width="100%"), **titled("settings as JSON"))
-        take = ipywidgets.Button(description="Use this", tooltip="take the settings in the field", layout=layout())
-        self._what_if = WhatIfPanel()
-        more = ipywidgets.Accordion([self._what_if, ipywidgets.VBox([self._json, take])], layout=layout())
-        for k, title in enumerate(("What if the guidance were another?", "Settings to copy and paste")):
-            more.set_title(k, title)
-        more.selected_index = None
+        self._json = ipywidgets.Textarea(rows=8, layout=layout(), **titled("settings as JSON"))
+        take = button("Use this", "take the settings in the field")
 
         self._preset.observe(lambda change: self._heed(lambda: self._take_preset(change["new"])), names="value")
         self._vary.observe(lambda change: self._heed(lambda: self._take_vary(change["new"])), names="value")
-        self._go.on_click(lambda _: self._runner.quietly(self._runner.start))
+        self._go.on_click(lambda _: self._start())
         self._stop.on_click(lambda _: self.cancel())
         self._more.on_click(lambda _: self._heed(self._add))
         self._fewer.on_click(lambda _: self._heed(self._remove))
         take.on_click(lambda _: self._heed(lambda: self.from_json(self._json.value), keep_text=True))
+        traitlets.link((self, "live"), (live, "value"))
 
-        panel = ipywidgets.VBox(
-            [
-                self._preset,
-                self._vary,
-                self._board,
-                ipywidgets.HBox([self._more, self._fewer], layout=layout(display="flex", grid_gap="8px")),
-                ipywidgets.HBox([self._go, self._stop], layout=layout(display="flex", grid_gap="8px")),
-                more,
-            ],
-            layout=layout(flex="1 1 270px", grid_gap="6px"),
-        )
-        panel.add_class("dx-controls")
-        self.add_class("dx-explorer")
-        self.children = [panel, self.viewer]
+        board = self._board
+        json = marked(chip("Settings", "copy and paste all settings", self._json, take), "json")
+        app(self, [
+            row(marked(self._vary, "vary"), board.text, self._go, self._stop, live, names=("first",)),
+            row(board.chips, marked(self._preset, "preset"), self._fewer, self._more, json),
+            marked(board.columns, "row"),
+            self.viewer,
+        ])  # fmt: skip
         self._show()
 
     def _varied(self) -> list[str]:
@@ -300,7 +320,7 @@ class Compare(InNotebook, ipywidgets.Box):  # type: ignore[misc]
         """Let the controls show the traits."""
         varied = self._varied()
         self._board.show(self.columns, varied, self._value)
-        self._vary.value = varied[0] if len(varied) == 1 else "(several)"
+        self._vary.value = _word(varied[0]) if len(varied) == 1 else "(several)"
         self._more.disabled, self._fewer.disabled = len(self.columns) >= MOST, len(self.columns) <= FEWEST
         self._json.value = self.to_json()
 
@@ -315,12 +335,16 @@ class Compare(InNotebook, ipywidgets.Box):  # type: ignore[misc]
         """What a control says; a column's label that only says its values follows them."""
         if value == self._value(k, name):
             return
-        if k == SHARED:
-            self.shared = {**self.shared, name: value}
-            return
-        label, before = list(self.columns.items())[k]
-        own = {**before, name: value}
-        self._put(k, rules.relabelled(label, before, own), own)
+        self._typing = name in TEXTS
+        try:
+            if k == SHARED:
+                self.shared = {**self.shared, name: value}
+                return
+            label, before = list(self.columns.items())[k]
+            own = {**before, name: value}
+            self._put(k, rules.relabelled(label, before, own), own)
+        finally:
+            self._typing = False
 
     def _rename(self, k: int, new: str) -> None:
         label, own = list(self.columns.items())[k]
@@ -344,8 +368,9 @@ class Compare(InNotebook, ipywidgets.Box):  # type: ignore[misc]
         if name in PRESETS:
             self.columns = PRESETS[name](self.model, rules.settings_of(self.shared))
 
-    def _take_vary(self, name: str) -> None:
+    def _take_vary(self, word: str) -> None:
         """Let the columns differ in one setting only, which starts with what they have of it."""
+        name = word.replace(" ", "_")
         if name in self._names and self._varied() != [name]:
             self.columns = rules.with_one(name, [self._value(k, name) for k in range(len(self.columns))])
 
@@ -364,8 +389,9 @@ class Compare(InNotebook, ipywidgets.Box):  # type: ignore[misc]
             self.viewer.tell(error="")
 
 
-def _button(text: str, icon: str, **more: Any) -> Any:
-    return ipywidgets.Button(description=text, icon=icon, layout=layout(flex="1"), **more)
+def _word(name: str) -> str:
+    """A setting as people call it."""
+    return name.replace("_", " ")
 
 
 def _joined(errors: Mapping[str, str]) -> str:

@@ -2,6 +2,10 @@
 
 ``value`` is what a control says, as `Settings` takes it; `show` lets it say something else. What a value means, and
 whether it is accepted, is for `Settings` to decide: a field holds whatever was typed, and hands it on as it is.
+
+They stand in rows of a fixed height (`row`), in a box that `app` makes; how they look there is in
+``browser/panels/controls.css``, and what a page has to add (names for a screen reader, popovers) in ``controls.js``
+beside it.
 """
 
 from __future__ import annotations
@@ -9,43 +13,49 @@ from __future__ import annotations
 import math
 import secrets
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
+import anywidget
 import ipywidgets
 import traitlets
 
 from diffexplore import words
 from diffexplore.model import Model, load
+from diffexplore.samplers import SAMPLERS, facts_of
+from diffexplore.widgets.browser import MENU
 from diffexplore.words import shown
 
 __all__ = [
-    "LABEL",
     "NAMES",
-    "SIDE_BY_SIDE",
+    "TEXTS",
+    "Menu",
     "Number",
     "Scales",
     "Seed",
+    "app",
+    "button",
     "close_all",
     "close_parts",
     "control",
     "layout",
+    "live_box",
+    "marked",
     "model_of",
     "names_for",
+    "on_enter",
     "pocket",
+    "row",
     "sentence",
     "titled",
 ]
 
 NAMES: Final = ("prompt", "negative_prompt", "steps", "guidance", "seed", "sampler")
 """The settings that have a control with every model."""
-LABEL: Final = {"description_width": "72px"}
-"""The style of what stands in a panel of controls: labels of one width."""
-SIDE_BY_SIDE: Final = {
-    "display": "flex", "flex_flow": "row wrap", "align_items": "flex-start", "overflow": "visible",
-}  # fmt: skip
-"""The layout of controls and a viewer."""
+TEXTS: Final = ("prompt", "negative_prompt")
+"""Those that are typed: a run waits for a pause in the typing."""
+_LABEL: Final = {"description_width": "initial"}
 
 
 def names_for(model: Model) -> tuple[str, ...]:
@@ -61,6 +71,41 @@ def titled(text: str) -> dict[str, str]:
 def layout(**more: str) -> Any:
     """A layout that fills its place and no more."""
     return ipywidgets.Layout(**{"width": "auto", "min_width": "0", "margin": "0"} | more)
+
+
+def marked(widget: Any, *names: str) -> Any:
+    """The widget, with names that style sheets know it by."""
+    for name in names:
+        widget.add_class(f"dx-{name}")
+    return widget
+
+
+def row(*children: Any, names: Sequence[str] = ()) -> Any:
+    """A row of controls; its height is that of the style sheet, whatever is in it."""
+    return marked(ipywidgets.HBox(children, layout=layout()), "row", *names)
+
+
+def app(widget: Any, rows: Sequence[Any]) -> None:
+    """Fill a box with rows of controls and a viewer: what belongs together on a page."""
+    marked(widget, "app", "explorer")
+    widget.children = list(rows)
+
+
+def button(text: str, title: str = "", icon: str = "", *names: str, **more: Any) -> Any:
+    """A button, by its word or by an icon; its title names it where it has no word."""
+    made = ipywidgets.Button(description=text, tooltip=title, icon=icon, layout=layout(flex="none"), **more)
+    return marked(made, *names)
+
+
+def live_box() -> Any:
+    """The box that says whether every change of a setting runs."""
+    made = ipywidgets.Checkbox(description="live", indent=False, layout=layout(), **titled("run at every change (l)"))
+    return marked(made, "live")
+
+
+def on_enter(field: Any, heard: Callable[[], object]) -> None:
+    """Hear of Enter in a text field."""
+    field.on_msg(lambda _, content, __: heard() if content.get("event") == "submit" else None)
 
 
 def close_parts(widget: ipywidgets.Widget) -> None:
@@ -84,10 +129,9 @@ def close_all(widget: ipywidgets.Widget) -> None:
 
 def control(name: str, model: Model) -> Any:
     """The control of a setting: a widget with ``value`` and `show`."""
-    if name == "prompt":
-        return _Area(description=name, rows=2, placeholder="what to draw", style=LABEL, layout=layout())
-    if name == "negative_prompt":
-        return _Line(description="negative", placeholder="what to keep out", style=LABEL, layout=layout())
+    if name in TEXTS:
+        title, hint = _TEXT[name]
+        return marked(_Line(placeholder=hint, layout=layout(), **titled(title)), "text", name.replace("_", "-"))
     if name == "steps":
         return Number(name, 1, 50, 1)
     if name == "guidance":
@@ -95,14 +139,12 @@ def control(name: str, model: Model) -> Any:
     if name == "seed":
         return Seed()
     if name == "sampler":
-        return _Menu(description=name, options=model.samplers, style=LABEL, layout=layout())
+        return Menu(name, model.samplers)
     assert name == "adapters", f"no control for {name}"
     return Scales(model.adapters)
 
 
-class _Area(ipywidgets.Textarea):  # type: ignore[misc]
-    def show(self, value: str) -> None:
-        self.value = value
+_TEXT: Final = {"prompt": ("prompt", "what to draw"), "negative_prompt": ("negative", "without: blurry …")}
 
 
 class _Line(ipywidgets.Text):  # type: ignore[misc]
@@ -110,12 +152,61 @@ class _Line(ipywidgets.Text):  # type: ignore[misc]
         self.value = value
 
 
-class _Menu(ipywidgets.Dropdown):  # type: ignore[misc]
+class Menu(anywidget.AnyWidget):  # type: ignore[misc]
+    """A menu of samplers: in groups, with the sentence of the one that is chosen.
+
+    Args:
+        label: What it is called.
+        names: Samplers to choose from.
+    """
+
+    _esm = MENU
+    description = traitlets.Unicode().tag(sync=True)
+    """What it is called."""
+    value = traitlets.Unicode().tag(sync=True)
+    """The one that is chosen."""
+    groups = traitlets.List().tag(sync=True)
+    """What is offered: title of a group, and its entries, each a name and a sentence."""
+
+    def __init__(self, label: str, names: Sequence[str]) -> None:
+        """At the first name; the class says what the arguments are."""
+        super().__init__(
+            description=label, groups=_grouped(names), value=next(iter(names), ""), layout=layout(flex="none")
+        )
+        marked(self, "menu-box")
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The names that are offered."""
+        return tuple(name for _, entries in self.groups for name, _ in entries)
+
     def show(self, value: str) -> None:
-        known = tuple(self.options)  # type: ignore[has-type]
-        if value not in known:  # asked for in code; that it is refused is said elsewhere
-            self.options = (*known, value)
+        """Say `value`, which it offers from now on: one asked for in code; that it is refused is said elsewhere."""
+        if value not in self.options:
+            self.groups = [*self.groups, ["asked for in code", [[value, _told(value)]]]]
         self.value = value
+
+
+def _grouped(names: Sequence[str]) -> list[list[Any]]:
+    """Samplers by what they do on the way, in the menu's order."""
+    groups: dict[str, list[list[str]]] = {title: [] for title in _GROUPS}
+    for name in names:
+        entry = SAMPLERS.get(name)
+        noisy = entry is not None and bool(facts_of(entry.cls).noise(entry.config))
+        slow = entry is not None and entry.per_step > 1
+        groups[_GROUPS[2 if slow else 1 if noisy else 0]].append([name, _told(name)])
+    return [[title, entries] for title, entries in groups.items() if entries]
+
+
+_GROUPS: Final = (
+    "nothing random on the way",
+    "fresh noise on the way: more steps, another picture",
+    "two looks at each step: twice the work",
+)
+
+
+def _told(name: str) -> str:
+    return SAMPLERS[name].sentence if name in SAMPLERS else ""
 
 
 class Number(ipywidgets.HBox):  # type: ignore[misc]
@@ -135,15 +226,16 @@ class Number(ipywidgets.HBox):  # type: ignore[misc]
         self._range = low, high
         made = ipywidgets.IntSlider if isinstance(step, int) else ipywidgets.FloatSlider
         self._slider = made(
-            value=low, min=low, max=high, step=step, description=label, readout=False, style=LABEL,
+            value=low, min=low, max=high, step=step, description=label, readout=False, style=_LABEL,
             layout=layout(flex="1 1 auto"),
         )  # fmt: skip
         # Text, not the slider's own readout: that moves what is typed into its range, and says nothing. A title is
         # what a field without a label is named by.
         self._field = ipywidgets.Text(
-            value=_digits(low), continuous_update=False, layout=layout(width="56px", flex="none"), **titled(label)
+            value=_digits(low), continuous_update=False, layout=layout(width="46px", flex="none"), **titled(label)
         )
-        super().__init__([self._slider, self._field], layout=layout(align_items="center", grid_gap="4px"))
+        super().__init__([self._slider, self._field], layout=layout())
+        marked(self, "number")
         self.value = low
         self._slider.observe(self._slid, names="value")
         self._field.observe(self._typed, names="value")
@@ -204,10 +296,11 @@ class Seed(ipywidgets.HBox):  # type: ignore[misc]
         """Empty, until something is shown."""
         # Text, not a number field: a browser rounds whole numbers above 2**53.
         self._field = ipywidgets.Text(
-            description="seed", continuous_update=False, style=LABEL, layout=layout(flex="1 1 auto")
+            description="seed", continuous_update=False, style=_LABEL, layout=layout(flex="1 1 auto")
         )
-        dice = ipywidgets.Button(icon="random", tooltip="another seed", layout=layout(width="36px", flex="none"))
-        super().__init__([self._field, dice], layout=layout(align_items="center", grid_gap="4px"))
+        dice = button("", "another seed", "random", "icon")
+        super().__init__([self._field, dice], layout=layout())
+        marked(self, "seed")
         self._field.observe(self._typed, names="value")
         dice.on_click(lambda _: self.show(secrets.randbelow(2**32)))
 
@@ -221,7 +314,7 @@ class Seed(ipywidgets.HBox):  # type: ignore[misc]
         self.value = change["new"] if number is None else number
 
 
-class Scales(ipywidgets.VBox):  # type: ignore[misc]
+class Scales(ipywidgets.HBox):  # type: ignore[misc]
     """A `Number` for the scale of each LoRA: 0 is off."""
 
     value = traitlets.Dict(help="Name -> scale.")
@@ -229,7 +322,8 @@ class Scales(ipywidgets.VBox):  # type: ignore[misc]
     def __init__(self, names: Sequence[str]) -> None:
         """All off. `names` are those of the LoRAs."""
         self._scales = {name: Number(name, 0.0, 1.5, 0.05) for name in names}
-        super().__init__(list(self._scales.values()), layout=layout(grid_gap="6px"))
+        super().__init__(list(self._scales.values()), layout=layout())
+        marked(self, "scales")
         for name, one in self._scales.items():
             one.observe(lambda change, name=name: self._scaled(name, change["new"]), names="value")
 

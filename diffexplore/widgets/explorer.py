@@ -5,10 +5,10 @@ and mouse do the same thing: setting a trait moves its control, moving a control
 submit. The model's own worker thread runs, the viewer's thread encodes and sends; a run replaced by a newer one simply
 ends as cancelled, and nobody looks at it again.
 
-When a run starts: on `run`, on the Run button, and at each change of a setting while ``live`` is on or a run is going.
-Elsewhere a changed setting waits. A change leaves the run it replaces its first `runner.HEAD_START` seconds: a slider
-that is dragged changes every few milliseconds, and runs that were all replaced before their first step would show
-nothing.
+When a run starts: on `run`, on the Run button and Enter in a text, and at each change of a setting while ``live`` is on
+or a run is going, of a text when the typing pauses. Elsewhere a changed setting waits. A change leaves the run it
+replaces its first `runner.HEAD_START` seconds: a slider that is dragged changes every few milliseconds, and runs that
+were all replaced before their first step would show nothing.
 """
 
 from __future__ import annotations
@@ -21,18 +21,24 @@ import traitlets
 from diffexplore.settings import Settings
 from diffexplore.widgets.controls import (
     NAMES,
-    SIDE_BY_SIDE,
+    TEXTS,
+    app,
+    button,
     close_parts,
     control,
     layout,
+    live_box,
+    marked,
     model_of,
     names_for,
+    on_enter,
+    row,
     sentence,
-    titled,
 )
 from diffexplore.widgets.notebook import InNotebook
-from diffexplore.widgets.runner import Jobs, Runner, planning
+from diffexplore.widgets.runner import TYPING, Jobs, Runner, evaluations, planning, shape
 from diffexplore.widgets.viewer import Viewer
+from diffexplore.widgets.what_if import WhatIf
 
 if TYPE_CHECKING:
     from diffexplore.model import Model
@@ -42,7 +48,7 @@ if TYPE_CHECKING:
 __all__ = ["Explorer"]
 
 _TRAITS: Final = (*NAMES, "adapters")
-_ORDER: Final = ("prompt", "negative_prompt", "steps", "guidance", "sampler", "seed", "adapters")
+_SECOND: Final = ("steps", "guidance", "seed", "sampler")
 
 
 class Explorer(InNotebook, ipywidgets.Box):  # type: ignore[misc]
@@ -82,6 +88,7 @@ class Explorer(InNotebook, ipywidgets.Box):  # type: ignore[misc]
     status = traitlets.Unicode("idle", read_only=True, help='"idle", "running", "done", "cancelled" or "failed".')
 
     _ready = False
+    _typing = False  # a setting comes from a field that is being typed in
 
     def __init__(self, model: Model | None = None, *, live: bool = False, **settings: Any) -> None:
         """The widget, with nothing run yet; the class says what the arguments are."""
@@ -89,21 +96,25 @@ class Explorer(InNotebook, ipywidgets.Box):  # type: ignore[misc]
         self.model = model_of(model, "Explorer")
         self._plan_of = planning(self.model)
         self._asked = asked = self._plan_of(asked).settings
+        self._plain = self.model.resolve(Settings())
         self._size = {"width": asked.width, "height": asked.height}
         self._wrong: dict[str, str] = {}  # setting -> why what stands in its control was refused
-        self.viewer = Viewer(layout=layout(flex="3 1 430px"))
+        self.viewer = Viewer(layout=layout())
         self._runner = Runner(
             self.model, self.viewer,
             ask=self._ask, status=self._set_status, settled=self._say_failure, notes=lambda: self._plan().notes,
+            wanted=lambda: None if self._wrong else {"": self._plan().settings},
         )  # fmt: skip
-        super().__init__(layout=layout(**SIDE_BY_SIDE))
+        self._what_if = WhatIf(self.viewer, self._runner.traces_of)
+        super().__init__(layout=layout())
         for name in _TRAITS:
             self.set_trait(name, getattr(asked, name))
         self.live = live
         self._build()
         self._ready = True
         self.observe(self._on_setting, names=list(_TRAITS))
-        self.viewer.tell(notes=self._plan().notes)
+        self._foretell()
+        self._runner.say_truth()
         self.settle_in()
 
     def __repr__(self) -> str:
@@ -146,8 +157,7 @@ class Explorer(InNotebook, ipywidgets.Box):  # type: ignore[misc]
     def code(self) -> str:
         """Python that makes the same run, with the model that `Model.code` opens."""
         settings = self.settings
-        plain = self.model.resolve(Settings())
-        values = {"prompt": settings.prompt} | {name: values[0] for name, values in settings.diff(plain).items()}
+        values = {"prompt": settings.prompt} | {name: one for name, (one, _) in settings.diff(self._plain).items()}
         always = {name: getattr(settings, name) for name in ("steps", "guidance", "seed", "sampler")}
         arguments = "".join(f"    {name}={value!r},\n" for name, value in (values | always).items())
         return f"import diffexplore as dx\n\n{self.model.code()}trace = model.trace(\n{arguments})\ntrace.image\n"
@@ -190,15 +200,22 @@ class Explorer(InNotebook, ipywidgets.Box):  # type: ignore[misc]
         """A setting has changed, by whatever hand."""
         self._show(change["name"], change["new"])
         self._say_wrong()
-        self.viewer.tell(notes=self._plan().notes)
-        self._run_if_live()
+        self._foretell()
+        self._run_if_live(TYPING if self._typing else 0.0)
 
-    def _run_if_live(self) -> None:
+    def _foretell(self) -> None:
+        """Say what the next run will be."""
+        plan = self._plan()
+        self.viewer.tell(notes=plan.notes)
+        self.viewer.expect(steps=evaluations(plan.settings), shape=shape(plan.settings))
+
+    def _run_if_live(self, pause: float = 0.0) -> None:
         if (self.live or self.status == "running") and not self._wrong:
-            self._runner.start_soon()
+            self._runner.start_soon(pause)
 
     def _say_wrong(self) -> None:
         self.viewer.tell(error=" ".join(self._wrong.values()))
+        self._runner.say_truth()
 
     # --- runs ---
 
@@ -212,6 +229,8 @@ class Explorer(InNotebook, ipywidgets.Box):  # type: ignore[misc]
         for job in jobs.values():
             if job.error is not None:
                 self.viewer.tell(error=f"The run failed: {sentence(job.error)}")
+            elif job.trace.settings == self.settings:
+                self.viewer.code = self.code()
 
     def _set_status(self, status: str) -> None:
         self.set_trait("status", status)
@@ -221,35 +240,25 @@ class Explorer(InNotebook, ipywidgets.Box):  # type: ignore[misc]
 
     def _build(self) -> None:
         self._controls = {name: control(name, self.model) for name in names_for(self.model)}
-        self._go = ipywidgets.Button(
-            description="Run", icon="play", button_style="primary", layout=layout(flex="1 1 80px")
-        )
-        self._stop = ipywidgets.Button(description="Stop", icon="stop", disabled=True, layout=layout(flex="1 1 80px"))
-        live = ipywidgets.Checkbox(
-            description="live", indent=False, layout=layout(flex="none"), **titled("run at every change")
-        )
+        self._go = button("Run", "draw with these settings (Ctrl+Enter)", "play", "run", button_style="primary")
+        self._stop = button("", "Stop", "stop", "icon", "stop", disabled=True)
+        live = live_box()
         for name, one in self._controls.items():
             self._show(name, getattr(self, name))
             one.observe(lambda change, name=name: self._from_control(name, change["new"]), names="value")
+        for name in TEXTS:
+            on_enter(self._controls[name], lambda: self._runner.quietly(self._runner.start))
         self._go.on_click(lambda _: self._runner.quietly(self._runner.start))
         self._stop.on_click(lambda _: self.cancel())
         traitlets.link((self, "live"), (live, "value"))
 
-        buttons = ipywidgets.HBox([self._go, self._stop, live], layout=layout(align_items="center", grid_gap="8px"))
-        for whole in (self._controls["prompt"], self._controls["negative_prompt"], buttons):
-            whole.add_class("dx-line")  # the width of the grid; ipywidgets does not pass on `grid_column`
-        order = [name for name in _ORDER if name in self._controls]
-        panel = ipywidgets.GridBox(
-            [*(self._controls[name] for name in order), buttons],
-            layout=layout(
-                flex="1 1 250px",
-                grid_template_columns="repeat(auto-fit, minmax(min(100%, 220px), 1fr))",
-                grid_gap="6px 12px",
-            ),
-        )
-        panel.add_class("dx-controls")
-        self.add_class("dx-explorer")
-        self.children = [panel, self.viewer]
+        rows = [
+            row(*(self._controls[name] for name in TEXTS), self._go, self._stop, live, names=("first",)),
+            row(*(self._controls[name] for name in _SECOND)),
+        ]
+        if "adapters" in self._controls:
+            rows.append(row(marked(self._controls["adapters"], "wide")))
+        app(self, [*rows, self.viewer])
 
     def _show(self, name: str, value: Any) -> None:
         """Let the control of a setting show it, where it has one."""
@@ -262,6 +271,7 @@ class Explorer(InNotebook, ipywidgets.Box):  # type: ignore[misc]
         held_up = name in self._wrong
         if not held_up and value == _plain(getattr(self, name)):
             return  # it shows what it was told to
+        self._typing = name in TEXTS
         try:
             self.set_trait(name, value)
         except ValueError as error:
@@ -271,6 +281,8 @@ class Explorer(InNotebook, ipywidgets.Box):  # type: ignore[misc]
             newest = next(iter(self._runner.jobs.values()), None)
             if held_up and newest is not None and newest.trace.settings != self.settings:
                 self._run_if_live()
+        finally:
+            self._typing = False
 
 
 def _plain(value: Any) -> Any:

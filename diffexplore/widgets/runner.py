@@ -11,11 +11,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
+from diffexplore.samplers import SAMPLERS
 from diffexplore.widgets.controls import sentence
-from diffexplore.widgets.feed import Feed
+from diffexplore.widgets.feed import PING, Feed
 from diffexplore.widgets.film import Status
+from diffexplore.widgets.truth import truth
 from diffexplore.widgets.viewer import Viewer
 
 if TYPE_CHECKING:
@@ -24,11 +26,13 @@ if TYPE_CHECKING:
     from diffexplore.settings import Settings
     from diffexplore.trace import Trace
 
-__all__ = ["HEAD_START", "HINT_AFTER", "Jobs", "Runner", "planning"]
+__all__ = ["HEAD_START", "HINT_AFTER", "TYPING", "Jobs", "Runner", "evaluations", "planning", "shape"]
 
 HEAD_START: Final = 0.2
 """Seconds a run has before a changed setting may replace it: a slider that is dragged changes every few milliseconds,
 and runs that were all replaced before their first step would show nothing."""
+TYPING: Final = 0.4
+"""Seconds without a key after which a text counts as typed."""
 HINT_AFTER: Final = 1.5
 """Seconds a cell waits before it is said how to stop it."""
 _HINT: Final = "A cell is waiting for this run. To stop it, interrupt the kernel (the square button above)."
@@ -51,6 +55,16 @@ def planning(model: Model) -> Callable[[Settings], Plan]:
     return lambda settings: known(settings, tuple(model.adapters))
 
 
+def evaluations(settings: Settings) -> int:
+    """How often the model will be asked, by settings with every None filled in."""
+    return SAMPLERS[settings.sampler].evaluations(settings.steps) if settings.sampler else settings.steps
+
+
+def shape(settings: Settings) -> float:
+    """Width over height of what they draw."""
+    return (settings.width or 1) / (settings.height or 1)
+
+
 class Runner:
     """Runs what a widget asks for, the newest in place of what it asked for before.
 
@@ -61,8 +75,9 @@ class Runner:
         status: Hears each status: "idle", "running", "done", "cancelled" or "failed".
         settled: Hears of the newest jobs, by label, when all are over and no others are about to start; before `status`
             does.
-        afterwards: Called then, for what takes a while: others may start meanwhile.
         notes: Gives the sentences that stand in the viewer.
+        wanted: Gives what the controls say now, settings by label; None where that is refused. Held against what is on
+            show, for `Viewer.truth`.
     """
 
     def __init__(
@@ -74,22 +89,27 @@ class Runner:
         status: Callable[[str], object],
         settled: Callable[[Jobs], object],
         notes: Callable[[], Sequence[str]],
-        afterwards: Callable[[], object] = lambda: None,
+        wanted: Callable[[], Mapping[str, Settings] | None] = dict,
     ) -> None:
         """Nothing is run yet; the class says what the arguments are."""
         self.model, self.viewer = model, viewer
         self.lane = object()
         self._ask, self._status, self._notes = ask, status, notes
-        self._settled, self._afterwards = settled, afterwards
+        self._settled, self._wanted = settled, wanted
         self._lock = threading.RLock()  # around the fields below
         self._jobs: Jobs = {}
         self._feed: Feed | None = None
         self._traces: dict[str, Trace] = {}
+        self._run = 0  # their number, as the viewer counts
+        self._kept: dict[int, dict[str, Trace]] = {}  # the newest runs by that number: what a page may be showing
+        self._standing = "idle"  # the status as last said
+        self._answers = 0
         self._began = -HEAD_START  # when the newest run was started
         self._due: threading.Timer | None = None  # a run that a changed setting asked for, to start in a moment
         self._starting = False
         self._going = False  # whether it has still to be said how the newest ended
         self._blocked = False  # a cell waits in `run` and settles what happens
+        viewer.on_msg(self._on_message)
 
     @property
     def jobs(self) -> Jobs:
@@ -102,8 +122,15 @@ class Runner:
         """The newest runs that have a step, by label; those before them as long as none has."""
         with self._lock:
             found = {label: job.trace for label, job in self._jobs.items() if len(job.trace)}
-            self._traces = found or self._traces
+            if found and self._feed is not None:
+                self._traces, self._run = found, self._feed.run
             return dict(self._traces)
+
+    def traces_of(self, run: int) -> list[Trace] | None:
+        """The traces of a run by its number, as a page knows it, column by column; None for one that is no more."""
+        with self._lock:
+            found = self._kept.get(run)
+            return None if found is None else list(found.values())
 
     def quietly(self, action: Callable[[], object]) -> None:
         """Do what a control asked for; a refusal is said in the viewer, as there is no cell to raise it in."""
@@ -131,9 +158,11 @@ class Runner:
             _ = self.traces  # keep the runs before, should these never make a step
             feed = self.viewer.feed({label: job.trace for label, job in jobs.items()}, here=here)
             self._jobs, self._feed = jobs, feed
+            newest = {label: job.trace for label, job in jobs.items()}
+            self._kept = {run: traces for run, traces in self._kept.items() if run == self._run} | {feed.run: newest}
             self._going = True
             self._blocked = self._blocked or here
-            self._status("running")
+            self._stand("running")
         self.viewer.tell(error="")
         for k, job in enumerate(jobs.values()):
             job.add_done_callback(partial(self._ended, feed=feed, k=k))
@@ -150,18 +179,23 @@ class Runner:
             made = self.model.submit_many(several, wake, lane=self.lane)
         return dict(zip(plans, made, strict=True))
 
-    def start_soon(self) -> None:
-        """Start, now or when the newest run has had its head start, with what is then asked for."""
+    def start_soon(self, pause: float = 0.0) -> None:
+        """Start, now or when the newest run has had its head start, with what is then asked for.
+
+        Args:
+            pause: Seconds to wait in any case, counted anew by each call that asks for a pause.
+        """
         with self._lock:
-            if self._due is not None:
+            if self._due is not None and not pause:
                 return
-            wait = self._began + HEAD_START - time.monotonic()
+            wait = max(self._began + HEAD_START - time.monotonic(), pause)
             if wait > 0:
+                self._forget_due()
                 context = contextvars.copy_context()
                 self._due = threading.Timer(wait, context.run, args=(self.quietly, self._start_due))
                 self._due.daemon = True
                 self._due.start()
-                self._status("running")
+                self._stand("running")
                 return
         self.start()
 
@@ -259,6 +293,28 @@ class Runner:
             news, self._going = self._going, False
             if news:
                 self._settled(jobs)
-            self._status(next((one for one in ("cancelled", "done", "failed") if one in found), "idle"))
-        if news:
-            self._afterwards()
+            self._stand(next((one for one in ("cancelled", "done", "failed") if one in found), "idle"))
+
+    # --- what is true ---
+
+    def _stand(self, status: str) -> None:
+        self._standing = status
+        self._status(status)
+        self.say_truth()
+
+    def say_truth(self, again: bool = False) -> None:
+        """Say whether what is on show is what the controls say. To be called when they have changed.
+
+        Args:
+            again: A page asks: it is to hear it even where it is what was said before.
+        """
+        with self._lock:  # what is said last must be what was found out last
+            shown = list(self.traces.values())
+            wanted = self._wanted()
+            settings = None if wanted is None else list(wanted.values())
+            self._answers += again
+            self.viewer.truth = truth(settings, shown, self._run, self._standing) | {"answers": self._answers}
+
+    def _on_message(self, _: Any, content: Any, __: Any) -> None:
+        if isinstance(content, dict) and content.get("kind") == PING:
+            self.say_truth(again=True)

@@ -1,107 +1,104 @@
-"""`WhatIfPanel`: another guidance at one step of a recorded run, with no model call."""
+"""`WhatIf`: another guidance at one step of a recorded run, with no model call, for the tab of that name.
+
+The page (``browser/panels/whatif.js``) asks for what stands at its scrubber, one question at a time::
+
+    {"kind": "what if", "run": r, "guidance": g, "steps": [i, ...]}
+
+with the number of the run that it shows and, column by column, the evaluation on show, counted from 0. The answer is
+``{"kind": "what if", "run": r, "guidance": g, "steps": [...], "told": [sentence, ...]}`` + one buffer per column: its
+picture, or none, in which case the sentence says why. A run that is no longer kept has no pictures at all: those of
+another would be taken for it.
+"""
 
 from __future__ import annotations
 
-import html
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
-
-import ipywidgets
 
 from diffexplore.looks.pictures import encode
 from diffexplore.looks.views import view
 from diffexplore.record.record import Record
 from diffexplore.record.step import Step
-from diffexplore.widgets.controls import LABEL, Number, layout
 from diffexplore.words import sentence, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from diffexplore.trace import Trace
+    from diffexplore.widgets.viewer import Viewer
 
-__all__ = ["WhatIfPanel"]
+__all__ = ["ASKED", "WhatIf", "what_if"]
 
-_SAYS: Final = (
-    "One step, seen with another guidance. The run itself went on with its own; a new run would go elsewhere."
-)
-_SIDE: Final = 160
+ASKED: Final = "what if"
+SIDE: Final = 160
+"""Pixels of a picture."""
 _KINDS: Final = {"x0": "sample", "noise": "epsilon"}  # view -> the kind of prediction that it shows as it is
 
 
-class WhatIfPanel(ipywidgets.VBox):  # type: ignore[misc]
-    """Sliders for step and guidance over finished runs; beside them the noise and the x0 that `Step.guided` gives.
+def what_if(trace: Trace, i: int, guidance: float, kind: str = "x0") -> Any:
+    """One evaluation with another guidance, as a picture: what `Step.guided` gives, drawn as `trace` draws its own.
 
     Args:
-        traces: Finished runs by label; `show` takes others later.
+        trace: A run, finished or still going.
+        i: The evaluation, counted from 0.
+        guidance: Any number; the run's own gives the run's picture.
+        kind: "x0" or "noise".
+
+    Raises:
+        ValueError: One sentence: there is no such step, its guidance cannot be taken apart, or `guidance` is none.
+    """
+    if not isinstance(i, int) or not 0 <= i < len(trace):
+        raise ValueError(f"Step must be a whole number from 1 to {len(trace)}, got {shown(_counted(i))}.")
+    step = trace[i]
+    if step.split:
+        raise ValueError(f"Step {i + 1} cannot be guided anew: {step.split}")
+    mixed = step.guided(guidance)
+    return _picture(trace, step, kind, mixed.x0 if kind == "x0" else mixed.noise)
+
+
+def _counted(i: object) -> object:
+    """A step as people count, from 1."""
+    return i + 1 if isinstance(i, int) else i
+
+
+class WhatIf:
+    """Answers a viewer's questions.
+
+    Args:
+        viewer: Whose page asks.
+        traces_of: Gives the traces of a run by its number, column by column; None for one that is no more.
     """
 
-    def __init__(self, traces: Mapping[str, Trace] | None = None) -> None:
-        """At the first step of the first run, with its own guidance; the class says what the argument is."""
-        self._traces: dict[str, Trace] = {}
-        self._run = ipywidgets.Dropdown(description="run", style=LABEL, layout=layout())
-        self._step = Number("step", 1, 1, 1)
-        self._guidance = Number("guidance", 0.0, 20.0, 0.5)
-        self._says = ipywidgets.HTML()
-        self._pictures = {
-            kind: ipywidgets.Image(format="png", width=_SIDE, height=_SIDE, layout=layout())
-            for kind in ("was", "x0", "noise")
-        }
-        names = {"was": "x0 of the run", "x0": "x0, what if", "noise": "noise, what if"}
-        pictures = [ipywidgets.VBox([one, ipywidgets.Label(names[kind])]) for kind, one in self._pictures.items()]
-        self._row = ipywidgets.HBox(pictures, layout=layout(flex_flow="row wrap"))
-        super().__init__([self._run, self._step, self._guidance, self._row, self._says])
-        self._run.observe(lambda _: self._turn_to(), names="value")
-        for control in (self._run, self._step, self._guidance):
-            control.observe(lambda _: self._draw(), names="value")
-        self.show(traces or {})
+    def __init__(self, viewer: Viewer, traces_of: Callable[[int], Sequence[Trace] | None]) -> None:
+        """Listens from now on; the class says what the arguments are."""
+        self._viewer, self._traces_of = viewer, traces_of
+        viewer.on_msg(self._asked)
 
-    def show(self, traces: Mapping[str, Trace]) -> None:
-        """Take other runs; the step and the guidance stay where they are as far as the runs go."""
-        self._traces = {name: trace for name, trace in traces.items() if len(trace)}
-        looked_at = self._run.value
-        self._run.options = list(self._traces)
-        self._run.value = looked_at if looked_at in self._traces else next(iter(self._traces), None)
-        for control in (self._run, self._step, self._guidance):
-            control.disabled = not self._traces
-        if self._run.value is not None:
-            self._step.limit(1, len(self._traces[self._run.value]))
-        self._draw()
+    def _asked(self, _: Any, content: Any, __: Any) -> None:
+        if isinstance(content, dict) and content.get("kind") == ASKED:
+            run, guidance, steps = content.get("run"), content.get("guidance"), content.get("steps")
+            if isinstance(run, int) and isinstance(steps, list):
+                told, pictures = self.answer(run, guidance, steps)
+                answer = {"kind": ASKED, "run": run, "guidance": guidance, "steps": steps, "told": told}
+                self._viewer.send(answer, pictures)
 
-    def _turn_to(self) -> None:
-        """Another run is looked at: start from the guidance it had."""
-        trace = self._traces.get(self._run.value)
-        if trace is not None:
-            self._step.limit(1, len(trace))
-            self._guidance.show(trace.settings.guidance)
-
-    def _draw(self) -> None:
-        trace = self._traces.get(self._run.value)
-        if trace is None:
-            return self._refuse("Run first: there is nothing recorded yet.")
-        number, guidance = self._step.value, self._guidance.value
-        if not isinstance(number, int) or not 1 <= number <= len(trace):
-            return self._refuse(f"Step must be a whole number from 1 to {len(trace)}, got {shown(number)}.")
-        step = trace[number - 1]
-        if step.split:
-            return self._refuse(f"Step {number} cannot be guided anew: {step.split}")
-        try:
-            mixed = step.guided(guidance)
-        except ValueError as error:
-            return self._refuse(sentence(error))
-        self._pictures["was"].value = encode(trace.view("x0", number - 1, size=_SIDE))
-        for kind, field in (("x0", mixed.x0), ("noise", mixed.noise)):
-            self._pictures[kind].value = encode(_picture(trace, step, kind, field))
-        self._row.layout.visibility = "visible"
-        self._says.value = f"{_SAYS} The run's own guidance: {trace.settings.guidance:g}."
-        return None
-
-    def _refuse(self, text: str) -> None:
-        """Say why there is nothing to see; pictures of something else would be taken for it."""
-        self._says.value = html.escape(text)
-        self._row.layout.visibility = "hidden"
-        for one in self._pictures.values():
-            one.value = b""
+    def answer(self, run: int, guidance: Any, steps: Sequence[Any]) -> tuple[list[str], list[bytes]]:
+        """A sentence and a picture for each column, one of them empty."""
+        traces = self._traces_of(run)
+        if traces is None or len(traces) < len(steps):
+            return ["The kernel no longer has this run: press Run."] * len(steps), [b""] * len(steps)
+        told, pictures = [], []
+        for trace, i in zip(traces, steps, strict=False):
+            try:
+                if isinstance(guidance, bool) or not isinstance(guidance, (int, float)) or not math.isfinite(guidance):
+                    raise ValueError(f"guidance must be a finite number, got {shown(guidance)}")
+                pictures.append(encode(what_if(trace, i, guidance)))
+                told.append("")
+            except ValueError as error:
+                pictures.append(b"")
+                told.append(sentence(error))
+        return told, pictures
 
 
 def _picture(trace: Trace, step: Step, kind: str, field: Tensor) -> Any:
@@ -110,4 +107,4 @@ def _picture(trace: Trace, step: Step, kind: str, field: Tensor) -> Any:
         index=step.index, timestep=step.timestep, seconds=step.seconds, a=step.a, b=step.b,
         kind=_KINDS[kind], latents=step.latents, output=field,
     )  # fmt: skip
-    return view(Record(trace.settings, [made], decode=trace.decode, matrix=trace.matrix), kind, 0, size=_SIDE)
+    return view(Record(trace.settings, [made], decode=trace.decode, matrix=trace.matrix), kind, 0, size=SIDE)

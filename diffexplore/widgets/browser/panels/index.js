@@ -21,3 +21,4 @@ import "./status.js";
 import "./truth.js";
 import "./tools.js";
 import "./keys.js";
+import "./controls.js";

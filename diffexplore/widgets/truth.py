@@ -1,0 +1,50 @@
+"""Whether what is on show is what the controls say: the one line under the pictures that must never be wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from diffexplore.settings import Settings
+    from diffexplore.trace import Trace
+
+__all__ = ["STALE", "truth"]
+
+STALE: Final = "settings changed: Run"
+
+
+def truth(wanted: Sequence[Settings] | None, shown: Sequence[Trace], run: int, status: str) -> dict[str, Any]:
+    """What `Viewer.truth` is to say.
+
+    Args:
+        wanted: What the controls say, column by column, with every None filled in; None: what they say is refused.
+        shown: The runs on show, column by column.
+        run: Their number, as the viewer counts.
+        status: How the newest run stands: "idle", "running", "done", "cancelled" or "failed".
+
+    Returns:
+        ``state`` ("match", "stale", "busy", "none") and ``text``, one line; with "match" the ``run`` it holds for.
+    """
+    if status == "running":
+        return {"state": "busy", "text": "drawing"}
+    if wanted is None:
+        return {"state": "stale", "text": "not accepted, see above: put it right"}
+    if not shown:
+        failed = status in ("failed", "cancelled")
+        return {"state": "none", "text": f"the run {_ENDED[status]} before its first step" if failed else "press Run"}
+    if [trace.settings for trace in shown] != list(wanted):
+        ended = f"the newest run {_ENDED[status]}: " if status == "failed" else ""
+        return {"state": "stale", "text": ended + STALE}
+    stopped = next((trace for trace in shown if trace.cancelled), None)
+    if stopped is not None:
+        return {"state": "stale", "text": f"stopped after {len(stopped)} of {stopped.expected} steps: Run"}
+    if any(len(trace) < trace.expected for trace in shown):
+        return {"state": "stale", "text": f"the run {_ENDED.get(status, 'ended early')}: Run"}
+    several = len(shown) > 1
+    noise = len({(one.seed, one.width, one.height) for one in wanted}) == 1
+    text = f"picture{'s match' if several else ' matches'} the controls"
+    return {"state": "match", "run": run, "text": f"{text} · same starting noise" if several and noise else text}
+
+
+_ENDED: Final = {"failed": "failed", "cancelled": "was stopped"}
