@@ -93,7 +93,8 @@ def app(widget: Any, rows: Sequence[Any]) -> None:
 
 def button(text: str, title: str = "", icon: str = "", *names: str, **more: Any) -> Any:
     """A button, by its word or by an icon; its title names it where it has no word."""
-    made = ipywidgets.Button(description=text, tooltip=title, icon=icon, layout=layout(flex="none"), **more)
+    size = {"width": "30px"} if "icon" in names else {}
+    made = ipywidgets.Button(description=text, tooltip=title, icon=icon, layout=layout(flex="none", **size), **more)
     return marked(made, *names)
 
 
@@ -192,7 +193,8 @@ def _grouped(names: Sequence[str]) -> list[list[Any]]:
     groups: dict[str, list[list[str]]] = {title: [] for title in _GROUPS}
     for name in names:
         entry = SAMPLERS.get(name)
-        noisy = entry is not None and bool(facts_of(entry.cls).noise(entry.config))
+        facts = facts_of(entry.cls) if entry is not None else None
+        noisy = entry is not None and facts is not None and bool(facts.noise(entry.config))
         slow = entry is not None and entry.per_step > 1
         groups[_GROUPS[2 if slow else 1 if noisy else 0]].append([name, _told(name)])
     return [[title, entries] for title, entries in groups.items() if entries]
