@@ -10,6 +10,7 @@ and lanes, batches, LoRAs, the memory of results, and the origin, which opens th
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -22,6 +23,7 @@ import transformers
 
 from diffexplore.pipelines.family import family_of
 from diffexplore.pipelines.origin import POCKETS, Origin, open_pipeline, scheduler_facts
+from diffexplore.pipelines.signature import Extra, arguments_of
 from diffexplore.runs.adapters import Adapters
 from diffexplore.runs.batches import BATCH, grouped, in_halves
 from diffexplore.runs.decode import PictureDecoder
@@ -119,8 +121,10 @@ class Model:
         Raises:
             ValueError: for a pipeline of another family, or one that cannot read prompts.
         """
-        family = family_of(type(pipeline))
+        family = family_of(pipeline)
         read = family.reader(pipeline)
+        if read is None and family.looked:
+            read = None, 0  # nobody knows how this one reads, if it does
         if read is None:
             raise ValueError(
                 f"a pipeline needs a tokenizer and a text encoder, got a {type(pipeline).__name__} without"
@@ -134,7 +138,8 @@ class Model:
         self._origin = origin or Origin.of(pipeline)
         self._pocket = self._origin.kind == "pocket"
         # What the model is, as opposed to how somebody samples from it: kept as it came, however often samplers change.
-        base_config = {**pipeline.scheduler.config, "_class_name": type(pipeline.scheduler).__name__}
+        scheduler = getattr(pipeline, family.scheduler)
+        base_config = {**getattr(scheduler, "config", {}), "_class_name": type(scheduler).__name__}
         self._came_with = scheduler_facts(pipeline)
         self._turn = turn_at(getattr(pipeline, family.network))
         self._adapters = Adapters(pipeline)
@@ -210,9 +215,14 @@ class Model:
         Raises:
             ValueError: one sentence, for settings which are refused.
         """
+        extra = {name: value for name, value in values.items() if name not in Settings.model_fields}
+        values = {name: value for name, value in values.items() if name in Settings.model_fields}
+        if extra:
+            self._known(extra)
         if isinstance(settings, Plan):
-            if not values:
+            if not values and not extra:
                 return settings
+            extra = {**settings.extra, **extra}
             settings = settings.settings
         if settings is None:
             settings = Settings(**values)
@@ -220,7 +230,28 @@ class Model:
             raise ValueError(f"settings must be a Settings object, got {shown(settings)}")
         elif values:
             settings = settings.replace(**values)
-        return self._planner.plan(settings)
+        return self._planner.plan(settings, extra)
+
+    def _known(self, extra: Mapping[str, Any]) -> None:
+        """Refuse words that neither settings nor the pipeline's call have."""
+        known = [one.name for one in self.extras]
+        for name in extra:
+            if name not in known and name not in arguments_of(self.pipeline):
+                meant = difflib.get_close_matches(name, [*Settings.model_fields, *known], 1, 0.5)
+                if not set(meant) & set(known):
+                    Settings(**{name: extra[name]})  # says which settings there are
+
+    @property
+    def extras(self) -> list[Extra]:
+        """What the pipeline takes beyond settings, to be handed to `trace` by name: each with its kind ("number",
+        "whole", "switch", "text", "picture" or "other"), its default, and whether it is required.
+        """
+        return self._family.extras(self.pipeline)
+
+    @property
+    def abilities(self) -> dict[str, bool | str | None]:
+        """What it can do: True, or one sentence why not; None for what its first run will tell."""
+        return self._family.abilities(self.pipeline)
 
     def tokens(self, prompt: str) -> dict[str, list[str]]:
         """What the text encoder reads of a `prompt`, and what it never sees for want of room.
@@ -259,7 +290,8 @@ class Model:
         Args:
             settings: what to draw; or
             probes: what watches or changes the run, in this order; see `runs.probes.Probe`.
-            **values: its fields (with `settings`: what to change in it).
+            **values: its fields (with `settings`: what to change in it), and arguments that the pipeline takes beyond
+                them, such as ``image=``; see `extras`.
 
         Raises:
             ValueError: one sentence, before any work, for settings which are refused.
@@ -367,10 +399,14 @@ class Model:
         }
         if self._pocket:
             info["world"] = "pocket"  # what the judge can read
-        return Trace(plan.settings, decode=self.decode, matrix=self.matrix, info=info)
+        made = Trace(plan.settings, decode=self.decode, matrix=self.matrix, info=info, extra=plan.extra)
+        if self._artist.whole is not None:
+            made.lend(None, None)  # until its run has shown how
+        return made
 
     def _together(self, trace: Trace) -> Hashable:
-        return self._family.batch_key(self.pipeline, trace.settings)
+        # Whoever hands over arguments of their own draws alone.
+        return object() if trace.extra else self._family.batch_key(self.pipeline, trace.settings)
 
     def _work(self, jobs: list[Job]) -> None:
         """Run jobs that were submitted together, on the worker thread."""
@@ -441,7 +477,8 @@ class Model:
         Raises:
             ValueError: they have another number of dimensions.
         """
-        return self._decoder.pixels(latents)
+        whole = self._artist.whole
+        return self._decoder.pixels(latents) if whole is None else whole.pixels(latents)
 
     def matrix(self) -> np.ndarray:
         """Latents to RGB without the decoder: (C + 1, 3) float32, fitted to a few decodes on first use and

@@ -188,7 +188,7 @@ def test_a_class_of_no_family_is_refused_by_name():
         pass
 
     with pytest.raises(ValueError, match="got 'Foreign'"):
-        family_of(Foreign)
+        family_of(Foreign())
     assert len(known_pipelines()) == len(set(known_pipelines()))
 
 

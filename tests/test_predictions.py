@@ -19,7 +19,7 @@ def pair(seed=0):
 
 def levels(kind, share):
     """(a, b) of a sampler that keeps x_t as this kind wants it, `share` of the way to noise."""
-    if kind == "flow_prediction":
+    if kind.endswith("flow_prediction"):
         return 1 - share, share
     if kind.startswith("edm"):
         return 1.0, 80 * share
@@ -38,6 +38,8 @@ def output(kind, x0, noise, a, b):
             return a * noise - b * x0
         case "flow_prediction":
             return noise - x0
+        case "reversed_flow_prediction":
+            return x0 - noise
     data, s = 0.5, b
     skip, scale = data**2 / (s**2 + data**2), s * data / math.sqrt(s**2 + data**2)
     return (x0 - skip * x) / (scale if kind == "edm_epsilon" else -scale)

@@ -148,13 +148,19 @@ def test_trials_within_a_step_are_told_from_its_end(name, steps, pattern):
     assert found == pattern
 
 
-def test_nets_that_count_otherwise_are_refused():
-    from diffusers import EDMEulerScheduler, FlowMatchEulerDiscreteScheduler
+def test_a_table_that_tells_the_share_of_the_picture_is_read_as_one():
+    from diffusers import FlowMatchEulerDiscreteScheduler
 
     upwards = FlowMatchEulerDiscreteScheduler(invert_sigmas=True)
     upwards.set_timesteps(3)
-    with pytest.raises(ValueError, match="invert_sigmas"):
-        Levels(upwards)
+    levels = Levels(upwards)
+    assert levels.kind == "reversed_flow_prediction"
+    assert levels.at(0)[:2] == (float(upwards.sigmas[0]), 1 - float(upwards.sigmas[0]))
+
+
+def test_nets_that_count_otherwise_are_refused():
+    from diffusers import EDMEulerScheduler
+
     with pytest.raises(ValueError, match=r"standard deviation 1\.0, only 0\.5"):
         Levels(EDMEulerScheduler(sigma_data=1.0))
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from diffexplore.pipelines.signature import Extra, extras_of
 from diffexplore.settings import Settings
 
 if TYPE_CHECKING:
@@ -43,24 +44,28 @@ class Family:
         pipelines: diffusers classes that belong to it; subclasses of theirs do too.
         network: name of the component that denoises.
         decoder: name of the component that makes pixels of latents.
+        scheduler: name of the component that steps.
         flow: whether its networks were trained by flow matching instead of diffusion.
         mixes: whether pictures of different guidance and negative prompts can share a batch.
         reads: names of the tokenizer and the text encoder that decide how much of a prompt is read.
         limit: how many tokens of a prompt its call takes; None: as many as the tokenizer says.
         fewest: steps that the pipeline's loop takes at least.
         unguided: the largest guidance at which the pipeline leaves the negative prompt out.
+        looked: whether nothing is known of its pipelines but what is found by looking (``any.Looked``).
     """
 
     name = "sd"
     pipelines: tuple[str, ...] = ("StableDiffusionPipeline",)
     network = "unet"
     decoder = "vae"
+    scheduler = "scheduler"
     flow = False
     mixes = True
     reads = ("tokenizer", "text_encoder")
     limit: int | None = None
     fewest = 1
     unguided = 1
+    looked = False
 
     # Parts
 
@@ -95,6 +100,31 @@ class Family:
     def unpack(self, pipeline: Any, latents: torch.Tensor, width: int, height: int) -> torch.Tensor:
         """The pipeline's own latents as (B, C, *axes, h, w); a view where the layout allows it."""
         return latents
+
+    # What it can do
+
+    def extras(self, pipeline: Any) -> list[Extra]:
+        """What the pipeline's call takes beyond settings."""
+        settled = self.arguments(pipeline, [Settings(width=8, height=8)])
+        return extras_of(pipeline, [name for name in settled if "guidance" in name or "cfg" in name])
+
+    def abilities(self, pipeline: Any) -> dict[str, bool | str | None]:
+        """What it can do: True, or one sentence why not."""
+        built_in = "Guidance is an input of this network, so there is one prediction at each step."
+        embedded = self.embedded(pipeline)
+        pictures = any(one.kind == "picture" for one in self.extras(pipeline))
+        return {
+            "prompt": True,
+            "negative_prompt": not embedded or built_in,
+            "guidance": True,
+            "size": True,
+            "image": pictures or "Its call takes no picture.",
+            "split": not embedded or built_in,
+            "layout": True,
+            "decode": True,
+            "batch": True,
+            "samplers": True,
+        }
 
     # Words
 

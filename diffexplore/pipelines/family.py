@@ -1,16 +1,19 @@
 """Pipeline families by name and by class: which one a pipeline belongs to.
 
-What a family is stands in ``base``; those of diffusion in ``stable``, those of flow matching in ``flow``.
+What a family is stands in ``base``; those of diffusion in ``stable``, those of flow matching in ``flow``; a pipeline
+that belongs to none is looked at (``any``).
 """
 
 from __future__ import annotations
 
+from typing import Any
+
+from diffexplore.pipelines.any import Looked
 from diffexplore.pipelines.base import Family
 from diffexplore.pipelines.flow import SD3, Flux, QwenImage, Sana, ZImage
 from diffexplore.pipelines.stable import LCM, SDXL, Kandinsky3, PixArtAlpha, PixArtSigma
-from diffexplore.words import shown
 
-__all__ = ["FAMILIES", "Family", "family_of", "known_pipelines"]
+__all__ = ["FAMILIES", "Family", "Looked", "family_of", "known_pipelines"]
 
 _ALL: tuple[Family, ...] = (
     Family(), SDXL(), SD3(), Flux(), Kandinsky3(), LCM(), PixArtAlpha(), PixArtSigma(), Sana(), ZImage(), QwenImage(),
@@ -21,18 +24,22 @@ FAMILIES: dict[str, Family] = {family.name: family for family in _ALL}
 
 
 def known_pipelines() -> list[str]:
-    """Names of the diffusers classes that can be opened."""
+    """Names of the diffusers classes that belong to a named family."""
     return [name for family in _ALL for name in family.pipelines]
 
 
-def family_of(pipeline: type) -> Family:
-    """The family of a pipeline's class.
+def family_of(pipeline: Any) -> Family:
+    """The family of a pipeline: that of its class, else one found by looking at it.
+
+    Args:
+        pipeline: a ready one, or a class.
 
     Raises:
-        ValueError: one sentence, for a class that belongs to none.
+        ValueError: one sentence, for a class that belongs to no named family, or a pipeline that does not denoise.
     """
-    for cls in pipeline.__mro__:
+    given = pipeline if isinstance(pipeline, type) else type(pipeline)
+    for cls in given.__mro__:
         for family in _ALL:
             if cls.__name__ in family.pipelines:
                 return family
-    raise ValueError(f"a pipeline must be one of {', '.join(known_pipelines())}, got {shown(pipeline.__name__)}")
+    return Looked(pipeline)

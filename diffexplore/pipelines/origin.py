@@ -239,9 +239,9 @@ def open_pipeline(
     given = {"device": place, "dtype": kind, "offload": offload, "prediction_type": prediction_type}
     options = {name: str(value).removeprefix("torch.") for name, value in given.items() if value is not None}
     if source is not None and not isinstance(source, str | os.PathLike):
-        if isinstance(source, type) or not hasattr(source, "scheduler") or not hasattr(source, "components"):
+        if isinstance(source, type) or not hasattr(source, "components"):
             raise ValueError(f"a model is {SOURCES}, got {shown(source)}")
-        family_of(type(source))
+        family_of(source)
         _predicts(source, prediction_type)
         for wanted in (place if offload is None else None, kind):
             source = source if wanted is None else source.to(wanted)
@@ -348,8 +348,11 @@ def _networks(pipeline: Any) -> dict[str, torch.nn.Module]:
 
 def scheduler_facts(pipeline: Any) -> dict[str, Any]:
     """What the pipeline's scheduler is right now, as JSON takes it: its class and its config."""
-    scheduler = pipeline.scheduler
-    facts = {name: _plain(value) for name, value in scheduler.config.items() if not name.startswith("_")}
+    scheduler = getattr(pipeline, "scheduler", None)
+    if scheduler is None:
+        return {}
+    config = getattr(scheduler, "config", {})
+    facts = {name: _plain(value) for name, value in config.items() if not name.startswith("_")}
     # Some move without their config (FlowMatchEulerDiscreteScheduler.set_shift).
     moved = {"shift": _plain(scheduler.shift)} if hasattr(scheduler, "shift") else {}
     return {**facts, **moved, "_class_name": type(scheduler).__name__}

@@ -313,7 +313,7 @@ def _check(facts: dict[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
         if len(step) > len(_STEP):
             raise ValueError(f"{of}it says more than {', '.join(_STEP)}")
         a, b = step["a"], step["b"]
-        total = a + b if step["kind"] == "flow_prediction" else math.hypot(a, b)
+        total = a + b if step["kind"].endswith("flow_prediction") else math.hypot(a, b)
         if abs(total) < 1e-9:
             raise ValueError(f"{of}x_t cannot have {shown(a)} of the picture and {shown(b)} of noise")
         for name, value in step["numbers"].items():

@@ -19,8 +19,13 @@ import torch
 
 __all__ = ["GUIDERS", "KINDS", "Affine", "Split", "affine", "guide", "noise_of", "rms", "separate", "x0_of"]
 
-KINDS = ("epsilon", "v_prediction", "sample", "flow_prediction", "edm_epsilon", "edm_v_prediction")
-"""The prediction types known here, in diffusers' words; ``edm_*`` are nets with EDM preconditioning."""
+KINDS = (
+    "epsilon", "v_prediction", "sample", "flow_prediction", "reversed_flow_prediction", "edm_epsilon",
+    "edm_v_prediction",
+)  # fmt: skip
+"""The prediction types known here, in diffusers' words; ``edm_*`` are nets with EDM preconditioning, ``reversed_*``
+those that answer with the negative (a velocity from the noise to the picture).
+"""
 
 SIGMA_DATA = 0.5
 """Standard deviation of the data that the EDM preconditioning assumes (diffusers' default)."""
@@ -71,6 +76,9 @@ def affine(kind: str, a: float, b: float, sigma_data: float = SIGMA_DATA) -> Aff
         # is exact for any.
         total = a + b
         return Affine(1 / total, -b / total, 1 / total, a / total)
+    if kind == "reversed_flow_prediction":
+        total = a + b
+        return Affine(1 / total, b / total, 1 / total, -a / total)
     if kind in ("edm_epsilon", "edm_v_prediction"):
         variance = b * b + sigma_data**2
         sign = 1.0 if kind == "edm_epsilon" else -1.0
@@ -122,7 +130,12 @@ class Split(NamedTuple):
     reason: str
 
 
-def separate(output: torch.Tensor, pieces: Sequence[torch.Tensor], guidance: float | None = None) -> Split:
+def separate(
+    output: torch.Tensor,
+    pieces: Sequence[torch.Tensor],
+    guidance: float | None = None,
+    latents: torch.Tensor | None = None,
+) -> Split:
     """Find which denoiser outputs were combined into `output`, and how strongly.
 
     Solves ``output ~ sum_k coef_k * pieces_k``. Of the coefficients, each taken as its share of their sum, the
@@ -159,6 +172,8 @@ def separate(output: torch.Tensor, pieces: Sequence[torch.Tensor], guidance: flo
     # Differences to the first piece instead of the pieces themselves: the halves are nearly parallel (they
     # agree on most of the noise), and the normal equations square that conditioning.
     basis = [flat[0], *(p - flat[0] for p in flat[1:])]
+    if latents is not None:
+        basis.append(latents.detach().double().flatten())
     scale = [float(v.norm()) for v in basis]
     if not all(map(math.isfinite, (size, *scale))):
         return nothing._replace(reason="The model's outputs hold numbers too large to compare at this step.")
@@ -172,8 +187,12 @@ def separate(output: torch.Tensor, pieces: Sequence[torch.Tensor], guidance: flo
     unit = torch.stack([v / s for v, s in zip(basis, scale, strict=True)])
     solved = torch.linalg.lstsq((unit @ unit.T).cpu(), (unit @ m).cpu().unsqueeze(1), driver="gelsd").solution[:, 0]
     weights = [float(c) / s for c, s in zip(solved, scale, strict=True)]
+    rest = weights.pop() if latents is not None else 0.0
     coefs = [weights[0] - sum(weights[1:]), *weights[1:]]
-    residual = float((m - sum(c * p for c, p in zip(coefs, flat, strict=True))).norm()) / size
+    mix = sum(c * p for c, p in zip(coefs, flat, strict=True))
+    if latents is not None:
+        mix = mix + rest * basis[-1]
+    residual = float((m - mix).norm()) / size
 
     # Half precision rounds each product: bfloat16 leaves up to 3e-3, float16 an eighth of that. A per-token
     # rescale (Qwen) leaves about 1e-2 and is no longer one number.
@@ -190,17 +209,25 @@ def separate(output: torch.Tensor, pieces: Sequence[torch.Tensor], guidance: flo
     shares = [c / total for c in coefs]
     top = max(range(len(shares)), key=shares.__getitem__)
     other = min((k for k in range(len(shares)) if k != top), key=shares.__getitem__)
-    if any(abs(shares[k]) > 1e-3 * shares[top] for k in range(len(shares)) if k not in (top, other)):
-        # Skip-layer (SD 3) and perturbed-attention guidance push away from a third output. Which of the two
-        # negative ones is the negative prompt's cannot be told, and no single number says how they are mixed.
-        return nothing._replace(
-            residual=residual,
-            reason=f"The guided prediction mixes {len(pieces)} outputs of the model, not just one with and one "
-            "without the prompt.",
-        )
-    if shares[other] > 0 and len(pieces) == 2:
+    strong = [k for k in range(len(shares)) if abs(shares[k]) > 1e-3 * shares[top]]
+    if len(strong) > 2:
+        # Skip-layer (SD 3) and perturbed-attention guidance push away from a third output. Which of the two negative
+        # ones is the negative prompt's only the number that was asked for can tell: it has a share of 1 - g.
+        told = [k for k in strong if k != top and guidance is not None and abs(shares[k] - (1 - guidance)) < 1e-2]
+        if len(strong) > 3 or len(told) != 1 or guidance is None:
+            return nothing._replace(
+                residual=residual,
+                reason=f"The guided prediction mixes {len(pieces)} outputs of the model, not just one with and one "
+                "without the prompt.",
+            )
+        other = told[0]
+    elif shares[other] > 0 and len(pieces) == 2:
         # Guidance between 0 and 1 weighs both halves positively: the size no longer tells them apart, so go
         # by the usual order.
         top, other = 1, 0
+    found = float(guidance) if len(strong) > 2 and guidance is not None else shares[top]
+    if latents is not None:
+        cond, uncond = (total * pieces[k] + rest * latents for k in (top, other))
+        return Split(cond, uncond, found, residual, "")
     sign = math.copysign(1.0, total)
-    return Split(sign * pieces[top], sign * pieces[other], shares[top], residual, "")
+    return Split(sign * pieces[top], sign * pieces[other], found, residual, "")

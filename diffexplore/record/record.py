@@ -7,7 +7,7 @@ step as an image file (``pictures``), and a small latents-to-RGB matrix.
 
 import copy
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, overload
 
 import numpy as np
@@ -60,6 +60,10 @@ class Record(Sequence[Step]):
             (``axes``); ``reused`` (True) only where the run was known already.
         pictures: of a loaded run, the decoded x0 of every step as an image file; else empty.
         declared: what the file of a loaded run says of numbers that are not declared here.
+        output: what the pipeline made: the picture, the frames of a video (a list of PIL pictures; ``image`` is the one
+            in the middle), the samples of a sound, (channels, samples), at ``info["rate"]``; None where ``image`` is.
+        extra: the arguments that were handed to the pipeline beyond the settings; ``info["extra"]`` describes them.
+        tape: what its model needs to decode its estimates, where that takes the run itself; never saved.
     """
 
     def __init__(
@@ -77,6 +81,9 @@ class Record(Sequence[Step]):
         expected: int | None = None,
         pictures: Iterable[bytes] = (),
         declared: Iterable[Number] = (),
+        output: Any = None,
+        extra: Mapping[str, Any] | None = None,
+        tape: Any = None,
     ) -> None:
         """The arguments are the attributes. `matrix` may be a function that is called on first use; `expected` is
         otherwise counted from the sampler (a record with steps but no known sampler expects what it has).
@@ -90,11 +97,15 @@ class Record(Sequence[Step]):
         self.info: dict[str, Any] = {} if info is None else info
         self.pictures = list(pictures)
         self.declared = {number.name: number for number in declared}
+        self.output = image if output is None else output
+        self.extra: Mapping[str, Any] = {} if extra is None else extra
+        self.tape = tape
         self._steps = list(steps)
         self._matrix = matrix
         if expected is None:
             entry = SAMPLERS.get(settings.sampler or "")
-            expected = entry.evaluations(settings.steps) if entry and not self._steps else len(self._steps)
+            left = entry.evaluations(settings.steps) if entry else settings.steps
+            expected = len(self._steps) or left
         self.expected = expected
 
     def __len__(self) -> int:
@@ -142,11 +153,14 @@ class Record(Sequence[Step]):
             "expected": self.expected,
             "pictures": self.pictures,
             "declared": self.declared.values(),
+            "output": self.output,
+            "extra": self.extra,
+            "tape": self.tape,
         }
         return type(self)(self.settings, [step.copy() for step in self], **(mine | changed))
 
     def __getstate__(self) -> dict[str, Any]:
-        state = vars(self) | {"decode": None, "_matrix": self.matrix, "_steps": list(self._steps)}
+        state = vars(self) | {"decode": None, "_matrix": self.matrix, "_steps": list(self._steps), "tape": None}
         if self.final is not None:
             state["final"] = self.final.detach().cpu()
         return state
@@ -160,7 +174,16 @@ class Record(Sequence[Step]):
             size += self._matrix.nbytes
         if self.image is not None:
             size += self.image.width * self.image.height * 4  # Pillow keeps colours in four bytes
-        return size + sum(map(len, self.pictures))
+        return size + sum(map(len, self.pictures)) + getattr(self.tape, "nbytes", 0)
+
+    def lend(self, decode: Decoder | None, matrix: np.ndarray | Callable[[], np.ndarray | None] | None) -> None:
+        """Let it decode its estimates from now on.
+
+        Args:
+            decode: latents to pixels; None: not at all.
+            matrix: its latents-to-RGB matrix, or what computes it.
+        """
+        self.decode, self._matrix = decode, matrix
 
     @property
     def matrix(self) -> np.ndarray | None:

@@ -107,7 +107,7 @@ class _Halves:
     """Both halves of one output, or what they are to be found in; shared by the copies of a step, so that they are
     found once."""
 
-    __slots__ = ("cond", "guidance", "pieces", "split", "uncond")
+    __slots__ = ("blended", "cond", "guidance", "pieces", "split", "uncond")
 
     def __init__(
         self,
@@ -116,15 +116,18 @@ class _Halves:
         guidance: float | None,
         split: str,
         pieces: Sequence[torch.Tensor] | None,
+        blended: bool = False,
     ) -> None:
         self.cond, self.uncond, self.guidance, self.split, self.pieces = cond, uncond, guidance, split, pieces
+        self.blended = blended
 
-    def found(self, output: torch.Tensor) -> "_Halves":
+    def found(self, output: torch.Tensor, latents: torch.Tensor) -> "_Halves":
         """Itself, once the halves of `output` have been looked for."""
         if self.pieces is not None:
             with _SETTLING:
                 if self.pieces is not None:
-                    found = predictions.separate(output, self.pieces, self.guidance)
+                    with_latents = latents if self.blended else None
+                    found = predictions.separate(output, self.pieces, self.guidance, with_latents)
                     self.cond, self.uncond = found.cond, found.uncond
                     self.guidance, self.split = found.guidance, found.reason
                     # Last: a thread that sees None here looks no further.
@@ -138,7 +141,7 @@ class _Halves:
         """The same of tensors that are elsewhere."""
         pieces = None if self.pieces is None else [move(piece) for piece in self.pieces]
         cond, uncond = (None if half is None else move(half) for half in (self.cond, self.uncond))
-        return _Halves(cond, uncond, self.guidance, self.split, pieces)
+        return _Halves(cond, uncond, self.guidance, self.split, pieces, self.blended)
 
 
 class Step:
@@ -200,6 +203,7 @@ class Step:
         pieces: Sequence[torch.Tensor] | None = None,
         tensors: Mapping[str, torch.Tensor] | None = None,
         numbers: Mapping[str, float] | None = None,
+        blended: bool = False,
     ) -> None:
         """A step as the recorder makes it; tensors are shaped (C, *axes, h, w), on any device, in any float type.
 
@@ -215,13 +219,14 @@ class Step:
                 never.
             tensors: more tensors by name, of any shape, and
             numbers: more numbers.
+            blended: whether x_t is in the mix of the pieces too.
         """
         self.index, self.timestep, self.seconds = index, timestep, seconds
         self.a, self.b, self.kind, self.half = a, b, kind, half
         self._latents, self._output = latents, output
         if pieces is None and cond is None and not split:
             split = "This pipeline makes no split into prompt and negative prompt."
-        self._halves = _Halves(cond, uncond, guidance, split, pieces)
+        self._halves = _Halves(cond, uncond, guidance, split, pieces, blended)
         self._tensors = _Tensors(tensors or {})
         self._numbers = _Numbers(numbers or {})
 
@@ -374,6 +379,17 @@ class Step:
         """Bytes of the tensors that it keeps in memory: each storage once, and whole."""
         return bytes_of(self.held())
 
+    def relay(self, view: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """Lay its tensors out anew, where a run has told how they lie.
+
+        Args:
+            view: from the layout that they have, (C, *axes, h, w), to the right one.
+        """
+        with _SETTLING:
+            there = self._halves.moved(view)
+            self._halves.pieces, self._halves.cond, self._halves.uncond = there.pieces, there.cond, there.uncond
+            self._latents, self._output = view(self._latents), view(self._output)
+
     def settle(self) -> None:
         """Move everything to the CPU; called once, when a run ends.
 
@@ -396,7 +412,7 @@ class Step:
         return None, state
 
     def _found(self) -> _Halves:
-        return self._halves.found(self._output)
+        return self._halves.found(self._output, self._latents)
 
     def _noise(self, output: torch.Tensor) -> torch.Tensor:
         return predictions.noise_of(self.kind, own(self._latents), own(output), self.a, self.b)

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from diffexplore.pipelines.base import denoisers
-from diffexplore.pipelines.family import Family
+from diffexplore.pipelines.family import Family, Looked
+from diffexplore.pipelines.signature import described
 from diffexplore.record.step import Step
 from diffexplore.runs import memory
 from diffexplore.runs.adapters import Adapters
@@ -25,6 +26,7 @@ from diffexplore.runs.decode import PictureDecoder
 from diffexplore.runs.jobs import OnStep, Turn
 from diffexplore.runs.probes import Cancel, Cancelled, Probe, Stop, attached, interruptible, run_through
 from diffexplore.runs.recorder import Recorder
+from diffexplore.runs.whole import Whole
 from diffexplore.samplers import build
 from diffexplore.trace import Trace
 
@@ -57,6 +59,12 @@ class Artist:
         self._decoder = decoder
         self._store = store
         self._network: Any = getattr(pipeline, family.network)
+        self._whole = Whole(family, pipeline) if isinstance(family, Looked) else None
+
+    @property
+    def whole(self) -> Whole | None:
+        """What draws and decodes in place of a named family's ways; None where there is one."""
+        return self._whole
 
     def run(
         self,
@@ -91,23 +99,42 @@ class Artist:
 
     def _answer(self, traces: Sequence[Trace], stop: Stop, on_step: OnStep | None, probes: Sequence[Probe]) -> None:
         """Fill `traces` from memory where it knows them, else by drawing."""
-        state = memory.fingerprint(self._pipeline) if self._store.budget else None
+        looked = self._whole is not None
+        state = memory.fingerprint(self._pipeline, scheduler=looked) if self._store.budget else None
         said = [probe.key() for probe in probes]
         if any(probe.changes and key is None for probe, key in zip(probes, said, strict=True)):
             state = None
         added = [key for key in said if key is not None]
-        keys = [memory.run_key(state, trace.settings, self._base_config, *added) for trace in traces]
+        keys = [
+            memory.run_key(state, trace.settings, self._base_config, *added, *self._asked_beside(trace))
+            for trace in traces
+        ]
         left = [
             (trace, key)
             for trace, key in zip(traces, keys, strict=True)
             if not self._replay(trace, key, stop, on_step, probes, batched=len(traces) > 1)
         ]
-        if left:
+        if left and self._whole is not None:
+            for trace, _ in left:
+                self._whole.draw(trace, stop, on_step, probes)
+            # What the run has taught, such as from where guidance is counted, is asked for from now on.
+            keys = [
+                memory.run_key(state, trace.settings, self._base_config, *added, *self._asked_beside(trace))
+                for trace, _ in left
+            ]
+            left = [(trace, key) for (trace, _), key in zip(left, keys, strict=True)]
+        elif left:
             self._draw([trace for trace, _ in left], state, stop, on_step, probes)
         for trace, key in left:
             # Rounding differs between a batch and a picture alone: a run alone is never answered with one of a batch.
             kept = memory.copy_of(trace)
             self._store.put(key and (key, len(left) > 1), kept, memory.size_of(kept))
+
+    def _asked_beside(self, trace: Trace) -> list[Any]:
+        """What decides a run beside its settings."""
+        if isinstance(self._family, Looked):
+            return [self._family.arguments(self._pipeline, [trace.settings], trace.extra)]
+        return [dict(trace.extra)] if trace.extra else []
 
     def _replay(
         self,
@@ -136,7 +163,10 @@ class Artist:
             run_through(watching, step)
             if on_step is not None:
                 on_step(step)
-        trace.final, trace.image = made.final, made.image
+        trace.final, trace.image, trace.output = made.final, made.image, made.output
+        if self._whole is not None:
+            trace.tape = made.tape
+            self._whole.lend(trace)
         return True
 
     def _draw(
@@ -177,12 +207,14 @@ class Artist:
             str(first.sampler), self._base_config, seed=seeds if len(seeds) > 1 else seeds[0]
         )
         pipeline.set_progress_bar_config(disable=True)
-        arguments = family.arguments(self._pipeline, settings)
+        arguments = family.arguments(self._pipeline, settings) | dict(traces[0].extra)
         asked = {k: v for k, v in arguments.items() if k in ("guidance_scale", "true_cfg_scale")}
         for trace in traces:
             trace.info["sampler"] = {"class": type(scheduler).__name__, "config": _plain(scheduler.config)}
             trace.info["asked"] = asked
             trace.info["batch"] = len(traces)
+            if trace.extra:
+                trace.info["extra"] = described(dict(trace.extra))
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
         recorder = Recorder(
             [emit_to(trace) for trace in traces],
@@ -217,7 +249,7 @@ class Artist:
                 raise Cancelled
             with interruptible([self._decoder.module], stop):
                 # One at a time: decoders take far more memory than networks, and a batch would not be bit-identical.
-                trace.image = self._decoder.image(final, final=True)
+                trace.image = trace.output = self._decoder.image(final, final=True)
             checked = getattr(self._pipeline, "safety_checker", None) is not None
             if checked and not np.asarray(trace.image).any():
                 trace.info["notes"] = [*trace.info["notes"], BLACKED]

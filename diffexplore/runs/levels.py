@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+import torch
+
 from diffexplore.record import predictions
 from diffexplore.samplers import facts_of
 
@@ -14,11 +16,13 @@ class Levels:
     ``set_timesteps``.
 
     All tables are taken to Python floats once: asking a tensor on a GPU for one number would make the queue
-    wait.
+    wait. Where in the tables a call is, is read from the scheduler, or from the timestep that ``step`` is given: calls
+    are not counted where that can be helped, since pipelines that start from a picture leave out the first of them.
 
     Attributes:
         schedule: what the network is told at each call, in the scheduler's own unit: a timestep, or for EDM
             ``log(sigma) / 4``.
+        kind: prediction type of the network's output, one of ``predictions.KINDS``.
 
     Raises:
         ValueError: for a scheduler whose levels are not known.
@@ -27,41 +31,82 @@ class Levels:
     def __init__(self, scheduler: Any) -> None:
         self._scheduler = scheduler
         self._name = name = type(scheduler).__name__
-        config = getattr(scheduler, "config", {})
+        self._config = config = getattr(scheduler, "config", {})
         self.schedule = [float(t) for t in scheduler.timesteps.tolist()]
         self._middle: list[float] = []
         self._table: list[float] = []
+        self._first: int | None = None  # place in the schedule of the first call
         facts = facts_of(scheduler)
         if facts is None:
             raise ValueError(f"the noise levels of {name} are not known, so its steps cannot be recorded")
+        self._levels = facts.levels
         self._middle_offset = facts.midpoint_offset
+        self.kind = str(config.get("prediction_type", "epsilon"))
+        if facts.velocity:
+            self.kind = "flow_prediction"  # these classes read nothing else, and have no word for it
         if facts.levels == "timestep":
-            self._read = self._from_timestep
             self._table = scheduler.alphas_cumprod.tolist()
         elif facts.levels in ("exploding", "midpoint"):
-            if config.get("sigma_data", predictions.SIGMA_DATA) != predictions.SIGMA_DATA:
+            data = config.get("sigma_data", predictions.SIGMA_DATA)
+            if facts.unit and data == 1:
+                self.kind = "v_prediction"
+            elif data != predictions.SIGMA_DATA:
                 known = f"only {predictions.SIGMA_DATA} is known here"
-                raise ValueError(f"the net assumes data of standard deviation {config['sigma_data']}, {known}")
-            self._read = self._exploding
+                raise ValueError(f"the net assumes data of standard deviation {data}, {known}")
+            elif facts.edm:
+                self.kind = f"edm_{self.kind}"
             self._table = scheduler.sigmas.tolist()
             if facts.levels == "midpoint":
                 self._middle = scheduler.sigmas_interpol.tolist()
-        else:
+        elif facts.levels == "angle":
+            self.kind = "v_prediction"  # TrigFlow (Lu & Song 2024, arXiv 2410.11081)
+        elif facts.levels != "share":
+            if config.get("use_flow_sigmas"):
+                self._levels = "flow"
             if config.get("invert_sigmas"):
-                raise ValueError("a net that counts its noise levels upwards (invert_sigmas) cannot be recorded")
-            flow = facts.velocity or config.get("use_flow_sigmas")
-            self._read = self._flow if flow else self._preserving
+                # Its tables tell the share of the picture, and its net the way from the noise to it.
+                self._levels, self.kind = "inverted", "reversed_flow_prediction"
             self._table = scheduler.sigmas.tolist()
 
-    def at(self, call: int) -> tuple[float, float, bool]:
+    def at(self, call: int, timestep: Any = None) -> tuple[float, float, bool]:
         """(a, b, half) for the `call`-th call of ``step``, which must not have run yet; half: whether its x_t is
         only a trial within a step of several evaluations.
+
+        Args:
+            call: counted from 0, since ``set_timesteps``.
+            timestep: what ``step`` is called with; None: the calls are those of the whole schedule, in order.
         """
-        index = getattr(self._scheduler, "step_index", None)
-        # None before the first call: nothing asked the scheduler yet, and `record` makes it begin at 0.
-        index = 0 if index is None else index
+        index = self.index(call, timestep)
         half = self._half(index, call)
-        return *self._read(index, call, half), half
+        return *self._read(index, self.told(call, timestep), half), half
+
+    def index(self, call: int, timestep: Any = None) -> int:
+        """Where in the scheduler's tables a call is."""
+        index = getattr(self._scheduler, "step_index", None)
+        if index is None:
+            index = getattr(self._scheduler, "begin_index", None)  # nothing asked the scheduler yet
+        if index is None and timestep is not None and hasattr(self._scheduler, "index_for_timestep"):
+            index = self._scheduler.index_for_timestep(timestep)
+        return 0 if index is None else int(index)
+
+    def told(self, call: int, timestep: Any = None) -> float:
+        """What the network is told at a call."""
+        if timestep is None:
+            return self.schedule[min(call, len(self.schedule) - 1)]
+        tensor = isinstance(timestep, torch.Tensor)
+        if not tensor or timestep.device.type == "cpu":
+            return float(timestep.reshape(-1)[0]) if tensor else float(timestep)
+        if self._first is None:  # on a GPU ask once: each question would make its queue wait
+            here = float(timestep.reshape(-1)[0])
+            near = min(range(len(self.schedule)), key=lambda k: abs(self.schedule[k] - here))
+            self._first = near - call
+        return self.schedule[min(max(call + self._first, 0), len(self.schedule) - 1)]
+
+    def left(self, call: int, timestep: Any = None) -> int:
+        """How many calls there are from this one on, if the schedule is kept to the end."""
+        here = self.told(call, timestep)
+        near = min(range(len(self.schedule)), key=lambda k: abs(self.schedule[k] - here), default=0)
+        return max(1, len(self.schedule) - near)
 
     def _half(self, index: int, call: int) -> bool:
         if self._name == "PNDMScheduler":
@@ -73,20 +118,24 @@ class Levels:
             return bool(self._scheduler.order_list[index] > 1)
         return not getattr(self._scheduler, "state_in_first_order", True)
 
-    def _from_timestep(self, index: int, call: int, half: bool) -> tuple[float, float]:
-        level = self._table[int(self.schedule[call])]
-        return math.sqrt(level), math.sqrt(1 - level)
-
-    def _exploding(self, index: int, call: int, half: bool) -> tuple[float, float]:
-        if half and self._middle:
-            return 1.0, self._middle[index + self._middle_offset]
-        if half and self._name == "DPMSolverSDEScheduler":
-            return 1.0, float(self._scheduler.mid_point_sigma)  # computed as it goes; on the CPU, like its table
-        return 1.0, self._table[index]
-
-    def _preserving(self, index: int, call: int, half: bool) -> tuple[float, float]:
+    def _read(self, index: int, told: float, half: bool) -> tuple[float, float]:
+        if self._levels == "timestep":
+            level = self._table[int(told)]
+            return math.sqrt(level), math.sqrt(1 - level)
+        if self._levels == "share":
+            level = float(self._scheduler._alpha_cumprod(torch.tensor([told]), "cpu"))
+            return math.sqrt(level), math.sqrt(1 - level)
+        if self._levels == "angle":
+            return math.cos(told), math.sin(told)
+        if self._levels in ("exploding", "midpoint"):
+            if half and self._middle:
+                return 1.0, self._middle[index + self._middle_offset]
+            if half and self._name == "DPMSolverSDEScheduler":
+                return 1.0, float(self._scheduler.mid_point_sigma)  # computed as it goes; on the CPU, like its table
+            return 1.0, self._table[index]
+        if self._levels == "flow":
+            return 1 - self._table[index], self._table[index]
+        if self._levels == "inverted":
+            return self._table[index], 1 - self._table[index]
         a = 1 / math.sqrt(self._table[index] ** 2 + 1)
         return a, a * self._table[index]
-
-    def _flow(self, index: int, call: int, half: bool) -> tuple[float, float]:
-        return 1 - self._table[index], self._table[index]

@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.nn.modules import module as torch_module
 
 from diffexplore.settings import Settings
@@ -260,8 +261,8 @@ def _copy(value: Any, sizes: list[int]) -> Any:
 
 
 def _digest(*values: Any) -> bytes:
-    """16 bytes that stand for these values alone: plain ones, tensors on the CPU, and both nested in tuples,
-    lists and dicts. A tensor counts with its bytes, shape, dtype, strides and alignment.
+    """16 bytes that stand for these values alone: plain ones, tensors on the CPU, arrays, pictures, and all of these
+    nested in tuples, lists and dicts. A tensor counts with its bytes, shape, dtype, strides and alignment.
 
     Raises:
         _UnknownError: for anything else.
@@ -291,6 +292,12 @@ def _digest(*values: Any) -> bytes:
                 add(item)
         elif kind in (torch.device, torch.dtype):
             facts.append(value)
+        elif kind is np.ndarray and value.dtype != object:
+            hasher.update(np.ascontiguousarray(value).tobytes())
+            facts.append((str(value.dtype), value.shape))
+        elif isinstance(value, Image.Image):
+            hasher.update(value.tobytes())
+            facts.append((value.mode, value.size, value.getpalette()))
         else:
             raise _UnknownError
 
@@ -306,7 +313,7 @@ def _raw(tensor: torch.Tensor) -> Any:
 
 
 @torch.no_grad()
-def fingerprint(pipeline: Any) -> bytes | None:
+def fingerprint(pipeline: Any, *, scheduler: bool = False) -> bytes | None:
     """All that a result depends on besides its arguments: 16 bytes, equal only within this process and only
     while nothing changes.
 
@@ -314,7 +321,7 @@ def fingerprint(pipeline: Any) -> bytes | None:
     and training mode, and of each weight where it lies, how many times torch saw it change, and a few of its
     elements (code that writes through ``.data``, as fusing a LoRA does, goes round that count, but changes
     them); the tokenizers; and torch's own switches: threads, autocast, determinism. The scheduler is left out,
-    since every run has one of its own.
+    since every run has one of its own, unless `scheduler` asks for it: where runs use a copy of it.
 
     Take it on the thread that runs, before hooks are set; it takes some milliseconds. A weight changed
     afterwards is not noticed until the next one is taken.
@@ -334,7 +341,8 @@ def fingerprint(pipeline: Any) -> bytes | None:
         config = dict(getattr(pipeline, "config", {}))
         for name in parts:
             own.pop(name, None), config.pop(name, None)
-        walk.dump((_switches(), {name: parts[name] for name in parts if name != "scheduler"}, own, config))
+        counted = {name: parts[name] for name in parts if scheduler or name != "scheduler"}
+        walk.dump((_switches(), counted, own, config))
         return walk.digest()
     except Exception:  # whatever refuses to be read, in any way, has a state that cannot be seen
         return None

@@ -2,10 +2,11 @@
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from diffexplore.pipelines.family import Family
+from diffexplore.pipelines.family import Family, Looked
+from diffexplore.pipelines.signature import check_extra
 from diffexplore.runs.prompt import Reader
 from diffexplore.samplers import SAMPLERS, native, suitable
 from diffexplore.settings import Settings
@@ -28,6 +29,7 @@ class Plan:
         notes: plain sentences on what of the settings will be cut or ignored.
         unknown: words of the prompt which the model never saw.
         ignored: settings that the pipeline passes over, by name, and why, one sentence each.
+        extra: arguments that the pipeline takes beyond settings, by name.
     """
 
     settings: Settings
@@ -35,6 +37,7 @@ class Plan:
     notes: Sequence[str]
     unknown: Sequence[str]
     ignored: Mapping[str, str]
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Planner:
@@ -77,6 +80,8 @@ class Planner:
     @functools.cached_property
     def samplers(self) -> list[str]:
         """Names of the samplers that are right for this pipeline, in menu order."""
+        if self._family.looked:
+            return []
         return [name for name in SAMPLERS if not suitable(name, self._family.name, self._base_config)]
 
     @functools.cached_property
@@ -84,6 +89,8 @@ class Planner:
         """The sampler it uses if none is asked for."""
         if self._sampler is not None:
             return self._sampler
+        if self._family.looked:
+            return ""
         came = native(self._family.name, self._base_config)
         if came is not None:
             return came
@@ -99,6 +106,8 @@ class Planner:
         Raises:
             ValueError: one sentence, for what this model cannot do.
         """
+        if isinstance(self._family, Looked):
+            return self._looked(settings)
         sampler = settings.sampler or self.sampler
         if sampler not in self.samplers:
             reason = suitable(sampler, self._family.name, self._base_config)
@@ -111,10 +120,7 @@ class Planner:
         for name, value in (("width", width), ("height", height)):
             if value % multiple:
                 raise ValueError(f"{name} must be a multiple of {multiple} for this model, got {value}")
-        loaded = self._adapters()
-        for name, scale in settings.adapters:
-            if scale and name not in loaded:
-                raise ValueError(f"this model has no adapter {shown(name)}: {list(loaded) or 'none is loaded'}")
+        self._check_adapters(settings)
         least = self._family.least(self._pipeline)
         if settings.steps < least:
             raise ValueError(f"this pipeline takes at least {least} steps, got {settings.steps}")
@@ -125,13 +131,41 @@ class Planner:
         # All three are right, so nothing needs to be checked again.
         return settings if filled.items() <= dict(settings).items() else settings.model_copy(update=filled)
 
-    def plan(self, settings: Settings) -> Plan:
+    def _looked(self, settings: Settings) -> Settings:
+        """The settings of a pipeline that draws with its own scheduler, and has sizes of its own."""
+        if settings.sampler is not None:
+            raise ValueError(
+                f"sampler {settings.sampler!r} cannot be used here: this model draws with its own scheduler"
+            )
+        if settings.adapters:
+            self._check_adapters(settings)
+        assert isinstance(self._family, Looked)
+        if not self._family.sized() and (settings.width or settings.height):
+            raise ValueError("this pipeline takes no width and height: its pictures have a size of their own")
+        return settings
+
+    def _check_adapters(self, settings: Settings) -> None:
+        loaded = self._adapters()
+        for name, scale in settings.adapters:
+            if scale and name not in loaded:
+                raise ValueError(f"this model has no adapter {shown(name)}: {list(loaded) or 'none is loaded'}")
+
+    def plan(self, settings: Settings, extra: Mapping[str, Any] | None = None) -> Plan:
         """All that is known of a run before it starts.
+
+        Args:
+            settings: what to draw.
+            extra: arguments of the pipeline beyond settings.
 
         Raises:
             ValueError: one sentence, for what this model cannot do.
         """
-        settings = self.resolve(settings)
+        settings, extra = self.resolve(settings), dict(extra or {})
+        if isinstance(self._family, Looked):
+            self._family.check(self._pipeline, extra)
+        elif extra:
+            arguments = self._family.arguments(self._pipeline, [settings])
+            check_extra(self._pipeline, extra, [name for name in arguments if "guidance" in name or "cfg" in name])
         prompt, negative = self._reader.read(settings.prompt), self._reader.read(settings.negative_prompt)
         tokens = {
             "prompt": prompt.tokens,
@@ -140,7 +174,7 @@ class Planner:
             "negative_cut": negative.cut,
         }
         ignored = self._family.ignored(self._pipeline, settings)
-        return Plan(settings, tokens, self.notes(settings), self._reader.unknown(settings.prompt), ignored)
+        return Plan(settings, tokens, self.notes(settings), self._reader.unknown(settings.prompt), ignored, extra)
 
     def notes(self, settings: Settings) -> list[str]:
         """Plain sentences on what of these settings will be cut or ignored."""

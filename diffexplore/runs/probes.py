@@ -84,10 +84,11 @@ def run_through(probes: Sequence[Probe], step: Step) -> None:
 
 
 @contextmanager
-def tapped(owner: Any, name: str, around: Callable[..., Any]) -> Iterator[None]:
+def tapped(owner: Any, name: str, around: Callable[..., Any], *, copies: bool = True) -> Iterator[None]:
     """Within the block, ``owner.name(...)`` calls ``around(inner, ...)``; `inner` is what was there before.
 
-    Taps may be stacked. They survive a deep copy of `owner`: `inner` then belongs to the copy.
+    Taps may be stacked. They survive a deep copy of `owner`: `inner` then belongs to the copy; without `copies`, what
+    is called on a copy goes straight there.
     """
     attributes = vars(owner)
     before = attributes.get(name, _MISSING)
@@ -97,7 +98,8 @@ def tapped(owner: Any, name: str, around: Callable[..., Any]) -> Iterator[None]:
 
     @functools.wraps(below)
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return around(functools.partial(below, self) if own else below, *args, **kwargs)
+        inner = functools.partial(below, self) if own else below
+        return around(inner, *args, **kwargs) if copies or self is owner else inner(*args, **kwargs)
 
     # Pipelines ask a scheduler's methods what they take.
     signature = inspect.signature(now)
@@ -217,7 +219,9 @@ class Cancel(Probe):
             part for name, part in pipeline.components.items() if name.startswith("text_encoder") and part is not None
         ]
         self._undo.enter_context(interruptible([*self._networks, *encoders], self._stop))
-        self._undo.enter_context(tapped(pipeline.scheduler, "step", self._step))
+        for part in pipeline.components.values():
+            if callable(getattr(part, "step", None)) and hasattr(part, "set_timesteps"):
+                self._undo.enter_context(tapped(part, "step", self._step))
 
     def detach(self) -> None:
         self._undo.close()

@@ -61,8 +61,8 @@ class Reader:
     """Reads prompts as one model does; safe on any thread."""
 
     def __init__(self, tokenizer: Any, room: int, vocabulary: Vocabulary, taught: Callable[[], frozenset[str]]) -> None:
-        """The tokenizer that decides, how many tokens fit, the training words, and what tells the words that loaded
-        adapters teach.
+        """The tokenizer that decides (None where none is known: then no token is told), how many tokens fit, the
+        training words, and what tells the words that loaded adapters teach.
         """
         self._given = tokenizer
         self._room = room
@@ -78,6 +78,8 @@ class Reader:
         return copy.deepcopy(self._given)
 
     def _read(self, text: str) -> Reading:
+        if self._given is None:
+            return Reading(text, (), 0)
         with self._lock:
             found = self._tokenizer(
                 text, add_special_tokens=False, truncation=False, return_offsets_mapping=True, verbose=False

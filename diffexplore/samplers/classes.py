@@ -16,13 +16,16 @@ class SchedulerClass:
         name: of the diffusers class.
         levels: how it keeps x_t, and so where its noise levels stand. "timestep": unit variance, by a table over
             timesteps; "preserving": unit variance, by sigmas alone; "exploding": a = 1, by sigmas; "midpoint": the
-            same, with a second table for the middle of each step; "flow": a = 1 - b, by sigmas.
+            same, with a second table for the middle of each step; "flow": a = 1 - b, by sigmas; "share": unit variance,
+            by a formula over timesteps from 1 to 0 (Wuerstchen); "angle": the timestep is the angle whose cosine is a
+            (TrigFlow).
         draws_noise: what it adds on the way: "" for nothing, "fresh" for independent noise at every step, "path" for
             increments of one Brownian path.
         clips: whether it steps by log-SNR and takes a bound for it (``lambda_min_clipped``).
         edm: whether its nets were trained by EDM, with a continuous noise level for a timestep.
         midpoint_offset: where the middle's sigma lies in its table, relative to ``step_index``.
         ancestral: whether it steps below the next level, to add noise up to it.
+        unit: whether its EDM preconditioning is for data of standard deviation 1, where it is the v-prediction.
     """
 
     name: str
@@ -32,6 +35,7 @@ class SchedulerClass:
     edm: bool = False
     midpoint_offset: int = 0
     ancestral: bool = False
+    unit: bool = False
 
     @property
     def velocity(self) -> bool:
@@ -69,6 +73,20 @@ CLASSES: Mapping[str, SchedulerClass] = MappingProxyType(
             SchedulerClass("FlowMatchEulerDiscreteScheduler", "flow"),
             SchedulerClass("FlowMatchHeunDiscreteScheduler", "flow"),
             SchedulerClass("FlowMatchLCMScheduler", "flow", "fresh"),
+            # Those of pipelines that the menu has no entry for.
+            SchedulerClass("DDIMParallelScheduler", "timestep"),
+            SchedulerClass("DDPMParallelScheduler", "timestep", "fresh"),
+            SchedulerClass("UnCLIPScheduler", "timestep", "fresh"),
+            SchedulerClass("RePaintScheduler", "timestep", "fresh"),
+            SchedulerClass("CogVideoXDDIMScheduler", "timestep"),
+            SchedulerClass("CogVideoXDPMScheduler", "timestep", "fresh"),
+            SchedulerClass("DDPMWuerstchenScheduler", "share", "fresh"),
+            SchedulerClass("SCMScheduler", "angle", "fresh"),
+            SchedulerClass("CosineDPMSolverMultistepScheduler", "exploding", "path", unit=True),
+            SchedulerClass("FlowMapEulerDiscreteScheduler", "flow"),
+            SchedulerClass("HeliosScheduler", "flow"),
+            SchedulerClass("HeliosDMDScheduler", "flow"),
+            SchedulerClass("LTXEulerAncestralRFScheduler", "flow", "fresh"),
         )
     }
 )
@@ -76,5 +94,9 @@ CLASSES: Mapping[str, SchedulerClass] = MappingProxyType(
 
 
 def facts_of(scheduler: Any) -> SchedulerClass | None:
-    """The row of a scheduler, or of the name of its class; None for a class that is not known."""
-    return CLASSES.get(scheduler if isinstance(scheduler, str) else type(scheduler).__name__)
+    """The row of a scheduler, or of the name of its class; None for a class that is not known. A subclass has the row
+    of the class it is made from.
+    """
+    if isinstance(scheduler, str):
+        return CLASSES.get(scheduler)
+    return next((CLASSES[cls.__name__] for cls in type(scheduler).__mro__ if cls.__name__ in CLASSES), None)
