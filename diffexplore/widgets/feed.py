@@ -102,10 +102,17 @@ class Feed:
         sent = range(len(self.pieces))
         self.again |= {piece: None for piece in pieces if isinstance(piece, int) and piece in sent}
 
-    def take_in(self) -> None:
-        """Bring the films up to what the traces hold now."""
+    def take_in(self, replaced: bool = False) -> None:
+        """Bring the films up to what the traces hold now.
+
+        Args:
+            replaced: A newer run is about to take over: that this one was stopped for it is no news, and a page that
+                heard of it would cut its timeline to what there is.
+        """
         for k, (trace, film) in enumerate(zip(self.traces, self.films, strict=True)):
             end = self.ends.get(k)  # before the steps: a run that is over then has no more of them
+            if replaced and end == "cancelled":
+                end = None
             if len(trace) < len(film.steps):  # a batch that failed is tried again one by one, from the first step
                 film.steps.clear()
                 film.frames.clear()

@@ -277,8 +277,8 @@ class Runner:
 
     def _ended(self, job: Job, feed: Feed, k: int) -> None:
         """Run `k` of a feed is over; called by whichever thread ended it."""
-        self.viewer.end(feed, cast(Status, job.status), k)
-        with self._lock:
+        with self._lock:  # while a run is being started in place of this one, the viewer hears of that first
+            self.viewer.end(feed, cast(Status, job.status), k)
             blocked = self._blocked
         if not blocked:
             self.settle()

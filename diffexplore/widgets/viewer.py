@@ -327,7 +327,7 @@ class Viewer(InNotebook, anywidget.AnyWidget):  # type: ignore[misc]
         if feed is None:
             return None
         try:
-            feed.take_in()
+            feed.take_in(replaced=newer is not None)
             # While a newer run prepares its first step, the processor is its own.
             busy = newer is None and feed.shoot(self._looked_at)
             with self._changed:  # what the browser says changes what is on its way

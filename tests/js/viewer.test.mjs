@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
+import * as calm from "../../diffexplore/widgets/browser/calm.js";
 import * as films from "../../diffexplore/widgets/browser/films.js";
 import * as numbers from "../../diffexplore/widgets/browser/numbers.js";
 import * as page from "../../diffexplore/widgets/browser/export.js";
@@ -190,4 +191,99 @@ test("a step is read by the names of its columns, and what has no words here is 
   assert.deepEqual([told.at(-1).word, told.at(-1).title, told.at(-1).text({ warmth: 1234.5 }), told.at(-1).text({})], ["warmth", "degrees", "1235", "\u2013"]);
   assert.deepEqual(numbers.tracksOf([film]).map(({ name, log }) => [name, log]), [["sigma", true], ["change", false], ["warmth", true]]);
   assert.ok(numbers.tracksOf([{ ...film, judged: true }]).some(({ name }) => name === "adherence"));
+});
+
+test("a place that is held is the same step, or the nearest noise level in a run of another length", () => {
+  const held = { place: 2, places: 5, sigma: 4, end: false };
+  const sigmas = [16, 12, 9, 6, 3.9, 3, 1.5];
+  const run = (count, status = "running") => ({ status, expected: 7, steps: sigmas.slice(0, count).map((sigma) => ({ sigma })) });
+  assert.equal(timeline.placeOf(held, { ...run(0), expected: 5 }), 2);
+  assert.equal(timeline.placeOf(held, run(7, "done")), 4);
+  assert.equal(timeline.placeOf({ ...held, sigma: 5.5 }, run(7, "done")), 3);
+  assert.equal(timeline.placeOf({ ...held, sigma: 0.01 }, run(7, "done")), 6);
+  // While it goes: where the share says, and always where there is nothing yet, until the level has been passed.
+  assert.deepEqual([0, 3, 4, 5, 6].map((count) => timeline.placeOf(held, run(count))), [3, 3, 4, 4, 4]);
+  assert.equal(timeline.placeOf({ ...held, end: true }, run(2)), 6);
+  assert.equal(timeline.placeOf({ ...held, sigma: null }, run(7, "done")), 3);
+});
+
+test("behind a run stand the pictures of the one before, and behind those the ones before", () => {
+  const bare = { label: "", seconds: 0, size: [1, 1], about: {}, final: null };
+  const first = { ...bare, status: "done", expected: 4, steps: [{ n: 1 }, { n: 2 }, { n: 3 }, { n: 4 }], frames: { x0: ["a", "b", "c", "d"] }, previous: null };
+  const second = { ...bare, status: "cancelled", expected: 4, steps: [{ n: 5 }], frames: { x0: ["A"] } };
+  second.status = "running";
+  second.previous = films.ghostOf(first, 1, true);
+  const third = { ...bare, status: "running", expected: 8, steps: [], frames: {}, previous: films.ghostOf(second, 2, false) };
+  assert.deepEqual(third.previous.frames.x0, ["A", "b", "c", "d"]);
+  assert.deepEqual(third.previous.steps.map(({ n }) => n), [5, 2, 3, 4]);
+  assert.equal(films.behind(third, 7, false), 3);
+  assert.equal(films.behind(third, 5, true), 2); // what was looked at stays, wherever its share would be
+  assert.equal(films.ghostOf(second, 2, true).frames.x0[2], "b");
+  assert.equal(films.behind(first, 1, true), -1);
+});
+
+test("a picture that comes again is the one that is there, another is covered until it is ready", () => {
+  const made = (...bytes) => films.shot(Uint8Array.from(bytes), "png", true);
+  const old = made(1, 2);
+  assert.equal(films.inPlaceOf(old, made(1, 2)), old);
+  assert.equal(films.inPlaceOf(old, made(1, 3)).before, null); // it was never drawn itself
+  old.bitmap = {};
+  const next = films.inPlaceOf(old, made(1, 3));
+  assert.equal(next.before, old);
+  assert.equal(films.inPlaceOf(next, made(9)).before, old); // no chain of those that never were
+  assert.equal(films.inPlaceOf(old, "why"), "why");
+  assert.equal(films.inPlaceOf("why", next), next);
+});
+
+const even = (light) => calm.luminance(Uint8ClampedArray.from({ length: 4 * calm.GRID ** 2 }, () => light));
+
+test("relative luminance is that of WCAG", () => {
+  const [grey] = calm.luminance(Uint8ClampedArray.of(188, 188, 188, 255));
+  assert.ok(Math.abs(grey - 0.5029) < 1e-3);
+  const red = calm.luminance(Uint8ClampedArray.of(255, 0, 0, 255));
+  assert.ok(Math.abs(red[0] - 0.2126) < 1e-6);
+  assert.equal(red.length, 2); // the picture's own last
+});
+
+/** What a place shows where pictures of these luminances are wanted every `each` ms, and its changes. */
+function shown(lights, each, rules = () => ({})) {
+  const still = new calm.Calm();
+  const shots = lights.map((light) => ({ light }));
+  return lights.map((light, k) => still.offer("x0", shots[k], even(light), k * each, rules(k)).light);
+}
+const changes = (row) => row.filter((light, k) => k && light !== row[k - 1]).length;
+
+test("pictures that flash are held back to two and a half flashes a second, the newest shown in its turn", () => {
+  const strobe = shown(Array.from({ length: 200 }, (_, k) => (k % 2 ? 200 : 40)), 50); // ten seconds
+  assert.ok(changes(strobe) <= 5 * 10 + 5 && changes(strobe) >= 40);
+  for (let k = 0; k + 20 <= strobe.length; k++) assert.ok(changes(strobe.slice(k, k + 21)) <= 5);
+  const faint = Array.from({ length: 50 }, (_, k) => (k % 2 ? 120 : 110));
+  assert.deepEqual(shown(faint, 50), faint);
+  const bright = Array.from({ length: 50 }, (_, k) => (k % 2 ? 255 : 232)); // both above 0.8
+  assert.deepEqual(shown(bright, 50), bright);
+  const ramp = Array.from({ length: 25 }, (_, k) => 10 * k); // one change, however far
+  assert.deepEqual(shown(ramp, 20), ramp);
+});
+
+test("what a hand moves is shown at once, and less motion is a picture each half second", () => {
+  const strobe = Array.from({ length: 40 }, (_, k) => (k % 2 ? 200 : 40));
+  assert.deepEqual(shown(strobe, 20, (k) => ({ hand: k })), strobe);
+  assert.equal(changes(shown(Array.from({ length: 41 }, (_, k) => 100 + k), 50, () => ({ least: 500 }))), 4);
+});
+
+test("what is held back says when it may come", () => {
+  const still = new calm.Calm();
+  for (let k = 0; k < 8; k++) still.offer("x0", {}, even(k % 2 ? 200 : 40), 10 * k);
+  const due = still.held();
+  assert.ok(due > 1000 && due < 1300);
+  assert.equal(still.held(), Infinity);
+  const last = {};
+  assert.equal(still.offer("x0", last, even(200), due, {}), last);
+  assert.equal(still.shown("x0"), last);
+  assert.equal(still.shown("noise"), null);
+});
+
+test("at less motion a run plays as fast, in fewer pictures", () => {
+  const { stride, delay } = timeline.pace(20, 1, 500);
+  assert.deepEqual([stride, delay], [3, 600]);
 });

@@ -79,7 +79,20 @@ export function tokensOf([first, ...others]) {
  * @param {boolean} exact
  * @returns {Shot}
  */
-export const shot = (bytes, format, exact) => ({ bytes, format, exact, bitmap: null, asked: false });
+export const shot = (bytes, format, exact) => ({ bytes, format, exact, bitmap: null, asked: false, before: null, light: null, about: null });
+
+/**
+ * A picture in the place of another: the other itself where it is the same picture, else one that is covered by the
+ * other until it is ready to draw.
+ * @param {Slot | undefined} old
+ * @param {Slot} fresh
+ */
+export function inPlaceOf(old, fresh) {
+	if (!old || !fresh || typeof old === "string" || typeof fresh === "string") return fresh;
+	if (old.bytes.length === fresh.bytes.length && old.bytes.every((byte, j) => byte === fresh.bytes[j])) return Object.assign(old, { exact: fresh.exact, about: fresh.about });
+	fresh.before = old.bitmap ? old : old.before;
+	return fresh;
+}
 
 /**
  * The films that film.py packed; null where document and bytes do not match.
@@ -100,15 +113,30 @@ export function unpack(document, data) {
 }
 
 /**
- * What a film leaves on show when a run begins: its pictures, else those it covered itself.
+ * What a film leaves on show when a run begins: its pictures and numbers, else those that it left itself.
  * @param {Film} film
+ * @param {number} at the evaluation looked at
+ * @param {boolean} held whether it has been since the run began
  * @returns {Ghost}
  */
-export function ghostOf(film) {
-	const { previous, frames } = film;
+export function ghostOf(film, at, held) {
+	const { previous, frames, steps } = film;
 	const count = Math.max(1, lengthOf(film));
+	const places = Array.from({ length: count }, (_, i) => i);
 	/** @type {Record<string, Slot[]>} */ const rows = {};
 	for (const kind of Object.keys({ ...previous?.frames, ...frames }))
-		rows[kind] = Array.from({ length: count }, (_, i) => frames[kind]?.[i] ?? (previous && previous.frames[kind]?.[stepAt(i, count, previous.count)]) ?? null);
-	return { count, frames: rows, final: film.final ?? previous?.final ?? null };
+		rows[kind] = places.map((i) => frames[kind]?.[i] ?? previous?.frames[kind]?.[behind(film, i, held && i === at)] ?? null);
+	return { count, at, frames: rows, steps: places.map((i) => steps[i] ?? previous?.steps[behind(film, i, held && i === at)]), final: film.final ?? previous?.final ?? null };
+}
+
+/**
+ * Which evaluation of the run before lies behind evaluation `i`: where `held`, the one that was looked at.
+ * @param {Film} film
+ * @param {number} i
+ * @param {boolean} held
+ */
+export function behind(film, i, held) {
+	const { previous } = film;
+	if (!previous) return -1;
+	return held ? previous.at : stepAt(i, lengthOf(film), previous.count);
 }

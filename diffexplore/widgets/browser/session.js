@@ -1,11 +1,15 @@
 // What one widget shows, and its end of the wire; every place that shows the widget is a view (viewer.js) of it.
-import { ghostOf, identical, shot, unpack, wordOf } from "./films.js";
+import { Calm } from "./calm.js";
+import { behind, ghostOf, identical, inPlaceOf, shot, unpack, wordOf } from "./films.js";
 import { stepOf } from "./numbers.js";
 import { Shelf } from "./shelf.js";
-import { lengthOf, lineup, pace } from "./timeline.js";
+import { lengthOf, lineup, pace, placeOf } from "./timeline.js";
 import { ACK, AGAIN, HELLO, LOOK, PATIENCE, PIECE, SILENCE, STATE, bytesOf, missing } from "./wire.js";
 
 export const SPEEDS = [0.25, 0.5, 1, 2, 4];
+
+const LONG = 5000; // ms of a run after which a playhead at the end goes along with it
+const SLOWLY = 500; // ms between two pictures for those who ask for less motion
 
 export class Session {
 	/** @param {Model} model */
@@ -15,9 +19,12 @@ export class Session {
 		/** @type {Record<string, string>} */ this.captions = {};
 		this.run = -1;
 		this.kind = model.get("view") || "x0";
-		this.at = 0;
+		/** @type {Held} */ this.held = { place: 0, places: 0, sigma: null, end: true }; // where the playhead was put
+		this.kept = this.held; // where it was when the newest run began
+		this.hand = 0; // how often it was moved by hand
 		this.opened = NaN; // the trait `step` as last followed
-		this.follow = true; // the playhead rests on the newest step
+		this.began = 0; // when the newest run was first heard of
+		this.along = false; // it takes long: a playhead at the end goes with it
 		this.playing = false;
 		this.speed = 1;
 		this.loop = false;
@@ -39,6 +46,9 @@ export class Session {
 		/** @type {Map<string, number>} */ this.asked = new Map(); // run and piece -> when it was asked for
 		/** @type {Set<() => void>} */ this.views = new Set();
 		this.shelf = new Shelf(() => this.changed());
+		this.calm = new Calm();
+		this.motion = window.matchMedia("(prefers-reduced-motion: reduce)");
+		this.pacing = 0; // the timer of a picture that was held back
 		this.heard = 0; // when the kernel was last heard
 		this.timer = 0;
 		this.watch = 0;
@@ -76,6 +86,7 @@ export class Session {
 		for (const [name, wire] of this.wires) this.model.off(name, wire);
 		clearTimeout(this.timer);
 		clearTimeout(this.waiting);
+		clearTimeout(this.pacing);
 		clearInterval(this.watch);
 		this.shelf.close();
 		this.views.clear();
@@ -99,9 +110,16 @@ export class Session {
 		return Math.max(0, Math.min(...ends, places - 1));
 	}
 
-	/** The place on show: where the person rests, or as near as the run has come. */
+	/** Whether what runs before left shows where the newest has not come yet. */
+	get covering() {
+		return !this.complete && this.films.some((film) => film.previous);
+	}
+
+	/** The place on show: where the playhead was put, in a run that covers no other as near as it has come. */
 	get shown() {
-		return this.follow ? this.reached : Math.max(0, Math.min(this.at, this.reached));
+		const place = this.reference ? placeOf(this.held, this.reference) : 0;
+		const waits = this.covering && !(this.held.end && this.along);
+		return Math.max(0, waits ? place : Math.min(place, this.reached));
 	}
 
 	/** The longest film: a place on the timeline is one of its evaluations. */
@@ -114,7 +132,59 @@ export class Session {
 	 * @param {Film} film
 	 */
 	stepOf(film) {
-		return Math.min(lineup(this.reference, film)[this.shown] ?? 0, film.steps.length - 1);
+		const step = lineup(this.reference, film)[this.shown] ?? 0;
+		return film.previous && !this.complete ? step : Math.min(step, film.steps.length - 1);
+	}
+
+	/**
+	 * Which evaluation of the run before lies behind one of a film, -1 for none.
+	 * @param {Film} film
+	 * @param {number} i
+	 */
+	behind(film, i) {
+		return this.complete ? -1 : behind(film, i, this.held === this.kept && i === this.stepOf(film));
+	}
+
+	/**
+	 * The newest that has come for an evaluation of a film: of a run that is going, or of those that it replaces.
+	 * @param {Film} film
+	 * @param {string} kind
+	 * @param {number} i
+	 * @returns {Slot}
+	 */
+	slot(film, kind, i) {
+		return film.frames[kind]?.[i] ?? film.previous?.frames[kind]?.[this.behind(film, i)] ?? null;
+	}
+
+	/**
+	 * So the numbers.
+	 * @param {Film} film
+	 * @param {number} i
+	 * @returns {Step | undefined}
+	 */
+	numbers(film, i = this.stepOf(film)) {
+		return film.steps[i] ?? film.previous?.steps[this.behind(film, i)];
+	}
+
+	/**
+	 * What to show large of a film at the place on show. Where pictures would flash it is for a moment the one before.
+	 * @param {Film} film
+	 * @param {string} kind
+	 */
+	picture(film, kind) {
+		const place = `${kind} ${this.films.indexOf(film)}`;
+		const slot = this.slot(film, kind, this.stepOf(film));
+		if (typeof slot === "string") return slot;
+		if (!slot || !(this.bitmap(slot) && slot.bitmap)) return this.calm.shown(place) ?? slot;
+		const now = performance.now();
+		const shown = this.calm.offer(place, slot, this.shelf.light(slot), now, { hand: this.hand, least: this.motion.matches ? SLOWLY : 0 });
+		const due = this.calm.held();
+		if (due < Infinity && !this.pacing)
+			this.pacing = setTimeout(() => {
+				this.pacing = 0;
+				this.changed();
+			}, due - now);
+		return shown;
 	}
 
 	/** The film that others are compared with. */
@@ -128,10 +198,20 @@ export class Session {
 	}
 
 	/** @param {number} place */
-	go(place) {
-		this.at = Math.max(0, Math.min(place, this.places - 1));
-		this.follow = this.at >= this.places - 1;
+	rest(place) {
+		const { places } = this;
+		const at = Math.max(0, Math.min(place, places - 1));
+		this.held = { place: at, places, sigma: this.reference?.steps[at]?.sigma ?? null, end: at >= places - 1 };
 		this.changed();
+	}
+
+	/**
+	 * Put the playhead somewhere by hand: what stands there is shown at once.
+	 * @param {number} place
+	 */
+	go(place) {
+		this.hand += 1;
+		this.rest(place);
 	}
 
 	/** @param {number} place */
@@ -160,14 +240,16 @@ export class Session {
 		clearTimeout(this.timer);
 		this.playing = on && this.places > 1;
 		if (this.playing && this.shown >= this.places - 1) this.go(0);
+		const least = this.motion.matches ? SLOWLY : undefined;
 		const tick = () => {
+			if (this.pacing) return void (this.timer = setTimeout(tick, 16)); // until the picture of this place is there
 			const end = this.shown >= this.places - 1 && !this.running;
 			if (end && !this.loop) return this.play(false);
-			const { stride, delay } = pace(this.places, this.speed);
-			this.go(end ? 0 : Math.min(this.shown + stride, this.places - 1));
+			const { stride, delay } = pace(this.places, this.speed, least);
+			this.rest(end ? 0 : Math.min(this.shown + stride, this.places - 1));
 			this.timer = setTimeout(tick, this.shown >= this.places - 1 ? Math.max(delay, 500) : delay); // rest on the last
 		};
-		if (this.playing) this.timer = setTimeout(tick, pace(this.places, this.speed).delay);
+		if (this.playing) this.timer = setTimeout(tick, pace(this.places, this.speed, least).delay);
 		this.changed();
 	}
 
@@ -206,7 +288,12 @@ export class Session {
 		if (!films?.length) return;
 		this.heard = performance.now();
 		this.start(document.run, films);
-		for (const film of this.films) film.previous = null;
+		for (const film of this.films) {
+			const at = this.held === this.kept ? this.stepOf(film) : -1;
+			for (const [kind, row] of Object.entries(film.frames)) film.frames[kind] = row.map((slot, i) => this.covered(film, slot, film.previous?.frames[kind]?.[behind(film, i, i === at)]));
+			film.final = /** @type {Shot | null} */ (this.covered(film, film.final, film.previous?.final));
+			film.previous = null;
+		}
 		this.captions = document.captions;
 		this.complete = true;
 		this.twins = identical(films);
@@ -215,13 +302,18 @@ export class Session {
 	}
 
 	/**
-	 * Begin another run. What was shown stays until the new films cover it.
+	 * Begin another run. What was shown stays until the new films cover it, and the playhead where it is.
 	 * @param {number} run
 	 * @param {Film[]} films
 	 */
 	start(run, films) {
-		films.forEach((film, k) => (film.previous = this.films[k] ? ghostOf(this.films[k]) : null));
-		if (!this.films.length) this.follow = true;
+		const held = this.held === this.kept;
+		const ghosts = this.films.map((film) => ghostOf(film, this.stepOf(film), held));
+		films.forEach((film, k) => (film.previous = ghosts[k] ?? null));
+		for (const film of this.films) film.previous = null;
+		this.kept = this.held;
+		this.began = performance.now();
+		this.along = false;
 		if (run !== this.run) {
 			this.seen = new Set();
 			this.asked.clear();
@@ -271,12 +363,24 @@ export class Session {
 		content.shots.forEach(([k, kind, i, format, exact], j) => {
 			const film = this.films[k];
 			const fresh = shot(bytesOf(buffers[j]).slice(), format, exact); // hosts reuse their buffers
-			if (kind === "final") film.final = fresh;
+			if (kind === "final") film.final = /** @type {Shot} */ (this.covered(film, fresh, film.final ?? film.previous?.final));
 			else this.put(film, kind, i, fresh);
 		});
 		for (const [k, kind, i, why] of content.blanks) this.put(this.films[k], kind, i, why);
+		this.along ||= this.running && performance.now() - this.began > LONG;
 		this.ask(run, missing(this.seen, piece));
 		this.watched(true);
+	}
+
+	/**
+	 * A picture of a film, in place of another.
+	 * @param {Film} film
+	 * @param {Slot} slot
+	 * @param {Slot | undefined} old
+	 */
+	covered(film, slot, old) {
+		if (slot && typeof slot === "object") slot.about = film.about;
+		return inPlaceOf(old, slot);
 	}
 
 	/**
@@ -287,9 +391,9 @@ export class Session {
 	 */
 	put(film, kind, i, slot) {
 		const row = (film.frames[kind] ??= []);
-		const old = row[i];
-		if (old && typeof old === "object" && slot && typeof slot === "object" && old.exact && !slot.exact) return;
-		row[i] = slot;
+		const now = row[i];
+		if (now && typeof now === "object" && slot && typeof slot === "object" && now.exact && !slot.exact) return;
+		row[i] = this.covered(film, slot, this.slot(film, kind, i));
 	}
 
 	/**
@@ -325,7 +429,7 @@ export class Session {
 	}
 
 	/**
-	 * A picture ready to draw, or null while it is not.
+	 * A picture ready to draw, while it is not the one it covers, or null.
 	 * @param {Slot | undefined} slot
 	 */
 	bitmap(slot) {

@@ -20,19 +20,24 @@ export function stepAt(at, places, count) {
 }
 
 /**
+ * The noise level of a step as a logarithm; null is a sigma without bound.
+ * @param {{sigma: number | null} | undefined} step
+ */
+const levelOf = (step) => (step?.sigma == null ? 99 : Math.log(Math.max(step.sigma, 1e-9)));
+
+/**
  * For every place of the reference the evaluation nearest in log sigma, never backwards; else by proportion.
  * @param {Film} reference
  * @param {Film} film
  */
 export function lineup(reference, film) {
 	const places = lengthOf(reference);
-	const level = (/** @type {Step | undefined} */ step) => (step?.sigma == null ? 99 : Math.log(Math.max(step.sigma, 1e-9))); // null: without bound
 	const known = [reference, film].every((one) => one.status !== "running" && one.steps.some((step) => step?.sigma != null));
 	let j = 0;
 	return Array.from({ length: places }, (_, place) => {
 		const even = stepAt(place, places, lengthOf(film));
 		if (!known || film === reference) return even;
-		const off = (/** @type {number} */ k) => Math.abs(level(film.steps[k]) - level(reference.steps[place]));
+		const off = (/** @type {number} */ k) => Math.abs(levelOf(film.steps[k]) - levelOf(reference.steps[place]));
 		for (;;) {
 			let next = j + 1;
 			while (next < film.steps.length && off(next) === off(j)) next++;
@@ -40,6 +45,25 @@ export function lineup(reference, film) {
 			j = next;
 		}
 	});
+}
+
+/**
+ * Where a run stands while another, of which `held` tells the place, gives way to it: at the same step, or, of another
+ * number of steps, at the nearest noise level. While the run goes that is known once it has passed the level, and until
+ * then ahead of what there is.
+ * @param {Held} held
+ * @param {Pick<Film, "status" | "expected" | "steps">} film
+ */
+export function placeOf(held, film) {
+	const places = lengthOf(film);
+	if (held.end) return places - 1;
+	if (places === held.places) return held.place;
+	const even = stepAt(held.place, held.places, places);
+	if (held.sigma == null || (film.steps.length && film.steps.every((step) => step?.sigma == null))) return even;
+	const off = (/** @type {number} */ k) => levelOf(film.steps[k]) - levelOf(held);
+	const passed = film.steps.findIndex((_, k) => off(k) <= 0);
+	if (passed < 0) return film.status === "running" ? Math.min(places - 1, Math.max(even, film.steps.length)) : places - 1;
+	return passed > 0 && off(passed - 1) < -off(passed) ? passed - 1 : passed;
 }
 
 /**
@@ -56,10 +80,11 @@ export function placesShown(places, width) {
  * A run plays in about four seconds at speed 1, whatever its length; a very long one leaves steps out.
  * @param {number} places
  * @param {number} speed
+ * @param {number} least ms for which a step is shown
  */
-export function pace(places, speed) {
+export function pace(places, speed, least = 33) {
 	const each = Math.min(250, 4000 / places) / speed;
-	const stride = Math.max(1, Math.ceil(33 / each));
+	const stride = Math.max(1, Math.ceil(least / each));
 	return { stride, delay: each * stride };
 }
 

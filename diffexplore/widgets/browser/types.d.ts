@@ -4,13 +4,19 @@
 type Session = import("./session.js").Session;
 type View = import("./viewer.js").View;
 
-/** A picture as it came: `asked` once it is being decoded, `bitmap` once it is. */
+/**
+ * A picture as it came: `asked` once it is being decoded, `bitmap` once it is, and until then `before`, the one it covers;
+ * `light`: its luminance; `about`: the settings that made it.
+ */
 interface Shot {
   bytes: Uint8Array;
   format: string;
   exact: boolean;
   bitmap: ImageBitmap | null;
   asked: boolean;
+  before: Shot | null;
+  light: Float32Array | null;
+  about: Film["about"] | null;
 }
 
 /** A picture ready to be drawn. */
@@ -58,10 +64,20 @@ interface Column {
   share?(step: Step | undefined): number;
 }
 
-/** What earlier runs left on show. */
+/** A place on the timeline as somebody left it; `end`: the last, however many there come to be. */
+interface Held {
+  place: number;
+  places: number;
+  sigma: number | null;
+  end: boolean;
+}
+
+/** What earlier runs left on show; `at`: the evaluation that was looked at. */
 interface Ghost {
   count: number;
+  at: number;
   frames: Record<string, Slot[]>;
+  steps: (Step | undefined)[];
   final: Shot | null;
 }
 

@@ -24,7 +24,7 @@ panel("chart", (view) => {
 			const key = [run, name, places, complete, ...films.map((film) => film.steps.length + film.status)].join();
 			if (key === charted) return;
 			charted = key;
-			const rows = films.map((film) => lineup(reference, film).map((i) => film.steps[i]?.[name]));
+			const rows = films.map((film) => lineup(reference, film).map((i) => session.numbers(film, i)?.[name]));
 			const drawn = heights(rows, log);
 			areas.replaceChildren(
 				...drawn.slice(0, films.length > 1 ? 0 : 1).map((row) => {

@@ -23,7 +23,7 @@ panel("facts", (view) => {
 		nodes: { tab: [h("div.dx-facts", {}, count, list)] },
 		draw() {
 			const { films, places, shown, reference } = session;
-			const step = reference?.steps[shown];
+			const step = reference && session.numbers(reference);
 			say(at, places ? String(Math.min(shown + 1, places)) : "–");
 			say(of, ` of ${places || view.seats[0].steps}`);
 			const columns = columnsOf(films).filter(({ word, judged }) => word && (!judged || films[0]?.judged));

@@ -33,7 +33,7 @@ panel("scrub", (view) => {
 			range.disabled = !session.places;
 			range.max = String(places);
 			range.valueAsNumber = shown + 1;
-			range.ariaValueText = session.places ? spoken(shown, places, reference.steps[shown]) : "no steps yet";
+			range.ariaValueText = session.places ? spoken(shown, places, session.numbers(reference)) : "no steps yet";
 			timeline.style.setProperty("--dx-cell", `${100 / places}%`);
 			timeline.style.setProperty("--dx-done", `${places < 2 ? 100 : (100 * shown) / (places - 1)}%`);
 		},

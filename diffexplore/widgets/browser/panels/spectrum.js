@@ -16,7 +16,7 @@ panel("spectrum", (view) => {
 		nodes: {},
 		draw() {
 			const [film] = session.films;
-			const power = film?.steps[session.stepOf(film)]?.spectrum ?? [];
+			const power = (film && session.numbers(film))?.spectrum ?? [];
 			node.hidden = !power.length || view.many;
 			if (node.hidden || !film) return;
 			const last = film.status === "running" ? undefined : film.steps[film.steps.length - 1]?.spectrum;

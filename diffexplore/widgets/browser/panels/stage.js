@@ -96,12 +96,12 @@ panel("stage", (view) => {
 		const { kind, base, mode } = session;
 		const { canvas, why, facts, figure, cut, label } = one;
 		const i = session.stepOf(film);
-		const slot = film.frames[kind]?.[i];
+		const slot = session.picture(film, kind);
 		const bitmap = wanted(slot);
 		say(why, typeof slot === "string" ? slot : "");
 		// Not there yet: what the canvas shows stays.
 		const apart = mode === "difference";
-		const other = base && base !== film ? wanted(base.frames[kind]?.[session.stepOf(base)]) : null;
+		const other = base && base !== film ? wanted(session.picture(base, kind)) : null;
 		if (bitmap) paint(canvas, bitmap, session.squares(kind), session.zoom);
 		else if (typeof slot === "string") paint(canvas, null, true);
 		if (bitmap && other) against(canvas, other, apart);
@@ -111,7 +111,7 @@ panel("stage", (view) => {
 		canvas.ariaLabel = `${other ? `${apart ? "difference from" : "swipe with"} ${base?.label}: ` : ""}${wordOf(kind).word} at step ${i + 1} of ${lengthOf(film)}${film.label ? `, ${film.label}` : ""}`;
 		if (!view.many) return;
 		const spent = film.steps.slice(0, i + 1).reduce((sum, step) => sum + (step?.seconds ?? 0), 0);
-		const adherence = film.steps[i]?.adherence;
+		const adherence = session.numbers(film)?.adherence;
 		const parts = [`${i + 1}/${lengthOf(film)}`, took(spent), ...(adherence == null ? [] : [`shows ${adherence.toFixed(2)}`])];
 		say(facts, parts.join(" · "));
 		label.title = `${film.label}: ${unitOf(film)} ${i + 1} of ${lengthOf(film)}, after ${duration(spent)}${adherence == null ? "" : `, adherence ${adherence.toFixed(2)}`}`;

@@ -2,7 +2,7 @@
 import { MUTE, box, fill, h, own, pen } from "../dom.js";
 import { wordOf } from "../films.js";
 import { panel } from "../panel.js";
-import { lineup, placesShown, stepAt } from "../timeline.js";
+import { lineup, placesShown } from "../timeline.js";
 
 const GAP = 3; // px between the strips of several films
 
@@ -12,8 +12,8 @@ panel("strip", (view) => {
 	const tags = box("dx-tags");
 	const strips = h("div.dx-strips", MUTE, mark);
 	/** @type {HTMLCanvasElement[]} */ const canvases = [];
-	let drawn = ""; // what is shown: sizes and places
-	/** @type {(ImageBitmap | null)[]} */ let pictures = []; // and pictures
+	let drawn = ""; // what is shown: sizes
+	/** @type {(ImageBitmap | null | undefined)[][]} */ let pictures = []; // and pictures, of each strip; undefined: not ready
 	let cells = 1;
 
 	view.on(strips, "pointerdown", (event) => {
@@ -46,47 +46,47 @@ panel("strip", (view) => {
 			const cell = width / cells;
 			const { shape } = seats[0];
 			const height = Math.max(1, Math.floor((strips.clientHeight - GAP * (seats.length - 1)) / seats.length));
-			// Drawn only when a picture is new: scrubbing moves the mark and nothing else.
-			const slots = seats.map(({ k }) => {
+			// Drawn only where a picture is new: scrubbing moves the mark and nothing else.
+			const found = seats.map(({ k }) => {
 				const film = films[k];
-				if (!film) return shown.map(() => ({ bitmap: null, old: false }));
+				if (!film) return shown.map(() => null);
 				const line = lineup(session.reference, film);
 				return shown.map((place) => {
-					const now = film.frames[kind]?.[line[place]];
-					const old = now || !film.previous ? null : film.previous.frames[kind]?.[stepAt(place, places, film.previous.count)];
-					return { bitmap: session.bitmap(now ?? old), old: !now };
+					const slot = session.slot(film, kind, line[place]);
+					return slot && typeof slot === "object" ? (session.bitmap(slot) ?? undefined) : null;
 				});
 			});
-			const key = JSON.stringify([kind, width, ratio, height, session.run, slots.map((row) => row.map(({ bitmap, old }) => [bitmap?.width, old]))]);
-			const found = slots.flat().map(({ bitmap }) => bitmap);
-			if (key === drawn && found.every((bitmap, j) => bitmap === pictures[j])) return;
-			drawn = key;
-			pictures = found;
-			slots.forEach((row, k) => {
+			const size = JSON.stringify([width, ratio, height, cells, seats.length]);
+			const anew = size !== drawn;
+			drawn = size;
+			found.forEach((row, k) => {
 				const strip = canvases[k];
-				strip.width = Math.round(width * ratio);
-				strip.height = Math.round(height * ratio);
-				strip.style.height = `${height}px`;
+				if (anew) {
+					strip.width = Math.round(width * ratio);
+					strip.height = Math.round(height * ratio);
+					strip.style.height = `${height}px`;
+				}
 				const context = pen(strip);
 				context.imageSmoothingQuality = "high";
-				row.forEach(({ bitmap, old }, j) => {
+				row.forEach((bitmap, j) => {
+					if (!anew && (bitmap === undefined || bitmap === pictures[k][j])) return; // what is shown stays until there is another
 					const left = Math.round((j * strip.width) / row.length);
 					const right = Math.round(((j + 1) * strip.width) / row.length);
 					const wide = Math.min(right - left, Math.round(strip.height * shape)) - Math.ceil(ratio);
 					const high = Math.min(strip.height, Math.round(wide / shape));
 					const x = Math.round((left + right - wide) / 2);
 					const y = Math.round((strip.height - high) / 2);
-					if (!bitmap) {
-						context.globalAlpha = 0.1;
-						context.fillStyle = "#808080";
-						context.fillRect(x, y, wide, high);
-					} else {
-						context.globalAlpha = old ? 0.25 : 1;
+					if (bitmap) {
 						context.imageSmoothingEnabled = !wordOf(kind).cells || bitmap.width > wide;
 						context.drawImage(bitmap, x, y, wide, high);
+					} else {
+						context.clearRect(left, 0, right - left, strip.height);
+						context.fillStyle = "rgb(128 128 128 / 10%)";
+						context.fillRect(x, y, wide, high);
 					}
 				});
 			});
+			pictures = found;
 		},
 		draw() {
 			const { places, shown } = session;

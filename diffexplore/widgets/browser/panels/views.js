@@ -24,7 +24,7 @@ panel("views", (view) => {
 			choices.style.setProperty("--dx-shape", String(view.seats[0].shape));
 			const i = film ? session.stepOf(film) : 0;
 			for (const { kind, canvas } of radios) {
-				const slot = film?.frames[kind]?.[i];
+				const slot = film && session.picture(film, kind);
 				const bitmap = session.bitmap(slot);
 				if (bitmap) paint(canvas, session.strong[kind] && STRONG.has(kind) ? strength(bitmap) : bitmap, session.squares(kind));
 				else if (!film || typeof slot === "string") paint(canvas, null, false);
