@@ -108,7 +108,7 @@ def test_a_style_sheet_lies_beside_its_module(tmp_path: Path) -> None:
 
 
 def test_every_file_of_the_room_is_in_the_page() -> None:
-    found = {*modules(FOLDER / "page.js"), *modules(FOLDER / "menu.js")}
+    found = {*modules(FOLDER / "page.js"), *modules(FOLDER / "controls.js")}
     assert found == {*FOLDER.rglob("*.js")}
     assert all(sheet.with_suffix(".js") in found for sheet in FOLDER.rglob("*.css"))
 
@@ -144,7 +144,7 @@ def test_anywidget_finds_its_module(tmp_path: Path) -> None:
 
 
 def test_both_sides_use_the_same_words(tmp_path: Path) -> None:
-    names = ("PIECE", "STATE", "HELLO", "ACK", "AGAIN", "LOOK", "PING", "HERE")
+    names = ("PIECE", "STATE", "HELLO", "ACK", "AGAIN", "LOOK", "PING", "HERE", "WHAT_IF")
     text = f"""
 import * as wire from "{(FOLDER / "wire.js").as_uri()}";
 import {{ WORDS }} from "{(FOLDER / "films.js").as_uri()}";

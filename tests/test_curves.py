@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import diffexplore as dx
-from diffexplore.looks.curves import CURVES, SPECTRA, curve, parting, spectrum
+from diffexplore.looks.curves import CURVES, SPECTRA, adherence_of, curve, parting, spectrum
 from diffexplore.settings import Settings
 from diffexplore.trace import Step, Trace
 
@@ -68,6 +68,9 @@ def test_there_is_no_adherence_where_nothing_can_be_judged(tiny_trace: Trace, tm
     model = dx.load()
     unnamed = model.trace(prompt="something nice", steps=2)
     assert np.isnan(curve(unnamed, "adherence")).all()
+    dragon = model.trace(prompt="a dragon in a meadow", steps=2)
+    assert np.isnan(curve(dragon, "adherence")).all(), "a meadow says nothing of a dragon"
+    assert math.isnan(adherence_of(dragon))
     trace = model.trace(prompt="a fox", steps=2)
     trace.save(tmp_path / "run.safetensors")
     kept = curve(Trace.load(tmp_path / "run.safetensors"), "adherence")

@@ -150,10 +150,10 @@ def test_a_number_declared_in_python_travels_with_what_it_means(
 
 def test_only_the_shipped_world_is_judged_whatever_a_model_is_called(film: Film, tiny_trace: Trace) -> None:
     assert not film.judged
-    for info, judged in (({"model": "pocket"}, False), ({"model": "mine", "world": "pocket"}, True)):
+    for info, judged in (({"model": "pocket"}, ""), ({"model": "mine", "world": "pocket"}, "2 of 2 words")):
         begun = Film.begin(Trace(tiny_trace.settings, info=info))
-        assert begun.judged is judged
-        assert unpack(*pack([begun]))[0].judged is judged
+        assert begun.judged == judged
+        assert unpack(*pack([begun]))[0].judged == judged
 
 
 @pytest.mark.parametrize(
@@ -264,3 +264,14 @@ def test_a_saved_trace_shows_without_its_decoder(tiny_trace: Trace, tmp_path: Pa
     np.testing.assert_array_equal(pixels(film.frames["x0", 2]), np.asarray(tiny_trace.view("x0", 2)))
     assert pixels(film.frames["latents", 2]).shape == (8, 12, 3)
     np.testing.assert_array_equal(pixels(film.final), np.asarray(tiny_trace.image))
+
+
+@pytest.mark.parametrize(("prompt", "judged"), [("a dragon in a meadow", "1 of 2 words"), ("a fox", "1 of 1 word")])
+def test_a_film_of_the_pocket_model_says_of_which_words_its_judge_speaks(prompt: str, judged: str) -> None:
+    film = Film.of(dx.load().trace(prompt=prompt, steps=2))
+    assert film.judged == judged
+    assert [step[5] is None for step in film.steps] == [judged == "1 of 2 words"] * 2
+    document, data = pack([film])
+    assert unpack(document, data)[0].judged == judged
+    document["films"][0]["judged"] = True  # as it was saved once
+    assert unpack(document, data)[0].judged

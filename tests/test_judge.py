@@ -257,3 +257,27 @@ def test_a_prompt_that_names_nothing_is_refused():
 def test_a_prompt_that_is_no_text_is_refused():
     with pytest.raises(ValueError, match="a prompt is text, got 7"):
         judge.named(7)
+
+
+@pytest.mark.parametrize(("prompt", "judged", "unknown", "told"), [
+    ("a dragon in a meadow", ("meadow",), ("dragon",), "1 of 2 words"),
+    ("xylophone wizard in the snow", ("snow",), ("xylophone", "wizard"), "1 of 3 words"),
+    ("a Fox in the  SNOW at noon", ("fox", "snow", "noon"), (), "3 of 3 words"),
+    ("a large fox, sharp", ("fox", "sharp"), (), "2 of 3 words"),
+    ("a red fox and a blue cat", ("red", "fox"), (), "2 of 4 words"),
+    ("a yak", (), ("yak",), "0 of 1 word"),
+    ("", (), (), "0 of 0 words"),
+])  # fmt: skip
+def test_it_is_known_of_which_words_the_judge_speaks(prompt, judged, unknown, told):
+    found = judge.coverage(prompt)
+    assert (found.judged, found.unknown, str(found)) == (judged, unknown, told)
+
+
+def test_every_word_of_the_picture_world_is_known_to_somebody():
+    for word in world.vocabulary():
+        assert judge.coverage(word).unknown == (), word
+
+
+def test_coverage_refuses_what_is_no_prompt():
+    with pytest.raises(ValueError, match="a prompt is text, got 7"):
+        judge.coverage(7)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from diffexplore.looks.views import frame
-from diffexplore.pocket.judge import adherence, named
+from diffexplore.pocket.judge import adherence, coverage, named
 from diffexplore.record.numbers import NUMBERS, Number, declare
 from diffexplore.record.predictions import rms
 from diffexplore.words import near, shown
@@ -94,7 +94,8 @@ def adherence_at(trace: "Record", i: int) -> float:
 
     Returns:
         :func:`diffexplore.adherence` of the decoded x0. NaN where there is nothing to judge: a run of another model, a
-        prompt that names nothing the judge knows, a trace saved without its pictures.
+        prompt that names nothing the judge knows, a trace saved without its pictures. And where the prompt has words
+        that the judge cannot know: a meadow does not show that there is a dragon in it.
 
     Raises:
         IndexError: for an evaluation that is not there.
@@ -114,7 +115,7 @@ def adherence_of(trace: "Record") -> float:
 def _judged(trace: "Record", picture: "Callable[[], Image.Image | np.ndarray]") -> float:
     prompt = trace.settings.prompt
     # The name of a model is for people: any folder may be called "pocket".
-    if trace.info.get("world") != "pocket" or not named(prompt):
+    if trace.info.get("world") != "pocket" or not named(prompt) or coverage(prompt).unknown:
         return math.nan
     return adherence(picture(), prompt)
 

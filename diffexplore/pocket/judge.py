@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -239,6 +239,52 @@ def named(prompt: str) -> dict[str, str]:
         attribute, value = means[match.group()]
         found.setdefault(attribute, value)
     return {attribute: found[attribute] for attribute in ATTRIBUTES if attribute in found}
+
+
+_SMALL = frozenset(
+    ("a", "an", "the", "and", "or", "of", "in", "on", "at", "by", "to", "into", "from", "with", "without", "under",
+     "over", "near", "behind", "beside", "between", "among", "for", "is", "are", "it", "its", "this", "that")
+)  # fmt: skip
+"""Words that name nothing by themselves."""
+
+
+class Coverage(NamedTuple):
+    """Which words of a prompt the judge can speak of.
+
+    Attributes:
+        judged: that name what it reads, in order.
+        passed: that it passes over: the picture world has them, the judge does not look at them.
+        unknown: that nobody here knows: what they ask for may be there or not.
+    """
+
+    judged: tuple[str, ...]
+    passed: tuple[str, ...]
+    unknown: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """As "2 of 3 words"."""
+        count = sum(map(len, self))
+        return f"{len(self.judged)} of {count} word{'' if count == 1 else 's'}"
+
+
+def coverage(prompt: str) -> Coverage:
+    """Which words of a prompt `adherence` is about; articles and the like name nothing and are not counted.
+
+    Raises:
+        ValueError: `prompt` is not text.
+    """
+    text = " ".join(prompt.lower().split()) if isinstance(prompt, str) else ""
+    wanted, known = named(prompt), frozenset(world.vocabulary())
+    pattern, means = _phrases()
+    spans = [match.span() for match in pattern.finditer(text) if means[match.group()] in wanted.items()]
+    found: tuple[list[str], list[str], list[str]] = [], [], []
+    for word in re.finditer(r"[^\W_]+(?:['-][^\W_]+)*", text):
+        if word[0] in _SMALL:
+            continue
+        read = any(start <= word.start() and word.end() <= end for start, end in spans)
+        familiar = word[0] in known or known.issuperset(re.split("['-]", word[0]))
+        found[0 if read else 1 if familiar else 2].append(word[0])
+    return Coverage(*map(tuple, found))
 
 
 def adherence(image: Image.Image | np.ndarray | str | os.PathLike[str], prompt: str) -> float:

@@ -4,8 +4,8 @@
 whether it is accepted, is for `Settings` to decide: a field holds whatever was typed, and hands it on as it is.
 
 They stand in rows of a fixed height (`row`), in a box that `app` makes; how they look there is in
-``browser/panels/controls.css``, and what a page has to add (names for a screen reader, popovers) in ``controls.js``
-beside it.
+``browser/controls.css``, and what a page has to add (names for a screen reader, popovers) in ``controls.js`` beside it.
+Both come with the `Menu`, which every box of controls has.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import traitlets
 from diffexplore import words
 from diffexplore.model import Model, load
 from diffexplore.samplers import SAMPLERS, facts_of
-from diffexplore.widgets.browser import MENU
+from diffexplore.widgets.browser import CONTROLS, CONTROLS_CSS
 from diffexplore.words import shown
 
 __all__ = [
@@ -154,14 +154,16 @@ class _Line(ipywidgets.Text):  # type: ignore[misc]
 
 
 class Menu(anywidget.AnyWidget):  # type: ignore[misc]
-    """A menu of samplers: in groups, with the sentence of the one that is chosen.
+    """A menu of samplers: in groups, with the sentence of the one that is chosen. It brings what a page adds to the
+    controls around it.
 
     Args:
         label: What it is called.
         names: Samplers to choose from.
     """
 
-    _esm = MENU
+    _esm = CONTROLS
+    _css = CONTROLS_CSS
     description = traitlets.Unicode().tag(sync=True)
     """What it is called."""
     value = traitlets.Unicode().tag(sync=True)
@@ -171,9 +173,7 @@ class Menu(anywidget.AnyWidget):  # type: ignore[misc]
 
     def __init__(self, label: str, names: Sequence[str]) -> None:
         """At the first name; the class says what the arguments are."""
-        super().__init__(
-            description=label, groups=_grouped(names), value=next(iter(names), ""), layout=layout(flex="none")
-        )
+        super().__init__(description=label, groups=_grouped(names), value=next(iter(names), ""), layout=layout())
         marked(self, "menu-box")
 
     @property

@@ -49,6 +49,7 @@ AGAIN: Final = "again"
 LOOK: Final = "look"
 PING: Final = "ping"
 HERE: Final = "here"
+WHAT_IF: Final = "what if"
 
 CAPTIONS_SENT: Final = {kind: CAPTIONS[kind] for kind in VIEWS}
 

@@ -8,7 +8,7 @@ The document, with every length in bytes and every index counted from 0::
 
     {"format": 1, "run": 3, "bytes": 81234, "captions": {"x0": "The model's estimate ...", ...},
      "films": [{"label": "", "status": "done", "expected": 20, "seconds": 0.93, "size": [64, 64],
-                "about": {"prompt": "a red fox", "seed": "7", ...}, "judged": true,
+                "about": {"prompt": "a red fox", "seed": "7", ...}, "judged": "2 of 2 words",
                 "tokens": [["a", ""], ["red", ""], ["zyx", "unknown"], ...],
                 "columns": [{"name": "timestep", "label": "timestep", "unit": "training step", "log": false}, ...],
                 "steps": [[timestep, sigma, seconds, change, [power, ...], adherence, ...], ...],
@@ -21,7 +21,8 @@ not there (yet); a string in place of a triple says why there is no picture.
 Of a step: ``change`` is how far the estimate moved since the step before (`curves.curve`), null at the first. ``power``
 is log10 of the estimate's power spectrum (`curves.spectrum`) in up to `BANDS` bands of equal ratio, coarse to fine, the
 mean left out. ``adherence`` is how far the exact estimate shows what the prompt names (`curves.adherence_at`), null
-where nobody can tell and until that picture is there; ``judged`` says whether somebody can. What follows are numbers
+where nobody can tell and until that picture is there; ``judged`` says of how many words somebody can,
+"" where nobody. What follows are numbers
 declared elsewhere (`record.numbers`), where the run has some. ``columns`` says what each entry is, in order; a row ends
 early where a step has no more. A token is "" where the model reads it, "cut" where it never
 sees it, "unknown" where it belongs to a word of which it saw no example, and "more" says how many others there are.
@@ -46,6 +47,7 @@ from PIL import Image
 from diffexplore.looks import pictures
 from diffexplore.looks.curves import adherence_at, spectrum
 from diffexplore.looks.views import CAPTIONS, KINDS, VIEWS, frame, native, why_blank
+from diffexplore.pocket.judge import coverage
 from diffexplore.record.numbers import COMPUTED, NUMBERS
 from diffexplore.record.predictions import rms
 from diffexplore.record.record import Record
@@ -113,7 +115,7 @@ class Film:
     Attributes:
         label: What to call the run where several are shown.
         about: The settings that made it and the model's name: text and numbers for a caption.
-        judged: Whether the pocket model's judge can speak of its pictures.
+        judged: Of how many words of the prompt the pocket model's judge can speak, as text; "" for another's pictures.
         status, expected, seconds: How the run stands, how many evaluations it will take, how long it took.
         size: (width, height) of the finished picture in pixels.
         tokens: The prompt as the model reads it, token by token, each with "" or what is the matter with it.
@@ -125,7 +127,7 @@ class Film:
 
     label: str = ""
     about: dict[str, str | int | float] = field(default_factory=dict)
-    judged: bool = False
+    judged: str = ""
     status: Status = "running"
     expected: int = 0
     seconds: float = 0.0
@@ -164,7 +166,8 @@ class Film:
         if trace.image is not None:
             size = trace.image.size
         film = cls(label=label, about=about, expected=trace.expected, size=size, tokens=_tokens(trace))
-        film.judged = trace.info.get("world") == "pocket"
+        # As in `looks.curves`: the name of a model is for people.
+        film.judged = str(coverage(settings.prompt)) if trace.info.get("world") == "pocket" else ""
         film.columns = _columns(trace)
         return film
 
@@ -295,7 +298,7 @@ def unpack(document: Mapping[str, Any], data: bytes) -> list[Film]:
         film = Film(
             label=one["label"],
             about=dict(one["about"]),
-            judged=bool(one.get("judged")),
+            judged=_told(one.get("judged")),
             status=one["status"],
             expected=one["expected"],
             seconds=one["seconds"],
@@ -381,6 +384,11 @@ def _bands(power: np.ndarray) -> tuple[float | None, ...]:
     with np.errstate(all="ignore"):
         logs = [float(np.log10(np.mean(power[low:high]))) for low, high in pairwise(edges)]
     return tuple(round(one, 2) if math.isfinite(one) else None for one in logs)
+
+
+def _told(judged: Any) -> str:
+    """Films saved before say only whether there was a judge."""
+    return judged if isinstance(judged, str) else "its words" if judged else ""
 
 
 def _finite(value: float | None) -> float | None:

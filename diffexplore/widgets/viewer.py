@@ -50,6 +50,8 @@ From the browser:
 ``{"kind": "ping"}``
     A hand is on the controls: does the kernel listen? The page says that it is busy where no answer comes in a second.
 
+What stands behind the tab "What if" is in `what_if`.
+
 That a kernel was restarted or died is no message: ipywidgets marks its views as disconnected, and the viewer says so.
 
 **Threads.** Handlers and the run's own thread only note and notify. One thread per viewer encodes and sends

@@ -2,11 +2,11 @@
 
 The page (``browser/panels/whatif.js``) asks for what stands at its scrubber, one question at a time::
 
-    {"kind": "what if", "run": r, "guidance": g, "steps": [i, ...]}
+    {"kind": "what if", "run": r, "guidance": g, "steps": [i, ...], "who": name}
 
-with the number of the run that it shows and, column by column, the evaluation on show, counted from 0. The answer is
-``{"kind": "what if", "run": r, "guidance": g, "steps": [...], "told": [sentence, ...]}`` + one buffer per column: its
-picture, or none, in which case the sentence says why. A run that is no longer kept has no pictures at all: those of
+with the number of the run that it shows and, column by column, the evaluation on show, counted from 0; ``who`` is the
+view that asks. The answer is the question with ``"told": [sentence, ...]`` + one buffer per column: its picture, or
+none, in which case the sentence says why. A run that is no longer kept has no pictures at all: those of
 another would be taken for it.
 """
 
@@ -20,6 +20,7 @@ from diffexplore.looks.pictures import encode
 from diffexplore.looks.views import view
 from diffexplore.record.record import Record
 from diffexplore.record.step import Step
+from diffexplore.widgets.feed import WHAT_IF
 from diffexplore.words import sentence, shown
 
 if TYPE_CHECKING:
@@ -28,9 +29,8 @@ if TYPE_CHECKING:
     from diffexplore.trace import Trace
     from diffexplore.widgets.viewer import Viewer
 
-__all__ = ["ASKED", "WhatIf", "what_if"]
+__all__ = ["WhatIf", "what_if"]
 
-ASKED: Final = "what if"
 SIDE: Final = 160
 """Pixels of a picture."""
 _KINDS: Final = {"x0": "sample", "noise": "epsilon"}  # view -> the kind of prediction that it shows as it is
@@ -76,12 +76,11 @@ class WhatIf:
         viewer.on_msg(self._asked)
 
     def _asked(self, _: Any, content: Any, __: Any) -> None:
-        if isinstance(content, dict) and content.get("kind") == ASKED:
+        if isinstance(content, dict) and content.get("kind") == WHAT_IF:
             run, guidance, steps = content.get("run"), content.get("guidance"), content.get("steps")
             if isinstance(run, int) and isinstance(steps, list):
                 told, pictures = self.answer(run, guidance, steps)
-                answer = {"kind": ASKED, "run": run, "guidance": guidance, "steps": steps, "told": told}
-                self._viewer.send(answer, pictures)
+                self._viewer.send({**content, "told": told}, pictures)
 
     def answer(self, run: int, guidance: Any, steps: Sequence[Any]) -> tuple[list[str], list[bytes]]:
         """A sentence and a picture for each column, one of them empty."""

@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-__all__ = ["CSS", "ESM", "MENU", "PAGE", "joined", "modules", "styles"]
+__all__ = ["CONTROLS", "CONTROLS_CSS", "CSS", "ESM", "PAGE", "joined", "modules", "styles"]
 
 _HERE: Final = Path(__file__).parent
 _IMPORT: Final = re.compile(r'import (?:\{ ([\w$, ]+) \} from )?"(\.{1,2}/[^"]+\.js)";')
@@ -121,5 +121,7 @@ CSS: Final = styles(_HERE / "viewer.js")
 """Its style."""
 PAGE: Final = joined(_HERE / "page.js", after=_HERE / "viewer.js")
 """What follows `ESM` in an exported page, in place of Jupyter."""
-MENU: Final = joined(_HERE / "menu.js")
-"""The menu of samplers, a widget of its own among the controls."""
+CONTROLS: Final = joined(_HERE / "controls.js")
+"""The module of the controls: a menu with groups, and what makes those of ipywidgets at home in their rows."""
+CONTROLS_CSS: Final = styles(_HERE / "controls.js")
+"""Their style."""

@@ -91,7 +91,8 @@ interface Film {
   tokens?: [text: string, matter: string][];
   /** What changed on the way: an evaluation, and what. */
   flags?: [evaluation: number, text: string][];
-  judged?: boolean;
+  /** Of how many words of the prompt its judge can speak. */
+  judged?: string;
   columns?: WireColumn[];
   steps: Step[];
   frames: Record<string, Slot[]>;

@@ -11,10 +11,11 @@ panel("facts", (view) => {
 	const list = h("dl");
 	const rowOf = (/** @type {Column} */ column) => {
 		const value = h("dd");
-		const row = h("div", { title: column.title }, h("dt", {}, column.word ?? ""), value);
+		const term = h("dt", {}, column.word ?? "");
+		const row = h("div", { title: column.title }, term, value);
 		const bar = h("div");
 		if (column.share) row.append(h("div.dx-share", MUTE, bar));
-		return { column, row, value, bar };
+		return { column, row, term, value, bar };
 	};
 	/** @type {ReturnType<typeof rowOf>[]} */ let rows = [];
 	let listed = ""; // which columns the rows are of
@@ -33,7 +34,11 @@ panel("facts", (view) => {
 				rows = columns.map(rowOf);
 				list.replaceChildren(...rows.map(({ row }) => row));
 			}
-			for (const { column, value, bar } of rows) {
+			for (const { column, row, term, value, bar } of rows) {
+				if (column.judged) {
+					say(term, `${column.word}, ${films[0]?.judged}`);
+					row.title = `${column.title}; judges ${films[0]?.judged} of the prompt, and a dash where it has words that the judge cannot know`;
+				}
 				say(value, step ? column.text(step) : "–");
 				if (column.share) bar.style.width = step ? `${Math.round(100 * column.share(step))}%` : "0";
 			}
