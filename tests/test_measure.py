@@ -86,6 +86,14 @@ def test_evidence_holds_what_was_asked_for(evidence):
     assert lost < np.abs(made.composed.astype(float) - made.again).mean()
 
 
+def test_composed_by_other_processes_it_is_the_same(evidence, art_folder):
+    _, made = evidence
+    asked = {"prompts": 6, "changed": {"steps": 1}, "subjects": ("fox",), "device": "cpu", "workers": 2}
+    other = measure.draw(None, str(art_folder), **asked)
+    for name in ("composed", "again", "near"):
+        assert np.array_equal(getattr(made, name), getattr(other, name)), name
+
+
 def test_no_picture_is_told_from_a_good_one(evidence, eye):
     _, made = evidence
     found = measure.compare(made, eye)

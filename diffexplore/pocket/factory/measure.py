@@ -15,8 +15,11 @@ Sources: Frechet distance, https://arxiv.org/abs/1706.08500; precision and recal
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import functools
 import json
+import multiprocessing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,9 +31,9 @@ from diffexplore.model import Model, load
 from diffexplore.pocket.factory import eyes, scenes
 from diffexplore.pocket.factory.export import steps_of
 from diffexplore.pocket.factory.obedience import as_json, bench_scenes, full_caption
-from diffexplore.pocket.factory.pool import truth
+from diffexplore.pocket.factory.pool import end_with_parent, truth
 from diffexplore.pocket.judge import ATTRIBUTES
-from diffexplore.pocket.world import SETTINGS, SUBJECTS, article
+from diffexplore.pocket.world import SETTINGS, SUBJECTS, Scene, article
 from diffexplore.progress import progress
 from diffexplore.record.file import written
 from diffexplore.settings import Settings
@@ -107,7 +110,7 @@ class Evidence:
 
 def draw(
     source: Any, art: str, *, prompts: int = 500, device: str | None = None, changed: dict[str, Any] | None = None,
-    at_once: int = 8, subjects: Sequence[str] = tuple(SUBJECTS),
+    at_once: int = 8, workers: int = 1, subjects: Sequence[str] = tuple(SUBJECTS),
 ) -> Evidence:  # fmt: skip
     """Draw and compose all that `Evidence` holds.
 
@@ -118,6 +121,7 @@ def draw(
         device: where to draw.
         changed: `Settings` other than the steps a model is looked at with, guidance 5 and its own sampler.
         at_once: pictures in one batch.
+        workers: processes that compose while the model draws; 1: it is done here, before.
         subjects: whom the sheet shows.
     """
     cutouts = scenes.Art(art)
@@ -127,26 +131,33 @@ def draw(
     for kind in ("trained", "held-out"):
         chosen += bench_scenes(prompts, holdout=kind == "held-out")
         kinds += [kind] * prompts
-    size = model.size[0]
-
-    def composed(scene: Any, *seed: int) -> np.ndarray:
-        return scenes.draw(scene, cutouts, np.random.default_rng([SEED, *seed]), size)
-
-    near_of = [k for k in range(2 * prompts) if k % prompts < NEAR[0] // 2]
-    again = np.stack([composed(scene, 1, k) for k, scene in enumerate(progress(chosen, "composing"))])
+    count, size = len(chosen), model.size[0]
+    near_of = [k for k in range(count) if k % prompts < NEAR[0] // 2]
+    seeds: list[tuple[int, ...]] = [(part, k) for part in range(2) for k in range(count)]
+    seeds += [(2, k, n) for k in near_of for n in range(NEAR[1])]
+    wanted = [(str(art), size, chosen[seed[1]], seed) for seed in seeds]
     asked = [base.replace(prompt=full_caption(scene), seed=k % prompts) for k, scene in enumerate(chosen)]
     shows = [base.replace(prompt=text, seed=seed) for subject in subjects for seed, text in enumerate(asks(subject))]
-    made = _drawn(model, [*asked, *shows], at_once)
+    with contextlib.ExitStack() as stack:
+        if workers > 1:
+            pool = stack.enter_context(multiprocessing.get_context("spawn").Pool(workers, end_with_parent))
+            coming = pool.map_async(_composed, wanted, chunksize=32)
+            made = _drawn(model, [*asked, *shows], at_once)
+            composed = np.stack(coming.get())
+        else:
+            composed = np.stack([_composed(one) for one in progress(wanted, "composing")])
+            made = _drawn(model, [*asked, *shows], at_once)
+    again = composed[count : 2 * count]
     return Evidence(
         model=model.name,
         settings=f"{base.sampler or 'its own sampler'}, {base.steps} steps, guidance {base.guidance:g}",
         kinds=np.array(kinds),
         truths=[truth(scene) for scene in chosen],
         drawn=made[: len(asked)],
-        composed=np.stack([composed(scene, 0, k) for k, scene in enumerate(chosen)]),
+        composed=composed[:count],
         again=again,
         through=through(model.pipeline.vae, again),
-        near=np.stack([[composed(chosen[k], 2, k, n) for n in range(NEAR[1])] for k in near_of]),
+        near=composed[2 * count :].reshape(len(near_of), NEAR[1], *composed.shape[1:]),
         near_of=np.array(near_of),
         subjects=list(subjects),
         sheet=made[len(asked) :].reshape(len(subjects), len(SETTINGS), size, size, 3),
@@ -158,6 +169,14 @@ def asks(subject: str) -> list[str]:
     """The prompts of a row of the sheet: the subject in each of the settings, at noon."""
     said = f"{article(subject)} {subject}"
     return [f"{said} {words[0]}" + ("" if name == "space" else " at noon") for name, words in SETTINGS.items()]
+
+
+_art = functools.lru_cache(1)(scenes.Art)
+
+
+def _composed(one: tuple[str, int, Scene, tuple[int, ...]]) -> np.ndarray:
+    art, size, scene, seed = one
+    return scenes.draw(scene, _art(art), np.random.default_rng([SEED, *seed]), size)
 
 
 def _drawn(model: Model, wanted: Sequence[Settings], at_once: int) -> np.ndarray:
@@ -397,6 +416,7 @@ def main(argv: list[str] | None = None) -> None:
     one.add_argument("--guidance", type=float, help="guidance (default: 5)")
     one.add_argument("--sampler", help="the sampler (default: the model's own)")
     one.add_argument("--device", help="where to draw (default: a GPU if there is one)")
+    one.add_argument("--workers", type=int, default=1, help="processes that compose (default: %(default)s)")
     one.add_argument("--at-once", type=int, default=8, help="pictures in a batch (default: %(default)s)")
     two = commands.add_parser("compare", help="look at such files with an eye")
     two.add_argument("files", nargs="+", type=Path, metavar="FILE", help="what `draw` wrote")
@@ -425,10 +445,13 @@ def main(argv: list[str] | None = None) -> None:
 def _draw(args: argparse.Namespace) -> None:
     changed = {name: getattr(args, name) for name in ("steps", "guidance", "sampler")}
     known = {name: value for name, value in changed.items() if value is not None}
-    for name in ("prompts", "at_once"):
+    for name in ("prompts", "at_once", "workers"):
         if getattr(args, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be 1 or more, got {getattr(args, name)}")
-    made = draw(args.model, args.art, prompts=args.prompts, device=args.device, changed=known, at_once=args.at_once)
+    made = draw(
+        args.model, args.art, prompts=args.prompts, device=args.device, changed=known, at_once=args.at_once,
+        workers=args.workers,
+    )  # fmt: skip
     made.save(args.out)
     print(f"{args.out}: {len(made.drawn)} pictures by {made.model} ({made.settings})")
 
