@@ -6,9 +6,10 @@ import numpy as np
 import torch
 
 from diffexplore.pocket import world
-from diffexplore.pocket.factory import flow, turbo, unet
+from diffexplore.pocket.factory import flow, turbo, unet, vae
 
 SIDE = 32
+VAE = dataclasses.replace(vae.RECIPE, size=SIDE, channels=(8, 8, 8, 16), latent=6, batch=2)
 UNET = dataclasses.replace(
     unet.RECIPE, channels=(16, 32, 32), heads=(1, 2, 2), text_width=32, text_layers=1, batch=2, steps=6, sheet_steps=1,
     least=4,
