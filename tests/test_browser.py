@@ -61,13 +61,11 @@ def test_modules_become_one_that_does_what_they_do(tmp_path: Path) -> None:
 def test_comments_stay_at_home_and_code_beside_them_does_not(tmp_path: Path) -> None:
     entry = write(
         tmp_path,
-        a="/**\n * Two.\n * @type {number}\n */\nexport const two = 2; // still two\n\t// more\n",
+        a='/**\n * Two.\n * @type {number}\n */\nexport const two = "2 // 3"; // still two\n\t// more\n',
         b='import { two } from "./a.js";\n/** @type {number} */ let x = two;\n/** Once. */\n'
-        "export default () => x; /** end */\n",
+        "export default () => {\n\treturn /** @type {any} */ (x); // its own\n};\n",
     )
-    assert joined(entry) == (
-        "const two = 2; // still two\n\n/** @type {number} */ let x = two;\nexport default () => x; /** end */\n"
-    )
+    assert joined(entry) == 'const two = "2 // 3";\n\nlet x = two;\nexport default () => {\nreturn (x);\n};\n'
 
 
 def test_what_follows_brings_only_what_is_new(tmp_path: Path) -> None:

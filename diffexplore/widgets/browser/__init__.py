@@ -2,9 +2,9 @@
 
 `viewer.js` is its entry; what it imports is found from there. The order of the panels is that of the lines of
 `panels/index.js`. A browser gets all of them joined, since anywidget loads text, which cannot import its neighbours,
-and joined here, since a user's machine has no node: `import` lines, comments on lines of their own and the word
-`export` are dropped, so that all names at the head of a line share one scope. Beside a module may lie a style sheet of
-its name.
+and joined here, since a user's machine has no node: `import` lines, comments (those behind code where they have no
+quotes, which a string would have), the tabs before a line and the word `export` are dropped, so that all names at the
+head of a line share one scope. Beside a module may lie a style sheet of its name.
 """
 
 from __future__ import annotations
@@ -21,6 +21,10 @@ _EXPORT: Final = re.compile(r"export (?=(?:const|let|async function|function|cla
 _NAMED: Final = re.compile(r"(export )?(?:const|let|var|async function\*?|function\*?|class) ([\w$]+)")
 _DEFAULT: Final = "export default "
 _COMMENT: Final = re.compile(r"^[ \t]*(?://.*|/\*\*(?:(?!\*/)[\s\S])*\*/[ \t]*)\n", re.MULTILINE)
+
+_TYPE: Final = re.compile(r"/\*\*(?:(?!\*/).)*\*/ ?|[ \t]+// [^\"'`\n]*$", re.MULTILINE)
+_REMARK: Final = re.compile(r"^[ \t]*/\*(?:(?!\*/)[\s\S])*\*/[ \t]*\n", re.MULTILINE)  # in a style sheet
+_INDENT: Final = re.compile(r"^\t+", re.MULTILINE)
 
 
 def modules(entry: Path) -> list[Path]:
@@ -76,7 +80,8 @@ def styles(entry: Path) -> str:
     """The style sheets beside `entry` and all it imports: first its own, then theirs in order."""
     order = modules(entry)
     sheets = (path.with_suffix(".css") for path in [order[-1], *order[:-1]])
-    return "\n".join(sheet.read_text("utf-8") for sheet in sheets if sheet.is_file())
+    texts = (sheet.read_text("utf-8") for sheet in sheets if sheet.is_file())
+    return "\n".join(_INDENT.sub("", _REMARK.sub("", text)) for text in texts)
 
 
 def _lines(path: Path) -> list[str]:
@@ -112,7 +117,7 @@ def _text(path: Path, entry: bool) -> str:
         elif re.match(r"(?:const|let|var) [\[{]", line):
             raise ValueError(f"{path.name}: {line!r} cannot be joined; declare one name in a line")
         kept.append(line)
-    return _COMMENT.sub("", "\n".join(kept) + "\n")
+    return _INDENT.sub("", _TYPE.sub("", _COMMENT.sub("", "\n".join(kept) + "\n")))
 
 
 ESM: Final = joined(_HERE / "viewer.js")

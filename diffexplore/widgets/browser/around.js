@@ -25,7 +25,7 @@ export class Around {
 		seen.observe(view.root);
 		view.signal.addEventListener("abort", () => {
 			seen.disconnect();
-			clearTimeout(view.session.waiting);
+			clearTimeout(view.session.asking);
 			this.hands?.disconnect();
 		});
 		document.addEventListener("fullscreenchange", () => this.cover(document.fullscreenElement === this.app), { signal: view.signal });
@@ -96,9 +96,9 @@ export class Around {
 	/** Ask whether the kernel listens, and say so where no answer comes in time. */
 	ask() {
 		const { session } = this.view;
-		if (session.waiting) return;
+		if (session.asking) return;
 		session.send({ kind: PING });
-		session.waiting = setTimeout(() => session.set({ deaf: true }), PATIENT);
+		session.asking = setTimeout(() => session.set({ deaf: true }), PATIENT);
 	}
 
 	/**
@@ -136,6 +136,8 @@ export class Around {
 		this.projecting = on;
 		this.app.classList.toggle("dx-projector", on);
 		this.view.root.classList.toggle("dx-projected", on);
+		const { activeElement } = document;
+		if (!activeElement?.checkVisibility() || activeElement === document.body) this.view.root.focus({ preventScroll: true });
 		this.view.redraw();
 	}
 }

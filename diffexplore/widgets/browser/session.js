@@ -37,7 +37,7 @@ export class Session {
 		/** @type {Record<string, boolean>} */ this.cells = {}; // views wanted with plain squares, or without
 		/** @type {Record<string, boolean>} */ this.strong = {}; // views wanted as a map of how strong
 		this.stale = false; // a hand was on the controls, and the kernel has not said since what that means
-		this.waiting = 0; // the timer of a question whether the kernel listens
+		this.asking = 0; // the timer of a question whether the kernel listens
 		this.deaf = false; // it has not answered
 		this.severed = false; // the line to the kernel changed
 		this.complete = false; // the films came out of the traits: nothing is missing
@@ -85,7 +85,7 @@ export class Session {
 	close() {
 		for (const [name, wire] of this.wires) this.model.off(name, wire);
 		clearTimeout(this.timer);
-		clearTimeout(this.waiting);
+		clearTimeout(this.asking);
 		clearTimeout(this.pacing);
 		clearInterval(this.watch);
 		this.shelf.close();
@@ -331,8 +331,8 @@ export class Session {
 	hear(content, buffers) {
 		this.heard = performance.now();
 		this.silent = this.deaf = false;
-		clearTimeout(this.waiting);
-		this.waiting = 0;
+		clearTimeout(this.asking);
+		this.asking = 0;
 		if (content?.kind === PIECE) this.take(content, buffers);
 		if (content?.kind === STATE && (content.run > this.run || (content.run === this.run && !this.complete)))
 			this.ask(content.run, missing(content.run > this.run ? new Set() : this.seen, content.pieces));

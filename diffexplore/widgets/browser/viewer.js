@@ -59,7 +59,7 @@ export class View {
 		this.track = box("dx-track", strips, lane, scrub, tip);
 		this.timeline = box("dx-timeline", left, this.track);
 		this.body = box("dx-body", words, tools, stage, views, modes, bar, panes, this.timeline, foot, text, this.fault, unseen);
-		this.root = box("dx-viewer", this.body);
+		this.root = h("div.dx-viewer", { tabindex: "-1" }, this.body); // a click anywhere in it brings its keys
 
 		/** @type {Map<string, Panel>} */ this.panels = new Map();
 		/** @type {Map<string, HTMLElement>} */ this.panes = new Map(); // of the panels that have a tab

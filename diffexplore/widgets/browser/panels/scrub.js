@@ -29,7 +29,7 @@ panel("scrub", (view) => {
 		nodes: { scrub: [h("label.dx-hidden", { for: `${id}-step` }, "step"), range], tip: [tip] },
 		draw() {
 			const { shown, reference } = session;
-			const places = session.places || 1;
+			const places = session.places || view.seats[0].steps;
 			range.disabled = !session.places;
 			range.max = String(places);
 			range.valueAsNumber = shown + 1;

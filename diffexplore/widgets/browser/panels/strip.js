@@ -45,7 +45,7 @@ panel("strip", (view) => {
 			cells = shown.length;
 			const cell = width / cells;
 			const { shape } = seats[0];
-			const height = Math.max(1, Math.floor((strips.clientHeight - GAP * (seats.length - 1)) / seats.length));
+			const height = Math.max(1, (strips.clientHeight - GAP * (seats.length - 1)) / seats.length);
 			// Drawn only where a picture is new: scrubbing moves the mark and nothing else.
 			const found = seats.map(({ k }) => {
 				const film = films[k];
