@@ -58,7 +58,8 @@ export class View {
 		const { words, tools, stage, views, modes, bar, panes, left, strips, lane, scrub, tip, foot, text, unseen } = this.places;
 		this.track = box("dx-track", strips, lane, scrub, tip);
 		this.timeline = box("dx-timeline", left, this.track);
-		this.body = box("dx-body", words, tools, stage, views, modes, bar, panes, this.timeline, foot, text, this.fault, unseen);
+		// In the order of worth: the scrubber comes before what is on the tabs.
+		this.body = box("dx-body", unseen, words, tools, stage, views, modes, this.timeline, bar, panes, foot, text, this.fault);
 		this.root = h("div.dx-viewer", { tabindex: "-1" }, this.body); // a click anywhere in it brings its keys
 
 		/** @type {Map<string, Panel>} */ this.panels = new Map();
