@@ -30,9 +30,10 @@ from diffexplore.runs.decode import PictureDecoder
 from diffexplore.runs.draw import Artist
 from diffexplore.runs.jobs import Job, Lanes, OnStep, turn_at
 from diffexplore.runs.memory import Store
-from diffexplore.runs.plan import DEFAULT_SAMPLER, Plan, Planner
+from diffexplore.runs.plan import Plan, Planner
 from diffexplore.runs.probes import Cancelled, Probe, Stop
 from diffexplore.runs.prompt import Reader, Vocabulary
+from diffexplore.runs.schedules import Schedules
 from diffexplore.settings import Settings
 from diffexplore.trace import Trace
 from diffexplore.words import shown
@@ -45,6 +46,7 @@ __all__ = ["BATCH", "POCKET", "Job", "Model", "Plan", "Probe", "load"]
 POCKET = POCKETS["pocket"]
 """The embedded model: a standard StableDiffusionPipeline folder."""
 
+POCKET_SAMPLER = "DPM++ 2M Karras"
 REUSE = 256 * 2**20  # bytes of results that a model remembers
 
 
@@ -122,13 +124,10 @@ class Model:
             ValueError: for a pipeline of another family, or one that cannot read prompts.
         """
         family = family_of(pipeline)
-        read = family.reader(pipeline)
-        if read is None and family.looked:
-            read = None, 0  # nobody knows how this one reads, if it does
-        if read is None:
-            raise ValueError(
-                f"a pipeline needs a tokenizer and a text encoder, got a {type(pipeline).__name__} without"
-            )
+        lacking = family.lacking(pipeline)
+        if lacking:
+            raise ValueError(lacking)
+        read: tuple[Any, int] = family.reader(pipeline) or (None, 0)  # nobody may know how one found by looking reads
         self.pipeline = pipeline
         self.name = name or type(pipeline).__name__
         self.family = family.name
@@ -137,20 +136,21 @@ class Model:
         self._family = family
         self._origin = origin or Origin.of(pipeline)
         self._pocket = self._origin.kind == "pocket"
-        # What the model is, as opposed to how somebody samples from it: kept as it came, however often samplers change.
-        scheduler = getattr(pipeline, family.scheduler)
-        base_config = {**getattr(scheduler, "config", {}), "_class_name": type(scheduler).__name__}
-        self._came_with = scheduler_facts(pipeline)
+        came = self._origin.features.get("came_with")
+        self._schedules = Schedules(family, pipeline, POCKET_SAMPLER if self._pocket else None, came)
+        self._came_with = came or scheduler_facts(pipeline)
         self._turn = turn_at(getattr(pipeline, family.network))
         self._adapters = Adapters(pipeline)
         self._reader = Reader(*read, vocabulary or Vocabulary(), lambda: self._adapters.taught)
         self._planner = Planner(
-            family, pipeline, base_config, self._reader, lambda: self._adapters.names,
-            name=self.name, sampler=DEFAULT_SAMPLER if self._pocket else None, fixed_size=self._pocket,
+            family, pipeline, self._schedules, self._reader, lambda: self._adapters.names,
+            name=self.name, fixed_size=self._pocket,
         )  # fmt: skip
         self.size = self._planner.size
         self._decoder = PictureDecoder(family, pipeline)
-        self._artist = Artist(family, pipeline, base_config, self._turn, self._adapters, self._decoder, self.remembered)
+        self._artist = Artist(
+            family, pipeline, self._schedules, self._turn, self._adapters, self._decoder, self.remembered
+        )
         self._lanes = Lanes(self._work, self.name)
 
     def __repr__(self) -> str:
@@ -164,8 +164,9 @@ class Model:
         """What opens this very model again, anywhere: its place, options, features and LoRAs as they are now."""
         with self._turn.taken():  # a LoRA that a run has switched on is not the pipeline's own
             now = self._origin.now(self.pipeline, self._adapters.loras)
-        # Runs go by the scheduler that the pipeline came with, whatever it has since.
-        return replace(now, features={**now.features, "scheduler": self._came_with})
+        # Samplers of the menu go by the scheduler that the pipeline came with, whatever it has since.
+        same = now.features["scheduler"] == self._came_with
+        return now if same else replace(now, features={**now.features, "came_with": self._came_with})
 
     @property
     def revision(self) -> str | None:
@@ -188,13 +189,23 @@ class Model:
 
     @property
     def samplers(self) -> list[str]:
-        """Names of the samplers that are right for this pipeline, in menu order."""
-        return self._planner.samplers
+        """Names of the samplers that are right for this pipeline, in menu order; first "as it came", its own scheduler
+        as it stands, but for the pocket models.
+        """
+        return self._schedules.names
+
+    def label(self, sampler: str) -> str:
+        """How a menu says a sampler: its name; for "as it came" also what came, as in "as it came: Euler, leading"."""
+        return self._schedules.label(sampler)
+
+    def evaluations(self, sampler: str, steps: int) -> int:
+        """How often the model is evaluated for so many steps of a sampler (both halves of guidance are one)."""
+        return self._schedules.evaluations(sampler, steps)
 
     @property
     def sampler(self) -> str:
         """The sampler it uses if none is asked for."""
-        return self._planner.sampler
+        return self._schedules.default
 
     def resolve(self, settings: Settings) -> Settings:
         """The same `settings` with every None filled in.

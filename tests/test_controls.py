@@ -12,7 +12,7 @@ from ipywidgets import Text
 from knobs import find, move, on, parts, press, registered, title, type_in
 from tiny import make_pipeline
 
-from diffexplore.model import Model
+from diffexplore.model import Model, load
 from diffexplore.samplers import SAMPLERS
 from diffexplore.widgets.controls import (
     NAMES,
@@ -155,17 +155,35 @@ def test_what_has_no_label_has_a_title_to_be_named_by(name: str, tiny_model: Mod
 def test_samplers_are_in_groups_by_what_they_do_and_each_has_its_sentence(tiny_model: Model) -> None:
     menu = control("sampler", tiny_model)
     assert sorted(menu.options) == sorted(tiny_model.samplers), "each once"
-    groups = {title: [name for name, _ in entries] for title, entries in menu.groups}
+    groups = {title: [name for name, *_ in entries] for title, entries in menu.groups}
     assert list(groups) == [
+        "this model's own",
         "nothing random on the way",
         "fresh noise on the way: more steps, another picture",
         "two looks at each step: twice the work",
     ]
-    quiet, noisy, slow = groups.values()
+    own, quiet, noisy, slow = groups.values()
+    assert own == ["as it came"]
     assert {"DPM++ 2M Karras", "Euler", "DDIM"} <= set(quiet)
     assert {"Euler a", "DDPM", "DPM++ 2M SDE Karras"} <= set(noisy)
     assert {"Heun", "DPM2"} <= set(slow)
-    assert all(sentence == SAMPLERS[name].sentence for _, entries in menu.groups for name, sentence in entries)
+    rest = [entry for _, entries in menu.groups[1:] for entry in entries]
+    assert all(sentence == SAMPLERS[name].sentence and label == name for name, sentence, label in rest)
+
+
+def test_what_came_stands_first_and_says_what_it_is(tiny_model: Model) -> None:
+    menu = control("sampler", tiny_model)
+    assert menu.options[0] == menu.value == tiny_model.sampler == "as it came"
+    ((name, sentence, label),) = menu.groups[0][1]
+    assert (name, label) == ("as it came", "as it came: DDIM, leading")
+    assert "came with this model" in sentence
+
+
+def test_the_pocket_model_has_no_menu_entry_for_what_came() -> None:
+    pocket = load()
+    menu = control("sampler", pocket)
+    assert "as it came" not in menu.options
+    assert menu.value == pocket.sampler == "DPM++ 2M Karras"
 
 
 # --- seeds and LoRAs ---

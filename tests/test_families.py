@@ -7,12 +7,13 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from tiny_families import MAKERS, family, size
+from tiny import make_pipeline
+from tiny_families import MAKERS, family, size, unet
 
 import diffexplore as dx
 from diffexplore.model import Model
 from diffexplore.pipelines.family import FAMILIES, family_of, known_pipelines
-from diffexplore.samplers import SAMPLERS, build
+from diffexplore.samplers import build, native
 
 MODELS: dict[str, Model] = {}
 
@@ -32,7 +33,10 @@ def plain(name: str, settings: dx.Settings) -> np.ndarray:
     """The picture that diffusers alone makes: a clone of the pipeline with its own scheduler, no tap anywhere."""
     pipeline = copy.copy(family(name))
     base = {**pipeline.scheduler.config, "_class_name": type(pipeline.scheduler).__name__}
-    pipeline.scheduler = build(settings.sampler, base, seed=settings.seed)
+    came = settings.sampler == "as it came"
+    pipeline.scheduler = (
+        copy.deepcopy(pipeline.scheduler) if came else build(settings.sampler, base, seed=settings.seed)
+    )
     pipeline.set_progress_bar_config(disable=True)
     step = pipeline.scheduler.step
     if name == "kandinsky3" and "generator" not in inspect.signature(step).parameters:
@@ -52,7 +56,7 @@ def test_the_picture_is_bit_identical_to_plain_diffusers(name, sampler):
         prompt="a red fox", negative_prompt="blurry", steps=steps, guidance=4.0, seed=3, sampler=sampler, **size(name)
     )
     assert np.array_equal(np.asarray(trace.image), plain(name, trace.settings))
-    assert len(trace) == trace.expected == SAMPLERS[sampler].evaluations(steps)
+    assert len(trace) == trace.expected == model(name).evaluations(sampler, steps)
     assert trace.image.size == tuple(size(name).values())
 
 
@@ -62,7 +66,8 @@ ENDS_NOISY = ("DDIM", "PLMS", "PNDM", "DDPM", "DEIS", "SA-Solver", "TCD", "LCM")
 
 @pytest.mark.parametrize(("name", "sampler"), offered())
 def test_the_last_x0_decodes_to_the_final_picture(name, sampler):
-    if sampler.startswith(ENDS_NOISY):
+    came = native(name, {**family(name).scheduler.config, "_class_name": type(family(name).scheduler).__name__})
+    if (came if sampler == "as it came" else sampler).startswith(ENDS_NOISY):
         pytest.skip("this sampler does not end on its last x0")
     trace = model(name).trace(prompt="a cat", steps=5, guidance=3.0, seed=1, sampler=sampler, **size(name))
     scale = float(trace.final.abs().max())
@@ -212,3 +217,93 @@ def test_pixart_alpha_takes_two_steps_at_least():
 def test_a_pipeline_that_takes_no_lora_says_so_in_one_sentence(lora):
     with pytest.raises(ValueError, match=r"'my style\.safetensors' cannot be loaded into this model"):
         model("pixart").load_lora(lora)
+
+
+# What a pipeline may lack, or want beside settings
+
+
+def refiner():
+    """SDXL with only its second encoder."""
+    whole = family("sdxl")
+    parts = dict(whole.components) | {"text_encoder": None, "tokenizer": None}
+    parts["unet"] = unet(
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=6 * 8 + 16,
+        cross_attention_dim=16,
+        transformer_layers_per_block=1,
+    )
+    return type(whole)(**parts, add_watermarker=False)
+
+
+def test_sdxl_with_only_its_second_encoder_draws_and_reads():
+    pipeline = refiner()
+    pipeline.set_progress_bar_config(disable=True)
+    model = Model(pipeline)
+    trace = model.trace(prompt="a red fox", steps=3, guidance=4.0, seed=3, **size("sdxl"))
+    arguments = FAMILIES["sdxl"].arguments(pipeline, [trace.settings])
+    made = pipeline(**arguments, generator=torch.Generator("cpu").manual_seed(3)).images[0]
+    assert np.array_equal(np.asarray(trace.image), np.asarray(made))
+    assert trace.info["tokens"]["prompt"] == ["a", "red", "fox"]
+    assert trace[0].split == ""
+    assert model.tokens("a red fox " * 20)["cut"]
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize(
+    ("name", "parts", "said"),
+    [
+        ("sd", ("vae",), r"needs a decoder of its latents \(vae\), got a StableDiffusionPipeline without"),
+        ("sd", ("unet",), r"needs a network that denoises \(unet\), got a StableDiffusionPipeline without"),
+        ("sd", ("text_encoder",), "needs a tokenizer and a text encoder, got a StableDiffusionPipeline without"),
+        ("sd3", ("vae",), r"needs a decoder of its latents \(vae\), got a StableDiffusion3Pipeline without"),
+        ("kandinsky3", ("movq",), r"needs a decoder of its latents \(movq\), got a Kandinsky3Pipeline without"),
+    ],
+)
+def test_a_pipeline_without_a_part_is_refused_before_any_work(name, parts, said, late):
+    pipeline = copy.copy(family(name))
+    lacking = model = Model(pipeline) if late else None
+    for part in parts:
+        setattr(pipeline, part, None)
+    with pytest.raises(ValueError, match=said) as caught:
+        lacking = (model or Model(pipeline)).plan(prompt="a fox", **size(name))
+    assert "\n" not in str(caught.value)
+    assert lacking is model
+
+
+def ip_adapter(network):
+    """The weights of an IP-Adapter for a network of `tiny`."""
+    width, tokens, random = network.config.cross_attention_dim, 4, torch.Generator().manual_seed(1)
+
+    def weight(*shape):
+        return 0.1 * torch.randn(*shape, generator=random)
+
+    projection = {
+        "proj.weight": weight(tokens * width, width),
+        "proj.bias": weight(tokens * width),
+        "norm.weight": torch.ones(width),
+        "norm.bias": torch.zeros(width),
+    }
+    keys, number = {}, 1
+    for name, layer in network.named_modules():
+        if name.endswith("attn2"):
+            for part in ("to_k", "to_v"):
+                keys[f"{number}.{part}_ip.weight"] = weight(layer.to_k.out_features, width)
+            number += 2
+    return {"image_proj": projection, "ip_adapter": keys}
+
+
+def test_an_ip_adapter_that_nobody_gave_a_picture_is_refused_in_one_sentence():
+    pipeline = make_pipeline()
+    model = Model(pipeline)
+    before = model.trace(prompt="a fox", steps=2)
+    pipeline.unet._load_ip_adapter_weights([ip_adapter(pipeline.unet)])
+    for ask in (model.trace, model.submit, Model(pipeline).trace):
+        with pytest.raises(ValueError, match=r"has an IP-Adapter, which needs a picture .*unload_ip_adapter") as caught:
+            ask(prompt="a fox", steps=2)
+        assert "\n" not in str(caught.value)
+    pipeline.unet.encoder_hid_proj = None
+    pipeline.unet.config.encoder_hid_dim_type = None
+    pipeline.unet.set_default_attn_processor()
+    after = model.trace(prompt="a fox", steps=2)
+    assert np.array_equal(np.asarray(after.image), np.asarray(before.image))

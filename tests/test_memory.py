@@ -747,17 +747,20 @@ def test_a_fused_and_removed_adapter_is_noticed(pipeline):
 
 def test_keys_of_runs():
     settings = Settings(prompt="a red fox", sampler="DDIM")
-    key = run_key(b"state", settings, {"beta_start": 0.1})
-    assert key == run_key(b"state", settings.replace(), {"beta_start": 0.1})
+    key = run_key(b"state", settings, "DDIM", {"beta_start": 0.1})
+    assert key == run_key(b"state", settings.replace(), "DDIM", {"beta_start": 0.1})
+    assert key == run_key(b"state", settings.replace(sampler="as it came"), "DDIM", {"beta_start": 0.1})
     others = [
-        run_key(b"other", settings, {"beta_start": 0.1}),
-        run_key(b"state", settings.replace(seed=1), {"beta_start": 0.1}),
-        run_key(b"state", settings, {"beta_start": 0.2}),
-        run_key(b"state", settings),
+        run_key(b"other", settings, "DDIM", {"beta_start": 0.1}),
+        run_key(b"state", settings.replace(seed=1), "DDIM", {"beta_start": 0.1}),
+        run_key(b"state", settings, "DDIM", {"beta_start": 0.2}),
+        run_key(b"state", settings, b"another", {"beta_start": 0.1}),
+        run_key(b"state", settings, "DDIM"),
     ]
-    assert len({key, *others}) == 5
-    assert run_key(None, settings) is None
-    assert run_key(b"state", settings, object()) is None
+    assert len({key, *others}) == 6
+    assert run_key(None, settings, "DDIM") is None
+    assert run_key(b"state", settings, None) is None
+    assert run_key(b"state", settings, "DDIM", object()) is None
 
 
 def test_the_size_of_a_trace_counts_each_storage_once(tiny_trace):

@@ -14,7 +14,6 @@ from diffexplore.experiments.shared import a_model, cost_line, named_samplers, n
 from diffexplore.looks.figures.kit import AS_TYPED, COLOURS, FAINT, INK, LABEL, QUIET, TEXT, Figure, bare, fitted, plain
 from diffexplore.looks.figures.paper import resampled
 from diffexplore.model import Model
-from diffexplore.samplers import SAMPLERS
 from diffexplore.settings import MAX_STEPS, Settings
 from diffexplore.trace import Trace
 
@@ -57,13 +56,14 @@ def _affordable(model: Model, base: Settings, sampler: str, budget: int) -> Sett
     """The settings with the most steps that cost no more than `budget`."""
     if sampler not in model.samplers:
         model.resolve(base.replace(sampler=sampler))  # says why
-    entry, refused = SAMPLERS[sampler], ""
+    refused = ""
     for steps in range(min(budget, MAX_STEPS), 0, -1):
-        if entry.evaluations(steps) > budget:
+        cost = model.evaluations(sampler, steps)
+        if cost > budget:
             continue
-        if entry.evaluations(steps) < 0.9 * budget - 2:
+        if cost < 0.9 * budget - 2:
             ended = f"{MAX_STEPS} steps are the most there are"
-            more = ended if steps == MAX_STEPS else f"{steps + 1} steps cost {entry.evaluations(steps + 1)}"
+            more = ended if steps == MAX_STEPS else f"{steps + 1} steps cost {model.evaluations(sampler, steps + 1)}"
             refused = refused or more
             break
         try:
@@ -104,7 +104,7 @@ class Race:
                 "evaluations": len(trace),
                 "seconds": trace.seconds,
                 "reused": bool(trace.info.get("reused")),
-                "noise": noise_added(name),
+                "noise": noise_added(name, trace),
                 "sigma_max": trace[0].sigma,
                 "sigma_min": trace[-1].sigma,
             }

@@ -132,7 +132,7 @@ def _returns(sampler: str, runs: Sequence[Trace]) -> Returns:
     steps = np.array([trace.settings.steps for trace in traces])
     latents = np.array([rms(_latents(trace) - _latents(reference)) for trace in traces])
     picture = np.array([rms(_picture(trace) - _picture(reference)) for trace in traces])
-    noise = noise_added(sampler)
+    noise = noise_added(sampler, reference)
     falls = bool(
         np.isfinite(latents).all() and latents[-1] < FALLEN * latents.max() and latents[-1] <= RISEN * latents.min()
     )

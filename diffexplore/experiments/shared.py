@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from diffexplore.model import Model
-from diffexplore.samplers import SAMPLERS, facts_of, unknown
+from diffexplore.samplers import AS_IT_CAME, SAMPLERS, facts_of, unknown
+from diffexplore.samplers.came import noise_of
 from diffexplore.trace import Trace
 from diffexplore.words import shown
 
@@ -64,7 +65,7 @@ def whole(name: str, value: Any, low: int, high: int) -> int:
     return int(value)
 
 
-def noise_added(sampler: str) -> str:
+def noise_added(sampler: str, trace: Trace | None = None) -> str:
     """What a sampler of the menu adds on the way: "" for nothing, "fresh" or "path".
 
     "fresh": independent noise at every step (ancestral samplers, SDE solvers, DDPM, LCM, TCD, SA-Solver). The number of
@@ -73,9 +74,16 @@ def noise_added(sampler: str) -> str:
     steps refine one picture in principle; with coarse steps it can still end in another one, so whether the distance
     falls is measured (:attr:`diffexplore.experiments.returns.Returns.falls`).
 
+    Args:
+        sampler: its name.
+        trace: a run of it, which tells of a scheduler that was taken as it came; without one nothing is known of that.
+
     Raises:
         ValueError: for an unknown name.
     """
+    if sampler == AS_IT_CAME:
+        used = trace.info.get("sampler", {}) if trace is not None else {}
+        return noise_of(str(used.get("class")), used.get("config", {}))
     if not isinstance(sampler, str) or sampler not in SAMPLERS:
         raise ValueError(unknown(sampler))
     entry = SAMPLERS[sampler]

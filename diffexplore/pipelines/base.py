@@ -12,7 +12,7 @@ nothing can be split, and :meth:`Family.notes` says so.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -72,6 +72,35 @@ class Family:
     def networks(self, pipeline: Any) -> list[torch.nn.Module]:
         """All networks that the pipeline's loop evaluates, the main one first."""
         return denoisers(pipeline)
+
+    def lacking(self, pipeline: Any) -> str:
+        """What its pipeline has not and cannot draw a picture without, one sentence without a full stop; "" where all
+        is there.
+        """
+        if self.looked:
+            return ""
+        title = type(pipeline).__name__
+        if self.reader(pipeline) is None:
+            return f"a pipeline needs a tokenizer and a text encoder, got a {title} without"
+        for name, what in ((self.network, "a network that denoises"), (self.decoder, "a decoder of its latents")):
+            if getattr(pipeline, name, None) is None:
+                return f"a pipeline needs {what} ({name}), got a {title} without"
+        return ""
+
+    def wanting(self, pipeline: Any, given: Collection[str] = ()) -> str:
+        """What its pipeline asks for beside settings, of arguments that are not in `given`, one sentence without a full
+        stop; "" where nothing is missing.
+        """
+        config = getattr(getattr(pipeline, self.network, None), "config", None)
+        if getattr(config, "encoder_hid_dim_type", None) != "ip_image_proj":
+            return ""
+        pictures = ("ip_adapter_image", "ip_adapter_image_embeds")
+        if any(name in given for name in pictures):
+            return ""
+        return (
+            f"this pipeline has an IP-Adapter, which needs a picture ({' or '.join(pictures)}): "
+            "take it out with pipeline.unload_ip_adapter()"
+        )
 
     # Sizes and layout
 

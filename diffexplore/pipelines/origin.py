@@ -24,6 +24,7 @@ import torch
 
 from diffexplore.pipelines.family import family_of
 from diffexplore.pipelines.open import SOURCES, folder_words, near_words, read_pipeline
+from diffexplore.samplers.came import moved
 from diffexplore.words import shown
 
 __all__ = ["OFFLOADS", "POCKETS", "Opened", "Origin", "features_of", "open_pipeline", "scheduler_facts", "weights_of"]
@@ -33,6 +34,7 @@ POCKETS: dict[str, Path] = {"pocket": Path(__file__).parents[1] / "pocket" / "we
 
 OFFLOADS = ("model", "sequential")
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+_OF_SHIFT = ("sigmas", "timesteps")  # what a run computes by it
 _KINDS = ("pocket", "hub", "folder", "file", "pipeline")
 _SNAPSHOT = re.compile(r"(?:^|[\\/])models--([^\\/]+?)--([^\\/]+)[\\/]snapshots[\\/]([0-9a-f]{40})(?=$|[\\/])")
 _ADAPTED = re.compile(r"\.lora_|\.lora_magnitude_vector\.|\.modules_to_save\.")
@@ -97,6 +99,10 @@ class Origin:
                 "it was made from a ready pipeline, which other processes cannot open: "
                 "save it to a folder and load that, or use an executor of threads"
             )
+        by_hand = self.features.get("scheduler", {}).get("set")
+        if by_hand:
+            said = ", ".join(map(shown, by_hand))
+            return f"its scheduler was changed by hand ({said}), which other processes do not know"
         if self.features.get("adapters"):
             names = {name for active in self.features["adapters"].values() for name in active}
             return (
@@ -127,6 +133,8 @@ class Origin:
         opened = open_pipeline(self.source, **self.options)
         _restore(opened.pipeline, self.features)
         made = opened.origin.now(opened.pipeline)
+        if "came_with" in self.features:  # not of the pipeline: of the model that was made of it
+            made = replace(made, features={**made.features, "came_with": self.features["came_with"]})
         if self.weights and made.weights != self.weights:
             raise ValueError(f"{shown(self.source or self.where, 200)} holds other weights, or in another dtype")
         for name in sorted(self.features.keys() | made.features.keys()) if self.features else ():
@@ -347,15 +355,25 @@ def _networks(pipeline: Any) -> dict[str, torch.nn.Module]:
 
 
 def scheduler_facts(pipeline: Any) -> dict[str, Any]:
-    """What the pipeline's scheduler is right now, as JSON takes it: its class and its config."""
+    """What the pipeline's scheduler is right now, as JSON takes it: its class, its config, and where it was moved since
+    it was made of that, ``shift_of_config`` (``shift`` is what ``set_shift`` has made of it) and ``set``, the names of
+    what else was set on it.
+    """
     scheduler = getattr(pipeline, "scheduler", None)
     if scheduler is None:
         return {}
     config = getattr(scheduler, "config", {})
     facts = {name: _plain(value) for name, value in config.items() if not name.startswith("_")}
-    # Some move without their config (FlowMatchEulerDiscreteScheduler.set_shift).
-    moved = {"shift": _plain(scheduler.shift)} if hasattr(scheduler, "shift") else {}
-    return {**facts, **moved, "_class_name": type(scheduler).__name__}
+    by_hand = moved(scheduler) if hasattr(scheduler, "set_timesteps") else []
+    if hasattr(type(scheduler), "shift"):  # else it is the config that answers
+        shift = _plain(scheduler.shift)
+        if facts.get("shift", shift) != shift and hasattr(scheduler, "set_shift"):
+            facts["shift_of_config"] = facts["shift"]
+            by_hand = [name for name in by_hand if name not in ("_shift", *_OF_SHIFT)]
+        facts["shift"] = shift
+    if by_hand:
+        facts["set"] = by_hand
+    return {**facts, "_class_name": type(scheduler).__name__}
 
 
 def _plain(value: Any) -> Any:
@@ -373,7 +391,8 @@ def features_of(pipeline: Any) -> dict[str, Any]:
     """What is switched on in a pipeline, and changes pictures though no weight changes: plain data, for JSON.
 
     Returns:
-        - "scheduler": :func:`scheduler_facts`;
+        - "scheduler": :func:`scheduler_facts`; with a model also "came_with", what they were when it was opened, where
+          they are others now;
         - "freeu": network -> what ``enable_freeu`` was given (a list of these, where blocks differ);
         - "tiling", "slicing": parts that decode in pieces;
         - "attention": network -> the classes of its attention processors;
@@ -459,8 +478,11 @@ def _restore(pipeline: Any, features: Mapping[str, Any]) -> None:
     if facts and facts != scheduler_facts(pipeline):
         cls = getattr(diffusers, str(facts.get("_class_name")), None)
         if isinstance(cls, type) and issubclass(cls, diffusers.SchedulerMixin):
-            own = {name: value for name, value in facts.items() if name != "_class_name"}
-            pipeline.scheduler = cls.from_config(own)  # type: ignore[attr-defined]
+            own = {name: value for name, value in facts.items() if name not in ("_class_name", "shift_of_config")}
+            own |= {"shift": facts["shift_of_config"]} if "shift_of_config" in facts else {}
+            pipeline.scheduler = made = cls.from_config(own)  # type: ignore[attr-defined]
+            if "shift_of_config" in facts and hasattr(made, "set_shift"):
+                made.set_shift(facts["shift"])
     networks = _networks(pipeline)
     for name, values in features.get("freeu", {}).items():
         if isinstance(values, Mapping) and hasattr(networks.get(name), "enable_freeu"):

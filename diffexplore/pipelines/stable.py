@@ -36,6 +36,13 @@ class SDXL(Family):
     name = "sdxl"
     pipelines = ("StableDiffusionXLPipeline",)
 
+    def reader(self, pipeline: Any) -> tuple[Any, int] | None:
+        found = super().reader(pipeline)
+        if found is None and getattr(pipeline, "text_encoder_2", None) is not None and pipeline.tokenizer_2 is not None:
+            tokenizer = pipeline.tokenizer_2  # a refiner has the second one alone
+            return tokenizer, self.room(pipeline, tokenizer)
+        return found
+
     def batch_key(self, pipeline: Any, settings: Settings) -> Hashable:
         # Without a negative prompt SDXL takes zeros instead of the embedding of "": the two cannot share a call.
         return super().batch_key(pipeline, settings), bool(settings.negative_prompt)

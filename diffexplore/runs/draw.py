@@ -24,10 +24,12 @@ from diffexplore.runs import memory
 from diffexplore.runs.adapters import Adapters
 from diffexplore.runs.decode import PictureDecoder
 from diffexplore.runs.jobs import OnStep, Turn
+from diffexplore.runs.mirror import Mirror
 from diffexplore.runs.probes import Cancel, Cancelled, Probe, Stop, attached, interruptible, run_through
 from diffexplore.runs.recorder import Recorder
+from diffexplore.runs.schedules import Schedules
 from diffexplore.runs.whole import Whole
-from diffexplore.samplers import build
+from diffexplore.samplers import AS_IT_CAME
 from diffexplore.trace import Trace
 
 __all__ = ["Artist"]
@@ -42,18 +44,18 @@ class Artist:
         self,
         family: Family,
         pipeline: Any,
-        base_config: Mapping[str, Any],
+        schedules: Schedules,
         turn: Turn,
         adapters: Adapters,
         decoder: PictureDecoder,
         store: memory.Store,
     ) -> None:
-        """What it draws with: a `pipeline` of `family`, whose scheduler came with `base_config`; the `turn` at its
-        denoiser, the `adapters` it may switch on, the `decoder`, and the `store` where results are kept.
+        """What it draws with: a `pipeline` of `family`, the `schedules` it is sampled by; the `turn` at its denoiser,
+        the `adapters` it may switch on, the `decoder`, and the `store` where results are kept.
         """
         self._family = family
         self._pipeline = pipeline
-        self._base_config = base_config
+        self._schedules = schedules
         self._turn = turn
         self._adapters = adapters
         self._decoder = decoder
@@ -105,10 +107,10 @@ class Artist:
         if any(probe.changes and key is None for probe, key in zip(probes, said, strict=True)):
             state = None
         added = [key for key in said if key is not None]
-        keys = [
-            memory.run_key(state, trace.settings, self._base_config, *added, *self._asked_beside(trace))
-            for trace in traces
-        ]
+        name = str(traces[0].settings.sampler)  # a batch shares one
+        # Of a pipeline found by looking, the fingerprint covers the scheduler.
+        sampler = None if state is None else AS_IT_CAME if looked else self._schedules.key(name)
+        keys = [memory.run_key(state, trace.settings, sampler, *added, *self._asked_beside(trace)) for trace in traces]
         left = [
             (trace, key)
             for trace, key in zip(traces, keys, strict=True)
@@ -119,8 +121,7 @@ class Artist:
                 self._whole.draw(trace, stop, on_step, probes)
             # What the run has taught, such as from where guidance is counted, is asked for from now on.
             keys = [
-                memory.run_key(state, trace.settings, self._base_config, *added, *self._asked_beside(trace))
-                for trace, _ in left
+                memory.run_key(state, trace.settings, sampler, *added, *self._asked_beside(trace)) for trace, _ in left
             ]
             left = [(trace, key) for (trace, _), key in zip(left, keys, strict=True)]
         elif left:
@@ -203,9 +204,7 @@ class Artist:
 
         pipeline = copy.copy(self._pipeline)
         seeds = [one.seed for one in settings]
-        pipeline.scheduler = scheduler = build(
-            str(first.sampler), self._base_config, seed=seeds if len(seeds) > 1 else seeds[0]
-        )
+        pipeline.scheduler = scheduler = self._schedules.make(str(first.sampler), seeds)
         pipeline.set_progress_bar_config(disable=True)
         arguments = family.arguments(self._pipeline, settings) | dict(traces[0].extra)
         asked = {k: v for k, v in arguments.items() if k in ("guidance_scale", "true_cfg_scale")}
@@ -224,13 +223,14 @@ class Artist:
             recombine=len({one.guidance for one in settings}) > 1 and family.guided(self._pipeline, first),
             on_schedule=on_schedule,
         )
+        networks = denoisers(pipeline)
         looked_into = any(probe.inside for probe in probes)
         try:
             with (
                 _without_truncation_warning(type(pipeline)),
                 memory.prompts(pipeline, self._store, state),
                 memory.evaluations([self._network], self._store, None if looked_into else state),
-                attached(pipeline, [recorder, Cancel(stop, denoisers(pipeline)), *probes]),
+                attached(pipeline, [Mirror(self._pipeline, networks), recorder, Cancel(stop, networks), *probes]),
             ):
                 latents = pipeline(
                     **arguments,

@@ -44,7 +44,10 @@ class Levels:
         self.kind = str(config.get("prediction_type", "epsilon"))
         if facts.velocity:
             self.kind = "flow_prediction"  # these classes read nothing else, and have no word for it
-        if facts.levels == "timestep":
+        if facts.levels == "circle":
+            self.kind = "v_prediction"
+            self._table, self._middle = scheduler.alphas.tolist(), scheduler.betas.tolist()
+        elif facts.levels == "timestep":
             self._table = scheduler.alphas_cumprod.tolist()
         elif facts.levels in ("exploding", "midpoint"):
             data = config.get("sigma_data", predictions.SIGMA_DATA)
@@ -125,6 +128,8 @@ class Levels:
         if self._levels == "share":
             level = float(self._scheduler._alpha_cumprod(torch.tensor([told]), "cpu"))
             return math.sqrt(level), math.sqrt(1 - level)
+        if self._levels == "circle":
+            return self._table[index], self._middle[index]
         if self._levels == "angle":
             return math.cos(told), math.sin(told)
         if self._levels in ("exploding", "midpoint"):

@@ -437,19 +437,22 @@ class _Walk(pickle.Pickler):
         return facts
 
 
-def run_key(state: bytes | None, settings: Settings, *more: Any) -> Hashable | None:
+def run_key(state: bytes | None, settings: Settings, sampler: Hashable | None, *more: Any) -> Hashable | None:
     """The key of a whole run.
 
     Args:
         state: the fingerprint of the pipeline.
         settings: what the run draws, with every None filled in.
-        more: plain values and dicts of what else decides, such as the config that schedulers are made from.
+        sampler: what stands for its scheduler; the name that settings have for it does not count.
+        more: plain values and dicts of what else decides.
 
     Returns:
         None where the run may not be reused.
     """
+    if state is None or sampler is None:
+        return None
     try:
-        return None if state is None else ("run", state, settings.to_json(), _digest(more))
+        return "run", state, settings.model_copy(update={"sampler": None}).to_json(), sampler, _digest(more)
     except _UnknownError:
         return None
 

@@ -1,6 +1,5 @@
 """Planning a run: settings checked against one model and filled in, and what is known of the run before it starts."""
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,14 +7,11 @@ from typing import Any
 from diffexplore.pipelines.family import Family, Looked
 from diffexplore.pipelines.signature import check_extra
 from diffexplore.runs.prompt import Reader
-from diffexplore.samplers import SAMPLERS, native, suitable
+from diffexplore.runs.schedules import Schedules
 from diffexplore.settings import Settings
 from diffexplore.words import shown
 
 __all__ = ["Plan", "Planner"]
-
-DEFAULT_SAMPLER = "DPM++ 2M Karras"
-DEFAULT_FLOW_SAMPLER = "Flow Euler"
 
 
 @dataclass(frozen=True)
@@ -47,12 +43,11 @@ class Planner:
         self,
         family: Family,
         pipeline: Any,
-        base_config: Mapping[str, Any],
+        schedules: Schedules,
         reader: Reader,
         adapters: Callable[[], Sequence[str]],
         *,
         name: str,
-        sampler: str | None,
         fixed_size: bool,
     ) -> None:
         """What plans depend on.
@@ -60,45 +55,20 @@ class Planner:
         Args:
             family: of the `pipeline`.
             pipeline: the pipeline.
-            base_config: what its scheduler came with.
+            schedules: what it can be sampled with.
             reader: reads its prompts.
             adapters: gives the names of the LoRAs that are loaded.
             name: what the model is called.
-            sampler: which one it uses if none is asked for; None: the one it came with where the menu has it.
             fixed_size: refuse every other size than its own.
         """
         self._family = family
         self._pipeline = pipeline
-        self._base_config = base_config
+        self._schedules = schedules
         self._reader = reader
         self._adapters = adapters
         self._name = name
-        self._sampler = sampler
         self._fixed_size = fixed_size
         self.size = family.size(pipeline)
-
-    @functools.cached_property
-    def samplers(self) -> list[str]:
-        """Names of the samplers that are right for this pipeline, in menu order."""
-        if self._family.looked:
-            return []
-        return [name for name in SAMPLERS if not suitable(name, self._family.name, self._base_config)]
-
-    @functools.cached_property
-    def sampler(self) -> str:
-        """The sampler it uses if none is asked for."""
-        if self._sampler is not None:
-            return self._sampler
-        if self._family.looked:
-            return ""
-        came = native(self._family.name, self._base_config)
-        if came is not None:
-            return came
-        usual = DEFAULT_FLOW_SAMPLER if self._family.flow else DEFAULT_SAMPLER
-        if not self.samplers:
-            reason = suitable(usual, self._family.name, self._base_config)
-            raise ValueError(f"no sampler is right for this model, {usual} is not: {reason}")
-        return usual if usual in self.samplers else self.samplers[0]
 
     def resolve(self, settings: Settings) -> Settings:
         """The same settings with every None filled in.
@@ -108,10 +78,13 @@ class Planner:
         """
         if isinstance(self._family, Looked):
             return self._looked(settings)
-        sampler = settings.sampler or self.sampler
-        if sampler not in self.samplers:
-            reason = suitable(sampler, self._family.name, self._base_config)
-            right = ", ".join(self.samplers)
+        lacking = self._family.lacking(self._pipeline)
+        if lacking:
+            raise ValueError(lacking)
+        sampler = settings.sampler or self._schedules.default
+        reason = self._schedules.wrong(sampler)
+        if reason:
+            right = ", ".join(self._schedules.names)
             raise ValueError(f"sampler {sampler!r} cannot be used here: {reason}; this model takes {right}")
         width, height = settings.width or self.size[0], settings.height or self.size[1]
         if self._fixed_size and (width, height) != self.size:
@@ -124,7 +97,7 @@ class Planner:
         least = self._family.least(self._pipeline)
         if settings.steps < least:
             raise ValueError(f"this pipeline takes at least {least} steps, got {settings.steps}")
-        refused = SAMPLERS[sampler].refusal(settings.steps, self._base_config)
+        refused = self._schedules.refusal(sampler, settings.steps)
         if refused:
             raise ValueError(refused)
         filled = {"sampler": sampler, "width": width, "height": height}
@@ -133,7 +106,7 @@ class Planner:
 
     def _looked(self, settings: Settings) -> Settings:
         """The settings of a pipeline that draws with its own scheduler, and has sizes of its own."""
-        if settings.sampler is not None:
+        if settings.sampler not in (None, self._schedules.default):
             raise ValueError(
                 f"sampler {settings.sampler!r} cannot be used here: this model draws with its own scheduler"
             )
@@ -142,7 +115,7 @@ class Planner:
         assert isinstance(self._family, Looked)
         if not self._family.sized() and (settings.width or settings.height):
             raise ValueError("this pipeline takes no width and height: its pictures have a size of their own")
-        return settings
+        return settings.model_copy(update={"sampler": self._schedules.default})
 
     def _check_adapters(self, settings: Settings) -> None:
         loaded = self._adapters()
@@ -161,6 +134,9 @@ class Planner:
             ValueError: one sentence, for what this model cannot do.
         """
         settings, extra = self.resolve(settings), dict(extra or {})
+        wanting = self._family.wanting(self._pipeline, extra)
+        if wanting:
+            raise ValueError(wanting)
         if isinstance(self._family, Looked):
             self._family.check(self._pipeline, extra)
         elif extra:
@@ -181,4 +157,5 @@ class Planner:
         notes = []
         for name in ("prompt", "negative_prompt"):
             notes += self._reader.notes(getattr(settings, name), name.replace("_", " "))
-        return notes + self._family.notes(self._pipeline, settings)
+        notes += self._family.notes(self._pipeline, settings)
+        return notes + self._schedules.notes(settings.sampler or self._schedules.default)

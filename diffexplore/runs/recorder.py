@@ -211,5 +211,7 @@ def _kind(scheduler: Any) -> str:
     facts = facts_of(scheduler)
     if facts is not None and facts.velocity:
         return "flow_prediction"  # these classes read nothing else, and have no word for it
+    if facts is not None and facts.levels == "circle":
+        return "v_prediction"
     kind = str(scheduler.config.get("prediction_type", "epsilon"))
     return f"edm_{kind}" if facts is not None and facts.edm else kind

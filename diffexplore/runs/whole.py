@@ -12,6 +12,7 @@ from diffexplore.pipelines.output import Made, made_of
 from diffexplore.pipelines.signature import described, extras_of
 from diffexplore.record.step import Step
 from diffexplore.runs.jobs import OnStep
+from diffexplore.runs.mirror import Mirror
 from diffexplore.runs.probes import Cancel, Cancelled, Probe, Stop, attached, interruptible, run_through
 from diffexplore.runs.replay import Tape, clone_of, dice, play
 from diffexplore.runs.watch import Recount, Watcher
@@ -87,7 +88,7 @@ class Whole:
         try:
             with (
                 dice(settings.seed, device) as diced,
-                attached(clone, [watcher, Cancel(stop, networks), *probes]),
+                attached(clone, [Mirror(self._pipeline, networks), watcher, Cancel(stop, networks), *probes]),
                 interruptible([decoder] if isinstance(decoder, torch.nn.Module) else [], stop),
             ):
                 given = clone(**call)

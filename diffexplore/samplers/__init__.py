@@ -1,6 +1,7 @@
 """The samplers: the menu of names people use, the diffusers schedulers behind them, and what is right for what."""
 
 from diffexplore.samplers.build import build as build
+from diffexplore.samplers.came import AS_IT_CAME
 from diffexplore.samplers.classes import SchedulerClass, facts_of
 from diffexplore.samplers.fitness import native, suitable
 from diffexplore.samplers.menu import SAMPLERS
@@ -9,6 +10,6 @@ from diffexplore.samplers.nets import DIFFUSION, FLOW, MODEL_FACTS
 from diffexplore.samplers.sampler import Sampler
 
 __all__ = [
-    "DIFFUSION", "FLOW", "MODEL_FACTS", "SAMPLERS", "Sampler", "SchedulerClass", "build", "facts_of", "named",
-    "native", "suitable", "unknown",
+    "AS_IT_CAME", "DIFFUSION", "FLOW", "MODEL_FACTS", "SAMPLERS", "Sampler", "SchedulerClass", "build", "facts_of",
+    "named", "native", "suitable", "unknown",
 ]  # fmt: skip

@@ -18,7 +18,8 @@ class SchedulerClass:
             timesteps; "preserving": unit variance, by sigmas alone; "exploding": a = 1, by sigmas; "midpoint": the
             same, with a second table for the middle of each step; "flow": a = 1 - b, by sigmas; "share": unit variance,
             by a formula over timesteps from 1 to 0 (Wuerstchen); "angle": the timestep is the angle whose cosine is a
-            (TrigFlow).
+            (TrigFlow); "circle": unit variance, by the tables ``alphas`` and ``betas`` of a and b, of nets that answer
+            with a v-prediction.
         draws_noise: what it adds on the way: "" for nothing, "fresh" for independent noise at every step, "path" for
             increments of one Brownian path.
         clips: whether it steps by log-SNR and takes a bound for it (``lambda_min_clipped``).
@@ -87,6 +88,7 @@ CLASSES: Mapping[str, SchedulerClass] = MappingProxyType(
             SchedulerClass("HeliosScheduler", "flow"),
             SchedulerClass("HeliosDMDScheduler", "flow"),
             SchedulerClass("LTXEulerAncestralRFScheduler", "flow", "fresh"),
+            SchedulerClass("IPNDMScheduler", "circle"),
         )
     }
 )

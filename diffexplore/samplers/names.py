@@ -2,6 +2,7 @@
 
 import re
 
+from diffexplore.samplers.came import AS_IT_CAME
 from diffexplore.samplers.menu import SAMPLERS
 from diffexplore.words import near, shown
 
@@ -13,19 +14,25 @@ def named(value: object) -> str | None:
     ``dpmpp_2m_karras``, ``sample_euler_ancestral`` or ``dpm++ 2m sde``; None for a `value` that is no such name.
 
     Only the spelling is read: a sampler that the menu has not, such as ``dpmpp_2s_ancestral``, is never taken for a
-    similar one.
+    similar one. The pipeline's own scheduler is "as it came", also with what a menu says behind it ("as it came:
+    Euler, leading").
     """
     if not isinstance(value, str) or len(value) > 100:
         return None
+    if _spelling(value.partition(":")[0]) == _spelling(AS_IT_CAME):
+        return AS_IT_CAME
     return value if value in SAMPLERS else _BY_SPELLING.get(_spelling(value))
 
 
 def unknown(value: object) -> str:
     """One sentence that refuses a `value` which names no sampler, with the name that is nearest."""
-    suggested = near(value, SAMPLERS)
+    suggested = near(value, [AS_IT_CAME, *SAMPLERS])
     # What suggests nothing at least shows what names look like.
     some = "" if suggested else " such as 'Euler' or 'DPM++ 2M Karras'"
-    return f"sampler must be one of the names in diffexplore.SAMPLERS{some}; got {shown(value)}{suggested}"
+    return (
+        f"sampler must be one of the names in diffexplore.SAMPLERS{some}, or {AS_IT_CAME!r}; "
+        f"got {shown(value)}{suggested}"
+    )
 
 
 def _spelling(name: str) -> str:

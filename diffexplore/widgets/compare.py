@@ -224,7 +224,10 @@ class Compare(InNotebook, ipywidgets.Box):  # type: ignore[misc]
     def _foretell(self) -> None:
         """Say what the next runs will be, and whether those on show are that already."""
         plans = list(self.settings.values())
-        self.viewer.expect(list(self.columns), *[max(map(f, plans)) for f in (evaluations, shape)] if plans else ())
+        told: dict[str, Any] = {}
+        if plans:
+            told = {"steps": max(evaluations(self.model, one) for one in plans), "shape": max(map(shape, plans))}
+        self.viewer.expect(list(self.columns), **told)
         self._runner.say_truth()
 
     def _notes(self) -> list[str]:

@@ -23,7 +23,7 @@ import traitlets
 
 from diffexplore import words
 from diffexplore.model import Model, load
-from diffexplore.samplers import SAMPLERS, facts_of
+from diffexplore.samplers import AS_IT_CAME, SAMPLERS, facts_of
 from diffexplore.widgets.browser import CONTROLS, CONTROLS_CSS
 from diffexplore.words import shown
 
@@ -140,7 +140,7 @@ def control(name: str, model: Model) -> Any:
     if name == "seed":
         return Seed()
     if name == "sampler":
-        return Menu(name, model.samplers)
+        return Menu(name, {sampler: model.label(sampler) for sampler in model.samplers})
     assert name == "adapters", f"no control for {name}"
     return Scales(model.adapters)
 
@@ -159,7 +159,7 @@ class Menu(anywidget.AnyWidget):  # type: ignore[misc]
 
     Args:
         label: What it is called.
-        names: Samplers to choose from.
+        labels: Samplers to choose from, and what each is called.
     """
 
     _esm = CONTROLS
@@ -169,38 +169,40 @@ class Menu(anywidget.AnyWidget):  # type: ignore[misc]
     value = traitlets.Unicode().tag(sync=True)
     """The one that is chosen."""
     groups = traitlets.List().tag(sync=True)
-    """What is offered: title of a group, and its entries, each a name and a sentence."""
+    """What is offered: title of a group, and its entries, each a name, a sentence, and what it is called."""
 
-    def __init__(self, label: str, names: Sequence[str]) -> None:
-        """At the first name; the class says what the arguments are."""
-        super().__init__(description=label, groups=_grouped(names), value=next(iter(names), ""), layout=layout())
+    def __init__(self, label: str, labels: Mapping[str, str]) -> None:
+        """At the first; the class says what the arguments are."""
+        super().__init__(description=label, groups=_grouped(labels), value=next(iter(labels), ""), layout=layout())
         marked(self, "menu-box")
 
     @property
     def options(self) -> tuple[str, ...]:
         """The names that are offered."""
-        return tuple(name for _, entries in self.groups for name, _ in entries)
+        return tuple(name for _, entries in self.groups for name, *_ in entries)
 
     def show(self, value: str) -> None:
         """Say `value`, which it offers from now on: one asked for in code; that it is refused is said elsewhere."""
         if value not in self.options:
-            self.groups = [*self.groups, ["asked for in code", [[value, _told(value)]]]]
+            self.groups = [*self.groups, ["asked for in code", [[value, _told(value), value]]]]
         self.value = value
 
 
-def _grouped(names: Sequence[str]) -> list[list[Any]]:
+def _grouped(labels: Mapping[str, str]) -> list[list[Any]]:
     """Samplers by what they do on the way, in the menu's order."""
     groups: dict[str, list[list[str]]] = {title: [] for title in _GROUPS}
-    for name in names:
+    for name, label in labels.items():
         entry = SAMPLERS.get(name)
         facts = facts_of(entry.cls) if entry is not None else None
         noisy = entry is not None and facts is not None and bool(facts.noise(entry.config))
         slow = entry is not None and entry.per_step > 1
-        groups[_GROUPS[2 if slow else 1 if noisy else 0]].append([name, _told(name)])
+        title = _GROUPS[0 if name == AS_IT_CAME else 3 if slow else 2 if noisy else 1]
+        groups[title].append([name, _told(name), label])
     return [[title, entries] for title, entries in groups.items() if entries]
 
 
 _GROUPS: Final = (
+    "this model's own",
     "nothing random on the way",
     "fresh noise on the way: more steps, another picture",
     "two looks at each step: twice the work",
@@ -208,6 +210,8 @@ _GROUPS: Final = (
 
 
 def _told(name: str) -> str:
+    if name == AS_IT_CAME:
+        return "The scheduler that came with this model, with all that was set on it: what it draws by itself."
     return SAMPLERS[name].sentence if name in SAMPLERS else ""
 
 

@@ -207,7 +207,7 @@ class Explorer(InNotebook, ipywidgets.Box):  # type: ignore[misc]
         """Say what the next run will be."""
         plan = self._plan()
         self.viewer.tell(notes=plan.notes)
-        self.viewer.expect(steps=evaluations(plan.settings), shape=shape(plan.settings))
+        self.viewer.expect(steps=evaluations(self.model, plan.settings), shape=shape(plan.settings))
 
     def _run_if_live(self, pause: float = 0.0) -> None:
         if (self.live or self.status == "running") and not self._wrong:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from diffexplore.samplers import SAMPLERS
 from diffexplore.widgets.controls import sentence
 from diffexplore.widgets.feed import PING, Feed
 from diffexplore.widgets.film import Status
@@ -55,9 +54,9 @@ def planning(model: Model) -> Callable[[Settings], Plan]:
     return lambda settings: known(settings, tuple(model.adapters))
 
 
-def evaluations(settings: Settings) -> int:
+def evaluations(model: Model, settings: Settings) -> int:
     """How often the model will be asked, by settings with every None filled in."""
-    return SAMPLERS[settings.sampler].evaluations(settings.steps) if settings.sampler else settings.steps
+    return model.evaluations(settings.sampler or model.sampler, settings.steps)
 
 
 def shape(settings: Settings) -> float:

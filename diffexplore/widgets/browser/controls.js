@@ -100,8 +100,8 @@ const render = ({ model, el }) => {
 		menu.title = `${label}: ${told.textContent}`;
 	};
 	const furnish = () => {
-		/** @type {[string, [string, string][]][]} */ const groups = model.get("groups");
-		menu.replaceChildren(...groups.map(([title, entries]) => h("optgroup", { label: title }, ...entries.map(([value, sentence]) => h("option", { value, title: sentence }, value)))));
+		/** @type {[string, [string, string, string][]][]} */ const groups = model.get("groups");
+		menu.replaceChildren(...groups.map(([title, entries]) => h("optgroup", { label: title }, ...entries.map(([value, sentence, label]) => h("option", { value, title: sentence }, label)))));
 		show();
 	};
 	const take = () => {

@@ -1,0 +1,123 @@
+"""The schedulers of one pipeline's runs: the one that came with it, as it stands, and those of the menu."""
+
+import functools
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+from diffexplore.pipelines.family import Family
+from diffexplore.samplers import AS_IT_CAME, SAMPLERS, build, facts_of, native, suitable
+from diffexplore.samplers.came import begin, changed, copied, described, state_of
+from diffexplore.words import sentence
+
+__all__ = ["Schedules"]
+
+
+class Schedules:
+    """What a model offers to sample with.
+
+    Attributes:
+        came: the config of the scheduler that the pipeline had when it was opened, with its class: what the *model* is,
+            as opposed to how somebody samples from it. Named samplers are made of it, however often schedulers change.
+        default: the sampler it uses if none is asked for.
+    """
+
+    def __init__(
+        self, family: Family, pipeline: Any, default: str | None = None, came: Mapping[str, Any] | None = None
+    ) -> None:
+        """What a pipeline can be sampled with.
+
+        Args:
+            family: of the `pipeline`.
+            pipeline: the pipeline.
+            default: what is used in place of its own scheduler if nothing is asked for.
+            came: its config, if it is not as it came any more.
+        """
+        self._family = family
+        self._pipeline = pipeline
+        self.came: Mapping[str, Any] = dict(came) if came else self._facts()
+        self.default = default or AS_IT_CAME
+
+    def _facts(self) -> dict[str, Any]:
+        scheduler = self.own
+        facts = {**getattr(scheduler, "config", {}), "_class_name": type(scheduler).__name__}
+        # This one moves without its config (set_shift).
+        return facts | ({"shift": scheduler.shift} if hasattr(type(scheduler), "shift") else {})
+
+    @property
+    def own(self) -> Any:
+        """The pipeline's scheduler, as it is now."""
+        return getattr(self._pipeline, self._family.scheduler)
+
+    @functools.cached_property
+    def names(self) -> list[str]:
+        """The samplers that are right here, in menu order; its own scheduler first, if that is the default."""
+        if self._family.looked:
+            return [AS_IT_CAME]  # what else is right for it, nobody knows
+        named = [name for name in SAMPLERS if not suitable(name, self._family.name, self.came)]
+        return [AS_IT_CAME, *named] if self.default == AS_IT_CAME else named
+
+    def label(self, name: str) -> str:
+        """What a menu calls a sampler."""
+        return f"{AS_IT_CAME}: {described(self.own)}" if name == AS_IT_CAME else name
+
+    def wrong(self, name: str) -> str:
+        """Why a sampler cannot be used here, in a few words; "" if it can."""
+        return "" if name == AS_IT_CAME else suitable(name, self._family.name, self.came)
+
+    def refusal(self, name: str, steps: int) -> str:
+        """Why a sampler cannot take so many steps, a sentence without a full stop; "" if it can."""
+        if name != AS_IT_CAME:
+            return SAMPLERS[name].refusal(steps, self.came)
+        made = copied(self.own)
+        own = f"the scheduler that came with this model cannot take {steps} steps"
+        try:
+            begin(made, steps)
+        except ValueError as error:
+            return f"{own}: {sentence(error).rstrip('.')}"
+        except Exception:  # it wants to be told more than the steps, which its pipeline will do
+            return ""
+        twin = native(self._family.name, self.came)
+        refused = SAMPLERS[twin].refusal(steps, self.came) if twin else ""
+        if refused and self.key(AS_IT_CAME) == twin:
+            return refused
+        facts = facts_of(made)
+        if facts is not None and facts.levels == "timestep" and int(made.timesteps.max()) >= len(made.alphas_cumprod):
+            last = len(made.alphas_cumprod) - 1
+            return f"{own}: they begin at timestep {int(made.timesteps.max())}, and it knows those from 0 to {last}"
+        return ""
+
+    def evaluations(self, name: str, steps: int) -> int:
+        """How often the model is evaluated for so many steps (both halves of guidance are one evaluation)."""
+        if name != AS_IT_CAME:
+            return SAMPLERS[name].evaluations(steps)
+        made = copied(self.own)
+        try:
+            begin(made, steps)
+            return len(made.timesteps)
+        except Exception:  # what it says of these steps is for `refusal`
+            return steps
+
+    def notes(self, name: str) -> list[str]:
+        """Plain sentences on what a sampler does otherwise than the one that came."""
+        if name == AS_IT_CAME or self.default != AS_IT_CAME:
+            return []
+        said = changed(name, self.make(name), self.own)
+        return [said] if said else []
+
+    def make(self, name: str, seeds: Sequence[int] = (0,)) -> Any:
+        """A new scheduler for a run, with nothing in it that anybody else has; `seeds` of its pictures."""
+        seed = seeds[0] if len(seeds) == 1 else list(seeds)
+        return copied(self.own, seed=seed) if name == AS_IT_CAME else build(name, self.came, seed=seed)
+
+    def key(self, name: str) -> Hashable | None:
+        """What stands for a sampler in the memory of this model's runs: equal keys, equal schedulers. The pipeline's
+        own has the key of the named one that does the same.
+
+        Returns:
+            None where the scheduler holds something that cannot be seen.
+        """
+        if name != AS_IT_CAME:
+            return name
+        state = state_of(self.own)
+        twin = native(self._family.name, self.came)
+        return twin if twin and state is not None and state == state_of(self.make(twin)) else state
