@@ -70,12 +70,14 @@ def _clear(*_: Any) -> None:
 def _forget(shell: Any, widget: InNotebook) -> None:
     """Take a widget out of what the shell keeps of earlier cells (``Out``, ``_5``, ``_``), which would keep its runs in
     memory; names that a person gave stay."""
-    names = shell.user_ns
-    outs = names.get("_oh")
-    for number in [key for key, value in outs.items() if value is widget] if isinstance(outs, dict) else []:
+    outs = shell.user_ns.get("_oh")
+    numbers = [key for key, value in outs.items() if value is widget] if isinstance(outs, dict) else []
+    for number in numbers:
         del outs[number]
-        names.pop(f"_{number}", None)
+    for names in (shell.user_ns, shell.user_ns_hidden):
+        for name in ("_", "__", "___", *(f"_{number}" for number in numbers)):
+            if names.get(name) is widget:
+                names[name] = ""
     for name in ("_", "__", "___"):
-        if names.get(name) is widget:
-            names[name] = ""
+        if getattr(shell.displayhook, name, None) is widget:
             setattr(shell.displayhook, name, "")

@@ -237,6 +237,7 @@ class Viewer(InNotebook, anywidget.AnyWidget):  # type: ignore[misc]
                 self._changed.notify_all()
             self.hand_ins.update()  # it is all that stays
             self.hand_ins.close()
+            self.layout.close()
         super().close()
 
     def _drop(self) -> None:
