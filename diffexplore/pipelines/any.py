@@ -310,6 +310,8 @@ class Looked(Family):
 
     def notes(self, pipeline: Any, settings: Settings) -> list[str]:
         notes = list(self.ignored(pipeline, settings).values())
+        if self.guider:
+            notes.append(f"Guidance is set on a copy of this pipeline's own guider ({self._mixer}).")
         if self._mixer and not self.guider:
             notes.append(f"Guidance is left to this pipeline's own guider ({self._mixer}), as it came.")
         elif not self._guided_by and not self.guider:
@@ -350,7 +352,7 @@ class Looked(Family):
         return {
             "prompt": "prompt" in takes or "It takes no prompt.",
             "negative_prompt": "negative_prompt" in takes or "It takes no negative prompt.",
-            "guidance": bool(self._guided_by) or "Its call has no word for guidance that is known here.",
+            "guidance": bool(self._guided_by) or self.guider or "Its call has no word for guidance that is known here.",
             "size": self.sized() or "Its pictures have the size of what they are made from, or one of its own.",
             "image": bool(pictures) or "Its call takes no picture.",
             "split": None if not self.denoising else self.measured in ("", "both") or self.measured,

@@ -60,7 +60,8 @@ def arguments_of(pipeline: Any) -> dict[str, _Argument]:
     """Name -> what is known of it, of each argument of a pipeline's call."""
     if is_modular(pipeline):
         asked = [one for one in pipeline.blocks.inputs if one.name]
-        return {one.name: _Argument(one.default, bool(one.required), one.type_hint) for one in asked}
+        # One block may need what another gives, so which are required of the call only the call can say.
+        return {one.name: _Argument(one.default, False, one.type_hint) for one in asked}
     call = type(pipeline).__call__
     try:
         hints = typing.get_type_hints(call)

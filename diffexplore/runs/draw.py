@@ -119,7 +119,9 @@ class Artist:
         if left and self._whole is not None:
             for trace, _ in left:
                 self._whole.draw(trace, stop, on_step, probes)
-            # What the run has taught, such as from where guidance is counted, is asked for from now on.
+            # What the run has taught, such as from where guidance is counted, is asked for from now on; and networks
+            # may have got what diffusers sets up in them at their first call.
+            state = state and memory.fingerprint(self._pipeline, scheduler=True)
             keys = [
                 memory.run_key(state, trace.settings, sampler, *added, *self._asked_beside(trace)) for trace, _ in left
             ]
@@ -134,8 +136,8 @@ class Artist:
     def _asked_beside(self, trace: Trace) -> list[Any]:
         """What decides a run beside its settings."""
         if isinstance(self._family, Looked):
-            return [self._family.arguments(self._pipeline, [trace.settings], trace.extra)]
-        return [dict(trace.extra)] if trace.extra else []
+            return [memory.as_plain(self._family.arguments(self._pipeline, [trace.settings], trace.extra))]
+        return [memory.as_plain(dict(trace.extra))] if trace.extra else []
 
     def _replay(
         self,

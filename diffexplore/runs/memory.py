@@ -35,7 +35,7 @@ from torch.nn.modules import module as torch_module
 from diffexplore.settings import Settings
 from diffexplore.trace import Decoder, Trace
 
-__all__ = ["Store", "copy_of", "evaluations", "fingerprint", "prompts", "run_key", "size_of"]
+__all__ = ["Store", "as_plain", "copy_of", "evaluations", "fingerprint", "prompts", "run_key", "size_of"]
 
 PROBES = 16  # elements of each weight that a fingerprint reads
 _PLAIN = frozenset({int, float, bool, str, bytes, type(None)})
@@ -261,8 +261,8 @@ def _copy(value: Any, sizes: list[int]) -> Any:
 
 
 def _digest(*values: Any) -> bytes:
-    """16 bytes that stand for these values alone: plain ones, tensors on the CPU, arrays, pictures, and all of these
-    nested in tuples, lists and dicts. A tensor counts with its bytes, shape, dtype, strides and alignment.
+    """16 bytes that stand for these values alone: plain ones, tensors on the CPU, and both nested in tuples,
+    lists and dicts. A tensor counts with its bytes, shape, dtype, strides and alignment.
 
     Raises:
         _UnknownError: for anything else.
@@ -292,12 +292,6 @@ def _digest(*values: Any) -> bytes:
                 add(item)
         elif kind in (torch.device, torch.dtype):
             facts.append(value)
-        elif kind is np.ndarray and value.dtype != object:
-            hasher.update(np.ascontiguousarray(value).tobytes())
-            facts.append((str(value.dtype), value.shape))
-        elif isinstance(value, Image.Image):
-            hasher.update(value.tobytes())
-            facts.append((value.mode, value.size, value.getpalette()))
         else:
             raise _UnknownError
 
@@ -455,6 +449,19 @@ def run_key(state: bytes | None, settings: Settings, sampler: Hashable | None, *
         return "run", state, settings.model_copy(update={"sampler": None}).to_json(), sampler, _digest(more)
     except _UnknownError:
         return None
+
+
+def as_plain(value: Any) -> Any:
+    """An argument of a call as :func:`run_key` takes it: pictures and arrays by what is in them."""
+    if isinstance(value, Image.Image):
+        return "picture", value.mode, value.size, value.getpalette(), value.tobytes()
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return "array", str(value.dtype), value.shape, value.tobytes()
+    if type(value) in (list, tuple):
+        return type(value)(as_plain(one) for one in value)
+    if type(value) is dict:
+        return {name: as_plain(one) for name, one in value.items()}
+    return value
 
 
 def size_of(trace: Trace) -> int:

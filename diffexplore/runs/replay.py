@@ -86,9 +86,19 @@ def _clone(pipeline: Any, own: dict[int, Any], guidance: float | None) -> Any:
         elif guidance is not None and "guider" in name and hasattr(value, "guidance_scale"):
             attributes[name] = copy.deepcopy(value)
             attributes[name].guidance_scale = guidance
+    if is_modular(made):
+        attributes["_blocks"] = copy.deepcopy(made.blocks)  # each has a progress bar of its own
+        _quiet(attributes["_blocks"])
     if hasattr(made, "set_progress_bar_config"):
         made.set_progress_bar_config(disable=True)
     return made
+
+
+def _quiet(block: Any) -> None:
+    if hasattr(block, "set_progress_bar_config"):
+        block.set_progress_bar_config(disable=True)
+    for one in (getattr(block, "sub_blocks", None) or {}).values():
+        _quiet(one)
 
 
 @contextlib.contextmanager

@@ -337,7 +337,7 @@ def _head(row: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor | None:
 
 def _tail(row: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor | None:
     """The last part."""
-    if row.ndim == len(shape) and row.shape != shape and all(n >= m for n, m in zip(row.shape, shape, strict=True)):
+    if row.ndim == len(shape) and all(n >= m for n, m in zip(row.shape, shape, strict=True)):
         return row[tuple(slice(n - m, n) for n, m in zip(row.shape, shape, strict=True))]
     return None
 
