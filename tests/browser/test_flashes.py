@@ -1,0 +1,175 @@
+"""Nothing on the page flashes more than three times a second: counted from what the canvases show, in playback at every
+speed and while a control is dragged live."""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from flashes import FIELD, Recording, most_flashes
+from hands import slider, write
+from playwright.sync_api import expect
+
+import diffexplore as dx
+from diffexplore.widgets.viewer import Replay, Viewer
+
+Open = Callable[[Viewer], Any]
+
+MOST = 3  # flashes a second
+
+
+# --- the counter itself ---
+
+
+def strobe(rate: float, low: float, high: float, part: float = 1.0, seconds: float = 3) -> float:
+    """What is counted where a part of a page goes up and down `rate` times a second."""
+    times = np.arange(0, seconds, 1 / (2 * rate))
+    frames = np.full((len(times), 2 * FIELD[0], 2 * FIELD[1]), low)
+    frames[1::2, : round(part * FIELD[0]), : FIELD[1]] = high
+    return most_flashes(times, frames)
+
+
+def test_the_counter_counts_what_wcag_means() -> None:
+    assert strobe(4, 0.2, 0.5) == pytest.approx(4, abs=0.5)
+    assert strobe(2, 0.2, 0.5) == pytest.approx(2, abs=0.5)
+    assert strobe(4, 0.2, 0.29) == 0, "too faint"
+    assert strobe(4, 0.82, 1.0) == 0, "both sides are bright"
+    assert strobe(4, 0.2, 0.5, part=0.2) == 0, "too small"
+    times = np.arange(0, 2, 0.05)
+    ramp = np.ones((40, *FIELD)) * np.linspace(0, 1, 40)[:, None, None]
+    assert most_flashes(times, ramp) <= 0.5, "one change, however long it takes"
+
+
+# --- playback ---
+
+
+@pytest.fixture(scope="module")
+def strong() -> Any:
+    """A run that begins with saturated pictures."""
+    return dx.load().trace(prompt="a fox in the snow", steps=20, guidance=9.0, seed=3)
+
+
+@pytest.mark.parametrize("speed", ["0.25", "0.5", "1", "2"])
+def test_playback_does_not_flash(host: Open, strong: Any, speed: str) -> None:
+    page = host(Replay(strong))
+    root = page.root
+    root.get_by_label("speed").select_option(speed)
+    root.get_by_role("button", name="more", exact=True).click()
+    root.get_by_role("button", name="Loop").click()
+    page.settle()
+    places = len(strong)
+    page.step.evaluate(
+        """range => {
+            window.places = new Set();
+            new MutationObserver(() => places.add(range.value)).observe(range, { attributeFilter: ['aria-valuetext'] });
+        }"""
+    )
+    recording = Recording(page.page)
+    root.get_by_role("button", name="play").click()
+    page.page.wait_for_timeout(10_000 if float(speed) >= 0.5 else 16_500)
+    times, frames = recording.stop()
+    assert page.page.evaluate("places.size") == places, "no step is left out"
+    found = most_flashes(times, frames)
+    print(f"playback at {speed}: {found} flashes a second at most")
+    assert found <= MOST
+
+
+def test_with_less_motion_a_picture_stays_for_half_a_second(host: Open, tab: Any, strong: Any) -> None:
+    tab.page.emulate_media(reduced_motion="reduce")
+    page = host(Replay(strong))
+    page.root.get_by_label("speed").select_option("4")
+    page.settle()
+    page.step.fill("1")
+    page.settle()
+    recording = Recording(page.page, ".dx-film .dx-screen")
+    page.root.get_by_role("button", name="play").click()
+    page.root.get_by_role("button", name="pause").wait_for()
+    page.root.get_by_role("button", name="play").wait_for()  # at the end
+    page.page.wait_for_timeout(600)
+    times, _ = recording.stop()
+    assert page.step.input_value() == str(len(strong))
+    assert len(times) >= 3
+    assert min(np.diff(times)[1:]) > 0.4
+
+
+# --- live ---
+
+
+def drag_guidance(explorer: Any, dice: random.Random) -> None:
+    handle = slider(explorer, "guidance")
+    handle.focus()
+    handle.press(dice.choice(("ArrowLeft", "ArrowRight")))
+
+
+def drag_steps(explorer: Any, dice: random.Random) -> None:
+    handle = slider(explorer, "steps")
+    handle.focus()
+    handle.press(dice.choice(("ArrowLeft", "ArrowRight")))
+
+
+def throw_seed(explorer: Any, dice: random.Random) -> None:
+    field = explorer.get_by_label("seed", exact=True)
+    field.fill(str(dice.randrange(1000)))
+    field.press("Enter")
+
+
+def type_prompt(explorer: Any, dice: random.Random) -> None:
+    field = explorer.get_by_label("prompt", exact=True).first
+    field.focus()
+    field.press(dice.choice(list("abcdefgh") + ["Backspace"] * 4 + ["Space"]))
+
+
+def choose_sampler(explorer: Any, dice: random.Random) -> None:
+    menu = explorer.get_by_label("sampler", exact=True)
+    names = [name for name in menu.locator("option").all_inner_texts() if name]
+    menu.select_option(label=dice.choice(names[:6]))
+
+
+LIVE = [
+    "import diffexplore as dx\nmodel = dx.load()",
+    'explorer = dx.Explorer(model, prompt="a fox in the snow", guidance=9.0, seed=3, live=True)\nexplorer',
+    "trace = explorer.run()",
+]
+
+
+def test_no_control_flashes_when_it_is_dragged_live(lab: Any, tab: Any) -> None:
+    write(lab.folder / "flashes.ipynb", LIVE)
+    page = tab.page
+    lab.open(page, "flashes.ipynb")
+    lab.run_all(page)
+    explorer = page.locator(".dx-explorer").first
+    step = explorer.get_by_label("step", exact=True)
+    expect(explorer.locator(".dx-status")).to_have_text(re.compile(r"^20 steps"), timeout=60_000)
+    found = {}
+    for where in ("20", "5"):
+        step.fill(where)
+        for act, each in (
+            (drag_guidance, 60),
+            (drag_steps, 60),
+            (throw_seed, 150),
+            (type_prompt, 120),
+            (choose_sampler, 300),
+        ):
+            dice = random.Random(0)
+            recording = Recording(page)
+            begun, count = time.monotonic(), 0
+            while time.monotonic() < begun + 10:
+                act(explorer, dice)
+                count += 1
+                page.wait_for_timeout(max(0.0, 1000 * (begun + count * each / 1000 - time.monotonic())))
+            times, frames = recording.stop()
+            found[act.__name__, where] = most_flashes(times, frames)
+            print(act.__name__, where, found[act.__name__, where], len(times))
+            assert len(times) > 10, "the pictures follow the hand"
+            if act is not drag_steps:
+                assert int(step.input_value()) == int(where) or act is choose_sampler
+            lab.run(
+                page, 'explorer.set_trait("prompt", "a fox in the snow"); explorer.steps = 20; explorer.guidance = 9.0'
+            )
+            expect(explorer.locator(".dx-status")).to_have_text(re.compile(r"^20 steps"), timeout=60_000)
+    assert max(found.values()) <= MOST, found
