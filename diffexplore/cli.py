@@ -15,26 +15,37 @@ FIRST = "01_first_steps.ipynb"
 
 
 def notebooks(folder: Path) -> Path:
-    """The folder with the notebooks: a clone's own, else copies of the installed ones in `folder` (yours to change).
+    """The folder with copies of the notebooks, yours to change: the originals stay as they came, in a clone too.
 
     A copy that is already there is never overwritten.
     """
-    package = Path(__file__).resolve().parent
-    clone = package.parent / "notebooks"
-    if (clone / FIRST).is_file() and (package.parent / "pyproject.toml").is_file():
-        return clone
     folder.mkdir(parents=True, exist_ok=True)
-    for source in sorted((package / "notebooks").glob("*.ipynb")):
+    for source in sorted(originals().glob("*.ipynb")):
         if not (folder / source.name).exists():
             shutil.copy(source, folder / source.name)
     return folder
 
 
+def originals() -> Path:
+    """The folder that the notebooks came in: a clone's, or that of the installed package."""
+    package = Path(__file__).resolve().parent
+    clone = package.parent / "notebooks"
+    return (
+        clone if (clone / FIRST).is_file() and (package.parent / "pyproject.toml").is_file() else package / "notebooks"
+    )
+
+
 def lab_command(folder: Path, arguments: Sequence[str] = ()) -> list[str]:
-    """The command line that opens JupyterLab on the first notebook in `folder`."""
+    """The command line that opens JupyterLab on the first notebook in `folder`, with its first widget drawing.
+
+    What it says holds for this start alone: no question whether there may be news, no look for updates, and an
+    extension that runs the first cells (``lab/diffexplore-first``, which turns the question off too).
+    """
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder}"]
     # Unlike a file to open, the default URL is also in the link that is printed where no browser can be started.
     command.append(f"--LabApp.default_url=/lab/tree/{FIRST}")
+    command += ["--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    command.append(f"--LabApp.extra_labextensions_path={Path(__file__).resolve().parent / 'lab'}")
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         command.append("--allow-root")  # containers and classroom machines often have no other user
     return [*command, *arguments]
@@ -56,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--folder",
         type=Path,
         default=Path("diffexplore-notebooks"),
-        help="where the notebooks are copied to if this is not a clone (default: %(default)s)",
+        help="where the notebooks are copied to (default: %(default)s)",
     )
     parser = argparse.ArgumentParser(
         prog="diffexplore", description=__doc__.splitlines()[0] if __doc__ else None, parents=[folder]

@@ -12,9 +12,14 @@ from labs import free_port, lab_environment, serving
 from diffexplore import cli
 
 
-def test_a_clone_uses_its_own_notebooks(tmp_path):
-    assert cli.notebooks(tmp_path / "copies") == Path(cli.__file__).resolve().parents[1] / "notebooks"
-    assert not (tmp_path / "copies").exists()
+def test_in_a_clone_the_notebooks_that_a_learner_edits_are_copies(tmp_path):
+    folder = cli.notebooks(tmp_path / "copies")
+    assert folder == tmp_path / "copies"
+    tracked = Path(cli.__file__).resolve().parents[1] / "notebooks"
+    for source in tracked.glob("*.ipynb"):
+        copy = folder / source.name
+        assert copy.read_bytes() == source.read_bytes()
+        assert not copy.samefile(source)
 
 
 def installed(tmp_path, monkeypatch):
@@ -82,7 +87,8 @@ def test_bench_refuses_what_it_does_not_know(capsys):
     assert "--fast" in capsys.readouterr().err
 
 
-def test_notebooks_are_valid_json_with_a_title():
-    for path in cli.notebooks(Path("unused")).glob("*.ipynb"):
-        texts = ["".join(cell["source"]) for cell in json.loads(path.read_text())["cells"]]
-        assert texts[2].startswith("# "), "after the link to Colab and the cell that installs there"
+def test_notebooks_are_valid_json_with_a_title(tmp_path):
+    for path in cli.notebooks(tmp_path / "copies").glob("*.ipynb"):
+        cells = json.loads(path.read_text())["cells"]
+        first = next("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+        assert first.startswith("# "), path.name

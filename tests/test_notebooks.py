@@ -70,12 +70,28 @@ def test_no_outputs_and_no_widget_metadata(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
-def test_starts_with_its_own_badge_and_the_install_cell(path):
-    assert [c["id"] for c in book(path)["cells"][:2]] == ["colab-badge", "colab-install"]
+def test_starts_with_the_install_cell_and_ends_with_its_own_link(path):
+    cells = book(path)["cells"]
+    assert [cells[0]["id"], cells[-1]["id"]] == ["colab-install", "colab-badge"]
     repository, tag = place()
     assert "![" not in cell(path, "colab-badge"), "a picture would be fetched from elsewhere by every reader"
     assert f"/github/{repository}/blob/{tag}/notebooks/{path.name})" in cell(path, "colab-badge")
     assert f"git+https://github.com/{repository}@{tag}" in cell(path, "colab-install")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_the_install_cell_is_one_collapsed_line(path):
+    first = book(path)["cells"][0]
+    assert first["metadata"] == {"cellView": "form", "jupyter": {"source_hidden": True}}
+    assert first["source"][0].startswith("# @title Install")
+
+
+def test_the_first_notebook_starts_with_a_widget_that_draws_by_itself():
+    first = book(NOTEBOOKS[0])["cells"][1]
+    assert first["metadata"]["tags"] == ["first-screen"]
+    assert first["metadata"]["jupyter"] == {"source_hidden": True}
+    assert "dx.Explorer(" in "".join(first["source"])
+    assert "live=True" in "".join(first["source"])
 
 
 def test_all_install_cells_are_equal():

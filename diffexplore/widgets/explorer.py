@@ -35,7 +35,7 @@ from diffexplore.widgets.controls import (
     row,
     sentence,
 )
-from diffexplore.widgets.notebook import InNotebook
+from diffexplore.widgets.notebook import InNotebook, watched
 from diffexplore.widgets.runner import TYPING, Jobs, Runner, evaluations, planning, shape
 from diffexplore.widgets.viewer import Viewer
 from diffexplore.widgets.what_if import WhatIf
@@ -56,7 +56,8 @@ class Explorer(InNotebook, ipywidgets.Box):  # type: ignore[misc]
 
     Args:
         model: A `Model` (see ``diffexplore.load``). None: the pocket model that comes with the package.
-        **settings: What `Settings` takes, and ``live``: whether every change of a setting starts a run (default False).
+        **settings: What `Settings` takes, and ``live``: whether every change of a setting starts a run (default
+            False), and the first display.
 
     Attributes:
         prompt, negative_prompt, steps, guidance, seed, sampler: The settings, as traits: assign to them, observe them.
@@ -231,6 +232,12 @@ class Explorer(InNotebook, ipywidgets.Box):  # type: ignore[misc]
                 self.viewer.tell(error=f"The run failed: {sentence(job.error)}")
             elif job.trace.settings == self.settings:
                 self.viewer.code = self.code()
+
+    def _ipython_display_(self, **more: Any) -> None:
+        """Live from the first: where it is shown before anything was run, it draws."""
+        super()._ipython_display_(**more)
+        if self.live and not self._runner.jobs and self.comm is not None:
+            self._runner.quietly(self._runner.start if watched() else self._runner.run)
 
     def _set_status(self, status: str) -> None:
         self.set_trait("status", status)

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from IPython.core.getipython import get_ipython
 
-__all__ = ["InNotebook", "cell_now"]
+__all__ = ["InNotebook", "cell_now", "watched"]
 
 _made: Final[dict[str, weakref.WeakSet[InNotebook]]] = {}
 """Cell -> the widgets that its last run made."""
@@ -28,6 +28,15 @@ def cell_now() -> str | None:
     parent = shell.get_parent() if hasattr(shell, "get_parent") else None
     found = parent.get("metadata", {}).get("cellId") if isinstance(parent, dict) else None
     return found if isinstance(found, str) and found else None
+
+
+def watched() -> bool:
+    """Whether a person is at the page that asked for the cell being run. What executes a notebook on its own, to export
+    it, lets nobody be asked; and it hears nothing of what comes after a cell's end."""
+    shell = get_ipython()
+    parent = shell.get_parent() if hasattr(shell, "get_parent") else None
+    content = parent.get("content", {}) if isinstance(parent, dict) else {}
+    return bool(content.get("allow_stdin", True))
 
 
 class InNotebook:

@@ -35,6 +35,7 @@ def explore(lab: Any, tab: Any) -> None:
     expect(viewer.locator(".dx-status")).to_have_text(re.compile(r"^\d+ steps"), timeout=60_000)
 
     # A setting moves, the kernel hears of it, Run makes other pictures.
+    lab.run(page, kernel + "explorer.live = False")
     before = shown(viewer)
     steps = int(lab.run(page, kernel + "print(explorer.steps)"))
     handle = slider(explorer, "steps")
