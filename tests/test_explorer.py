@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import random
+import re
 import signal
 import threading
 import time
@@ -175,6 +176,17 @@ def test_words_that_the_model_does_not_know_reach_the_viewer(tiny_model: Model) 
     explorer = Explorer(model, prompt="a red fox", steps=2, sampler="DDIM")
     explorer.run()
     assert film(explorer).tokens == [("a", ""), ("red", ""), ("fox", "unknown")]
+
+
+def test_a_sampler_that_does_not_suit_leads_to_some_that_do(explorer: Explorer) -> None:
+    with pytest.raises(ValueError, match="cannot be used here") as refused:
+        explorer.sampler = "UniPC flow"
+    near = re.findall(r"near it are (.*), and all", str(refused.value))[0].split(", ")
+    assert near[0] == "UniPC"
+    assert set(near) <= set(explorer.model.samplers)
+    assert len(str(refused.value)) < 300
+    with pytest.raises(ValueError, match="did you mean 'Euler'"):
+        explorer.sampler = "Flow Eulr"
 
 
 def test_a_range_widens_for_what_code_asks_and_goes_back(explorer: Explorer) -> None:

@@ -1,5 +1,6 @@
 """Planning a run: settings checked against one model and filled in, and what is known of the run before it starts."""
 
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -84,8 +85,12 @@ class Planner:
         sampler = settings.sampler or self._schedules.default
         reason = self._schedules.wrong(sampler)
         if reason:
-            right = ", ".join(self._schedules.names)
-            raise ValueError(f"sampler {sampler!r} cannot be used here: {reason}; this model takes {right}")
+            names = list(self._schedules.names)
+            alike = difflib.get_close_matches(sampler, names, 3, 0.3) or names[:3]
+            raise ValueError(
+                f"sampler {sampler!r} cannot be used here: {reason}; near it are {', '.join(alike)}, and all that this "
+                "model takes are in its `samplers`"
+            )
         width, height = settings.width or self.size[0], settings.height or self.size[1]
         if self._fixed_size and (width, height) != self.size:
             raise ValueError(f"the {self._name} model draws {self.size[0]}x{self.size[1]} pixels, got {width}x{height}")

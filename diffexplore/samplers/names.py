@@ -1,6 +1,7 @@
 """The menu's name for what others call a sampler, and what to say of a name that is none."""
 
 import re
+from collections.abc import Iterable
 
 from diffexplore.samplers.came import AS_IT_CAME
 from diffexplore.samplers.menu import SAMPLERS
@@ -24,9 +25,9 @@ def named(value: object) -> str | None:
     return value if value in SAMPLERS else _BY_SPELLING.get(_spelling(value))
 
 
-def unknown(value: object) -> str:
-    """One sentence that refuses a `value` which names no sampler, with the name that is nearest."""
-    suggested = near(value, [AS_IT_CAME, *SAMPLERS])
+def unknown(value: object, right: Iterable[str] = (AS_IT_CAME, *SAMPLERS)) -> str:
+    """One sentence that refuses a `value` which names no sampler, with the nearest of those names that are `right`."""
+    suggested = near(value, right)
     # What suggests nothing at least shows what names look like.
     some = "" if suggested else " such as 'Euler' or 'DPM++ 2M Karras'"
     return (

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import ipywidgets
 import traitlets
 
+from diffexplore.samplers import named, unknown
 from diffexplore.settings import Settings
 from diffexplore.widgets.controls import (
     NAMES,
@@ -187,6 +188,8 @@ class Explorer(InNotebook, ipywidgets.Box):  # type: ignore[misc]
             return value
         others = {other: getattr(self, other) for other in _TRAITS if other != name}
         try:
+            if name == "sampler" and isinstance(value, str) and named(value) is None:
+                raise ValueError(unknown(value, self.model.samplers))
             asked = self._plan_of(Settings(**{name: value}, **others, **self._size)).settings
         except ValueError as error:
             self.viewer.tell(error=sentence(error))

@@ -28,7 +28,7 @@ def test_columns_run_scrub_together_and_change(lab: Any, tab: Any) -> None:
     viewer = compare.locator(".dx-viewer")
     films = viewer.locator(".dx-film")
 
-    compare.get_by_role("button", name="Run").click()
+    compare.locator("button.dx-run").click()
     expect(films).to_have_count(2, timeout=60_000)
     lab.run(page, "import time\nwhile compare.status == 'running': time.sleep(0.05)")
     assert lab.run(page, "print(compare.status, sorted(compare.traces))") == "done ['negative', 'plain']"
@@ -48,18 +48,18 @@ def test_columns_run_scrub_together_and_change(lab: Any, tab: Any) -> None:
     assert all(now != before for now, before in zip(moved[:2], last[:2], strict=True))
 
     # Controls: a column's own negative prompt, then a run that draws only what changed.
-    field = compare.get_by_placeholder("what to keep out").last
+    field = compare.get_by_placeholder("without").last
     field.fill("night")
     field.press("Enter")
     page.wait_for_timeout(200)
     assert lab.run(page, "print(compare.columns['negative'])") == "{'negative_prompt': 'night'}"
-    compare.get_by_role("button", name="Run").click()
+    compare.locator("button.dx-run").click()
     lab.run(page, "import time\ntime.sleep(0.3)\nwhile compare.status == 'running': time.sleep(0.05)")
     assert lab.run(page, "print([bool(t.info.get('reused')) for t in compare.traces.values()])") == "[True, False]"
 
     # A column that is refused says why as text, and the other is shown.
     lab.run(page, "compare.columns = {'fine': {}, '<i>wrong</i>': {'sampler': 'Flow Euler'}}")
-    compare.get_by_role("button", name="Run").click()
+    compare.locator("button.dx-run").click()
     expect(viewer.get_by_role("alert")).to_contain_text("<i>wrong</i>: Sampler 'Flow Euler' cannot be used here")
     expect(films).to_have_count(1, timeout=60_000)
 

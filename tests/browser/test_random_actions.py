@@ -1,0 +1,189 @@
+"""Hundreds of random things that a hand does to an Explorer and a Compare: nothing breaks, nothing grows, and whenever the
+page says that pictures are what the controls say, they are."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hands import write
+from playwright.sync_api import Error, expect
+
+ACTIONS = 300
+CHECKED = 15  # actions between two looks at the kernel
+
+CELLS = {
+    "explorer": [
+        "import diffexplore as dx\nfrom random_actions_kernel import told\nmodel = dx.load()",
+        "widget = dx.Explorer(model, prompt='a fox in the snow', steps=6, seed=7)\nwidget",
+    ],
+    "compare": [
+        "import diffexplore as dx\nfrom random_actions_kernel import told\nmodel = dx.load()",
+        "widget = dx.Compare('guidance', model=model, prompt='a fox in the snow', steps=5, seed=7)\nwidget",
+    ],
+}
+KERNEL = '''
+"""What the kernel knows, for the test: what the controls say, and what made the pictures on show."""
+import json
+
+
+def told(widget):
+    settings, traces = widget.settings, getattr(widget, "traces", None)
+    if traces is None:
+        settings, traces = {"": settings}, {"": widget.trace} if widget.trace is not None else {}
+    wanted = [one.to_json() for one in settings.values()]
+    shown = [trace.settings.to_json() for trace in traces.values() if not trace.cancelled]
+    print(json.dumps({"status": widget.status, "same": wanted == shown, "guidance": [s.guidance for s in settings.values()],
+                      "about": [[s.steps, s.guidance, str(s.seed), s.sampler] for s in settings.values()],
+                      "wrong": bool(getattr(widget, "_wrong", {})), "truth": widget.viewer.truth["state"]}))
+'''
+
+Action = Callable[[Any, Any, random.Random], None]
+
+
+def sliders(page: Any, app: Any, dice: random.Random) -> None:
+    handles = app.locator(".noUi-handle:visible")
+    handle = handles.nth(dice.randrange(handles.count()))
+    handle.focus()
+    for _ in range(dice.randint(1, 4)):
+        handle.press(dice.choice(["ArrowLeft", "ArrowRight"]))
+
+
+def drag(page: Any, app: Any, dice: random.Random) -> None:
+    handles = app.locator(".noUi-handle:visible")
+    place = handles.nth(dice.randrange(handles.count())).bounding_box()
+    page.mouse.move(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2)
+    page.mouse.down()
+    for _ in range(dice.randint(1, 6)):
+        page.mouse.move(place["x"] + dice.randint(-25, 25), place["y"] + dice.randint(-5, 5))
+    page.mouse.up()
+
+
+def number(page: Any, app: Any, dice: random.Random) -> None:
+    fields = app.locator(".dx-number input[type=text]:visible")
+    field = fields.nth(dice.randrange(fields.count()))
+    field.fill(dice.choice(["3", "7", "5.5", "10", "7,5", "0", "", "many", "2"]))
+    field.press(dice.choice(["Enter", "Tab"]))
+
+
+def seed(page: Any, app: Any, dice: random.Random) -> None:
+    fields = app.get_by_label("seed", exact=True).locator("visible=true")
+    if fields.count():
+        fields.first.fill(dice.choice(["3", "7", "abc", "-1", "9007199254740993"]))
+        fields.first.press("Tab")
+
+
+def button(page: Any, app: Any, dice: random.Random) -> None:
+    buttons = app.locator(".dx-row button:visible:enabled")
+    buttons.nth(dice.randrange(buttons.count())).click()
+
+
+def prompt(page: Any, app: Any, dice: random.Random) -> None:
+    fields = app.locator(".dx-text input:visible")
+    if fields.count():
+        field = fields.nth(dice.randrange(fields.count()))
+        field.fill("")
+        field.press_sequentially(dice.choice(["a cat", "a dog at night", "a zyx", "a castle <b>"]), delay=5)
+        field.press(dice.choice(["Enter", "Tab", "Control+Enter"]))
+
+
+def menu(page: Any, app: Any, dice: random.Random) -> None:
+    menus = app.locator(".dx-row select:visible")
+    one = menus.nth(dice.randrange(menus.count()))
+    one.select_option(index=dice.randrange(one.locator("option").count()))
+
+
+def live(page: Any, app: Any, dice: random.Random) -> None:
+    app.get_by_label("live").click()
+
+
+def viewer(page: Any, app: Any, dice: random.Random) -> None:
+    buttons = app.locator(".dx-viewer button:visible:enabled:not([aria-label='whole screen'])")
+    one = buttons.nth(dice.randrange(buttons.count()))
+    if "Export" not in one.inner_text():
+        one.click()
+
+
+def keys(page: Any, app: Any, dice: random.Random) -> None:
+    scrubber = app.get_by_label("step", exact=True)
+    if scrubber.is_visible():
+        scrubber.focus()
+        for _ in range(3):
+            page.keyboard.press(
+                dice.choice(
+                    ["ArrowLeft", "ArrowRight", "Home", "End", "1", "2", "3", "4", "5", "e", "l", "Escape", ","]
+                )
+            )
+
+
+def paste(page: Any, app: Any, dice: random.Random) -> None:
+    chips = app.locator(".dx-json .dx-face")
+    if chips.count():
+        chips.click()
+        app.get_by_label("settings as JSON").fill(
+            dice.choice(["nonsense", '{"shared": {"steps": 4}, "columns": {"a": {}, "b": {"seed": 2}}}'])
+        )
+        app.get_by_role("button", name="Use this").click()
+        page.keyboard.press("Escape")
+
+
+WEIGHTS: list[tuple[Action, int]] = [
+    (sliders, 6), (drag, 4), (number, 4), (seed, 2), (button, 5), (prompt, 3), (menu, 2), (live, 1), (viewer, 3), (keys, 3),
+    (paste, 1),
+]  # fmt: skip
+
+
+def settled(lab: Any, page: Any, app: Any) -> dict[str, Any]:
+    """What is true when nothing is going on any more."""
+    page.keyboard.press("Escape")
+    for _ in range(200):
+        found: dict[str, Any] = json.loads(lab.run(page, "told(widget)"))
+        if found["status"] != "running":
+            break
+        page.wait_for_timeout(100)
+    assert found["status"] != "running", "the runs do not come to an end"
+    return found
+
+
+@pytest.mark.parametrize("which", CELLS)
+def test_whatever_hands_do_the_tick_is_true_and_nothing_breaks(lab: Any, tab: Any, which: str) -> None:
+    write(lab.folder / f"random-{which}.ipynb", CELLS[which])
+    (lab.folder / "random_actions_kernel.py").write_text(KERNEL, "utf-8")
+    page = tab.page
+    page.set_viewport_size({"width": 1280, "height": 720})
+    lab.open(page, f"random-{which}.ipynb")
+    lab.run_all(page)
+    app = page.locator(".dx-app").first
+    expect(app.locator(".dx-truth")).to_have_text("press Run")
+    app.evaluate("app => app.scrollIntoView()")
+    page.wait_for_timeout(300)
+    height = app.evaluate("app => app.getBoundingClientRect().height")
+    page.set_default_timeout(3000)  # what is gone is not waited for
+    dice = random.Random(15 if which == "explorer" else 16)
+    actions, weights = zip(*WEIGHTS, strict=True)
+    matched = 0
+    done = []
+    for k in range(ACTIONS):
+        action = dice.choices(actions, weights)[0]
+        done.append(action.__name__)
+        try:
+            action(page, app, dice)
+        except Error as error:  # what was there a moment ago is gone: a column, a popover
+            assert re.search(r"Timeout|not attached|detached|intercepts", str(error)), str(error)
+        if k % CHECKED == CHECKED - 1:
+            found = settled(lab, page, app)
+            tick = app.locator(".dx-truth")
+            if found["same"] and not found["wrong"]:
+                expect(tick).to_have_attribute("data-state", "match", timeout=15_000)
+                matched += 1
+            else:
+                expect(tick).not_to_have_attribute("data-state", "match")
+                expect(tick).to_have_attribute("data-state", re.compile("stale|none"), timeout=15_000)
+            assert app.evaluate("app => app.getBoundingClientRect().height") == height, done[-CHECKED:]
+            assert app.evaluate("app => app.scrollWidth <= app.clientWidth"), "nothing stands out"
+    assert matched > 2, "a test that never saw the tick has not looked at it"
+    page.wait_for_timeout(200)
