@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import json
+import subprocess
+import sys
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -485,6 +487,12 @@ def test_a_long_text_is_read_once_for_all_columns_or_refused_before_any_work(
         assert len(planned) == plans, "six columns that ask for the same are one plan"
         assert ("at most" in error(compare)) == (plans == 0)
         assert (compare.shared["prompt"] == text) == (plans == 1)
+
+
+def test_it_opens_without_matplotlib() -> None:
+    code = "import sys; from diffexplore.widgets import compare; print('matplotlib' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout == "False\n"
 
 
 def test_it_is_a_public_name() -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import ipywidgets
 import traitlets
 
-from diffexplore.looks.figures import plot_parting
+from diffexplore.looks import figures
 from diffexplore.settings import Settings
 from diffexplore.widgets import columns as rules
 from diffexplore.widgets.board import SHARED, Board, chip
@@ -176,7 +176,7 @@ class Compare(InNotebook, ipywidgets.Box):  # type: ignore[misc]
         Raises:
             ValueError: There are not two runs yet.
         """
-        return plot_parting(self.traces)
+        return figures.plot_parting(self.traces)
 
     def close(self) -> None:
         """Stop what is going and take the widget off every page."""

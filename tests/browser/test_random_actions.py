@@ -1,5 +1,5 @@
-"""Hundreds of random things that a hand does to an Explorer and a Compare: nothing breaks, nothing grows, and whenever the
-page says that pictures are what the controls say, they are."""
+"""Hundreds of random things that a hand does to an Explorer and a Compare: nothing breaks, nothing grows, and whenever
+the page says that pictures are what the controls say, they are."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import json
 import random
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from hands import write
-from playwright.sync_api import Error, expect
+from playwright.sync_api import TimeoutError as PatienceError
+from playwright.sync_api import expect
 
 ACTIONS = 300
 CHECKED = 15  # actions between two looks at the kernel
@@ -37,9 +39,8 @@ def told(widget):
         settings, traces = {"": settings}, {"": widget.trace} if widget.trace is not None else {}
     wanted = [one.to_json() for one in settings.values()]
     shown = [trace.settings.to_json() for trace in traces.values() if not trace.cancelled]
-    print(json.dumps({"status": widget.status, "same": wanted == shown, "guidance": [s.guidance for s in settings.values()],
-                      "about": [[s.steps, s.guidance, str(s.seed), s.sampler] for s in settings.values()],
-                      "wrong": bool(getattr(widget, "_wrong", {})), "truth": widget.viewer.truth["state"]}))
+    wrong = bool(getattr(widget, "_wrong", {}))
+    print(json.dumps({"status": widget.status, "same": wanted == shown and not wrong}))
 '''
 
 Action = Callable[[Any, Any, random.Random], None]
@@ -132,8 +133,8 @@ def paste(page: Any, app: Any, dice: random.Random) -> None:
 
 
 WEIGHTS: list[tuple[Action, int]] = [
-    (sliders, 6), (drag, 4), (number, 4), (seed, 2), (button, 5), (prompt, 3), (menu, 2), (live, 1), (viewer, 3), (keys, 3),
-    (paste, 1),
+    (sliders, 6), (drag, 4), (number, 4), (seed, 2), (button, 5), (prompt, 3), (menu, 2), (live, 1), (viewer, 3),
+    (keys, 3), (paste, 1),
 ]  # fmt: skip
 
 
@@ -170,14 +171,12 @@ def test_whatever_hands_do_the_tick_is_true_and_nothing_breaks(lab: Any, tab: An
     for k in range(ACTIONS):
         action = dice.choices(actions, weights)[0]
         done.append(action.__name__)
-        try:
+        with suppress(PatienceError):  # what was there a moment ago is gone: a column, a popover
             action(page, app, dice)
-        except Error as error:  # what was there a moment ago is gone: a column, a popover
-            assert re.search(r"Timeout|not attached|detached|intercepts", str(error)), str(error)
         if k % CHECKED == CHECKED - 1:
             found = settled(lab, page, app)
             tick = app.locator(".dx-truth")
-            if found["same"] and not found["wrong"]:
+            if found["same"]:
                 expect(tick).to_have_attribute("data-state", "match", timeout=15_000)
                 matched += 1
             else:

@@ -5,15 +5,23 @@ made on any thread. A :class:`Figure` from here shows itself as the last line of
 plain one does not do before pyplot has been imported. Text that people typed (prompts, labels) is drawn as it
 is: a ``$`` starts no formula.
 
+What is named here is opened when it is asked for: matplotlib takes a while, and most who could draw never do.
+
 - ``kit``: ink, sizes, words; ``paper``: a page in inches.
 - ``strip``, ``table``, ``lines``: the forms, fed with pixels, numbers and words.
 - ``runs``: which of them a record fills, and with what.
 """
 
-from diffexplore.looks.figures.kit import Figure
-from diffexplore.looks.figures.lines import plot_rows
-from diffexplore.looks.figures.runs import plot, plot_curves, plot_forward, plot_parting, plot_spectrum
-from diffexplore.looks.figures.table import Cell, plot_sheet, plot_table
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from diffexplore.looks.figures.kit import Figure
+    from diffexplore.looks.figures.lines import plot_rows
+    from diffexplore.looks.figures.runs import plot, plot_curves, plot_forward, plot_parting, plot_spectrum
+    from diffexplore.looks.figures.table import Cell, plot_sheet, plot_table
 
 __all__ = [
     "Cell",
@@ -27,3 +35,16 @@ __all__ = [
     "plot_spectrum",
     "plot_table",
 ]
+
+_HOMES: Final = {
+    "Cell": "table", "Figure": "kit", "plot": "runs", "plot_curves": "runs", "plot_forward": "runs",
+    "plot_parting": "runs", "plot_rows": "lines", "plot_sheet": "table", "plot_spectrum": "runs", "plot_table": "table",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
