@@ -13,7 +13,7 @@ from knobs import find, move, on, parts, press, registered, title, type_in
 from tiny import make_pipeline
 
 from diffexplore.model import Model, load
-from diffexplore.samplers import SAMPLERS
+from diffexplore.samplers import AS_IT_CAME, SAMPLERS
 from diffexplore.widgets.controls import (
     NAMES,
     Number,
@@ -156,6 +156,8 @@ def test_samplers_are_in_groups_by_what_they_do_and_each_has_its_sentence(tiny_m
     menu = control("sampler", tiny_model)
     assert sorted(menu.options) == sorted(tiny_model.samplers), "each once"
     groups = {title: [name for name, *_ in entries] for title, entries in menu.groups}
+    own = groups.pop("the model's own", [])
+    assert set(own) <= {AS_IT_CAME}
     assert list(groups) == [
         "this model's own",
         "nothing random on the way",

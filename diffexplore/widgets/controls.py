@@ -212,6 +212,8 @@ _GROUPS: Final = (
 def _told(name: str) -> str:
     if name == AS_IT_CAME:
         return "The scheduler that came with this model, with all that was set on it: what it draws by itself."
+    if name == AS_IT_CAME:
+        return "The scheduler that this model came with, with all that was set on it."
     return SAMPLERS[name].sentence if name in SAMPLERS else ""
 
 

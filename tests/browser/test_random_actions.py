@@ -46,17 +46,20 @@ def told(widget):
 Action = Callable[[Any, Any, random.Random], None]
 
 
+def one_of(dice: random.Random, found: Any) -> Any:
+    """One of what is in sight; where there is none, an empty place."""
+    return found.nth(dice.randrange(max(1, found.count())))
+
+
 def sliders(page: Any, app: Any, dice: random.Random) -> None:
-    handles = app.locator(".noUi-handle:visible")
-    handle = handles.nth(dice.randrange(handles.count()))
+    handle = one_of(dice, app.locator(".noUi-handle:visible"))
     handle.focus()
     for _ in range(dice.randint(1, 4)):
         handle.press(dice.choice(["ArrowLeft", "ArrowRight"]))
 
 
 def drag(page: Any, app: Any, dice: random.Random) -> None:
-    handles = app.locator(".noUi-handle:visible")
-    place = handles.nth(dice.randrange(handles.count())).bounding_box()
+    place = one_of(dice, app.locator(".noUi-handle:visible")).bounding_box()
     page.mouse.move(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2)
     page.mouse.down()
     for _ in range(dice.randint(1, 6)):
@@ -65,8 +68,7 @@ def drag(page: Any, app: Any, dice: random.Random) -> None:
 
 
 def number(page: Any, app: Any, dice: random.Random) -> None:
-    fields = app.locator(".dx-number input[type=text]:visible")
-    field = fields.nth(dice.randrange(fields.count()))
+    field = one_of(dice, app.locator(".dx-number input[type=text]:visible"))
     field.fill(dice.choice(["3", "7", "5.5", "10", "7,5", "0", "", "many", "2"]))
     field.press(dice.choice(["Enter", "Tab"]))
 
@@ -79,8 +81,7 @@ def seed(page: Any, app: Any, dice: random.Random) -> None:
 
 
 def button(page: Any, app: Any, dice: random.Random) -> None:
-    buttons = app.locator(".dx-row button:visible:enabled")
-    buttons.nth(dice.randrange(buttons.count())).click()
+    one_of(dice, app.locator(".dx-row button:visible:enabled")).click()
 
 
 def prompt(page: Any, app: Any, dice: random.Random) -> None:
@@ -93,8 +94,7 @@ def prompt(page: Any, app: Any, dice: random.Random) -> None:
 
 
 def menu(page: Any, app: Any, dice: random.Random) -> None:
-    menus = app.locator(".dx-row select:visible")
-    one = menus.nth(dice.randrange(menus.count()))
+    one = one_of(dice, app.locator(".dx-row select:visible"))
     one.select_option(index=dice.randrange(one.locator("option").count()))
 
 
@@ -103,8 +103,7 @@ def live(page: Any, app: Any, dice: random.Random) -> None:
 
 
 def viewer(page: Any, app: Any, dice: random.Random) -> None:
-    buttons = app.locator(".dx-viewer button:visible:enabled:not([aria-label='whole screen'])")
-    one = buttons.nth(dice.randrange(buttons.count()))
+    one = one_of(dice, app.locator(".dx-viewer button:visible:enabled:not([aria-label='whole screen'])"))
     if "Export" not in one.inner_text():
         one.click()
 
