@@ -55,7 +55,7 @@ def planning(model: Model) -> Callable[[Settings], Plan]:
 
 
 def evaluations(model: Model, settings: Settings) -> int:
-    """How often the model will be asked, as far as the menu of samplers knows, by settings with every None filled in."""
+    """How often the model will be asked, by settings with every None filled in."""
     return model.evaluations(settings.sampler or model.sampler, settings.steps)
 
 
