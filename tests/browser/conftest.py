@@ -84,7 +84,7 @@ def tab(chromium: Any) -> Iterator[Tab]:
 
 @pytest.fixture(scope="session")
 def axe() -> Callable[[Any], list[str]]:
-    """Finds what axe-core calls serious or critical in every viewer of a page."""
+    """Finds what axe-core calls serious or critical in every viewer of a page, with the controls around it."""
     file = NODE_MODULES / "axe-core" / "axe.min.js"
     if not file.exists():
         pytest.skip(f"there is no axe-core in {NODE_MODULES}: npm install --prefix build axe-core")
@@ -93,7 +93,7 @@ def axe() -> Callable[[Any], list[str]]:
     def violations(page: Any) -> list[str]:
         page.evaluate(source)
         found: list[str] = page.evaluate(
-            """async () => (await axe.run('.dx-viewer')).violations
+            """async () => (await axe.run(document.querySelector('.dx-app') ? '.dx-app' : '.dx-viewer')).violations
                 .filter(({ impact }) => impact === 'serious' || impact === 'critical')
                 .flatMap(({ id, nodes }) => nodes.map(({ html, failureSummary }) =>
                     `${id}: ${html.slice(0, 120)} ${failureSummary}`))"""

@@ -376,14 +376,14 @@ def test_where_films_part_is_read_from_their_pictures(host: Open, tiny_model: An
     page.step.fill("2")
     page.settle()
     page.settle()
-    said = page.root.locator(".dx-says").inner_text()
+    said = page.root.locator(".dx-parted").inner_text()
     a, b = (np.asarray(trace.view("x0", 1)).astype(float) / 255 for trace in (tiny_trace, other))
     found = re.search(r"At step 2: two ([\d.]+), same 0\.", said)
     assert found is not None, said
     assert float(found[1]) == pytest.approx(np.sqrt(((a - b) ** 2).mean()), rel=0.1)
     page.page.keyboard.press("Escape")
     page.settle()
-    assert page.root.locator(".dx-says").is_hidden()
+    assert page.root.locator(".dx-parted").is_hidden()
 
 
 def test_the_whole_screen_is_for_a_room_and_escape_leaves_it(host: Open, tab: Any, tiny_trace: Trace) -> None:

@@ -134,6 +134,8 @@ export class Around {
 	/** @param {boolean} on */
 	cover(on) {
 		this.projecting = on;
+		const numbers = this.app.querySelectorAll(".dx-row > .dx-number");
+		if (on && numbers.length && !this.app.querySelector(".dx-last")) this.last(numbers[numbers.length - 1]);
 		this.app.classList.toggle("dx-projector", on);
 		this.view.root.classList.toggle("dx-projected", on);
 		const { activeElement } = document;

@@ -10,7 +10,7 @@ panel("parting", (view) => {
 	const lines = svg("svg", { viewBox: "0 0 100 100", preserveAspectRatio: "none" });
 	const here = h("i.dx-here");
 	const top = h("span.dx-top");
-	const says = h("p.dx-says");
+	const says = h("p.dx-parted");
 	const plot = h("div.dx-plot", { role: "img" }, lines, here, top);
 	let drawn = "";
 	return {

@@ -56,7 +56,7 @@ panel("stage", (view) => {
 		});
 		const screen = box("dx-screen", canvas, why);
 		const name = h("b.dx-name");
-		const facts = h("span.dx-told");
+		const facts = h("span.dx-told", {}, h("span"), h("span"), h("span")); // the last are left out where they do not fit
 		const pin = h("button", { type: "button", class: "dx-pin", title: "compare the others with this one" }, "pin");
 		const label = h("figcaption", {}, name, facts, pin);
 		const figure = h("figure", {}, screen, label);
@@ -112,8 +112,8 @@ panel("stage", (view) => {
 		if (!view.many) return;
 		const spent = film.steps.slice(0, i + 1).reduce((sum, step) => sum + (step?.seconds ?? 0), 0);
 		const adherence = session.numbers(film)?.adherence;
-		const parts = [`${i + 1}/${lengthOf(film)}`, took(spent), ...(adherence == null ? [] : [`shows ${adherence.toFixed(2)}`])];
-		say(facts, parts.join(" · "));
+		const parts = [`${i + 1}/${lengthOf(film)}`, took(spent), adherence == null ? "" : `shows ${adherence.toFixed(2)}`];
+		parts.forEach((part, j) => say(facts.children[j], j && part ? ` · ${part}` : part));
 		label.title = `${film.label}: ${unitOf(film)} ${i + 1} of ${lengthOf(film)}, after ${duration(spent)}${adherence == null ? "" : `, adherence ${adherence.toFixed(2)}`}`;
 		figure.classList.toggle("dx-pinned", film === session.pinned);
 		one.pin.ariaPressed = String(film === session.pinned);
@@ -147,7 +147,7 @@ panel("stage", (view) => {
 					one.canvas.ariaLabel = "no picture yet";
 					one.label.title = seat.label;
 					swiped(one, false);
-					say(one.facts, "");
+					for (const fact of one.facts.children) say(fact, "");
 					say(one.why, films.length ? "Not drawn yet." : "No run yet.");
 				}
 				one.why.hidden = !one.why.textContent;

@@ -37,7 +37,7 @@ panel("status", (view) => {
 			say(status, text);
 			status.title = text;
 			announce(text);
-			const made = !films.length ? "" : films.length > 1 ? twins || (films.every(({ about: { seed } }) => seed === films[0].about.seed) ? "same starting noise ✓" : "") : (films[0].label ? `${films[0].label} · ` : "") + madeBy(films[0], !tokensOf(films).length);
+			const made = !films.length ? "" : films.length > 1 ? twins || (!session.model.get("truth")?.text && films.every(({ about: { seed } }) => seed === films[0].about.seed) ? "same starting noise ✓" : "") : (films[0].label ? `${films[0].label} · ` : "") + madeBy(films[0], !tokensOf(films).length);
 			say(about, made);
 			about.title = made;
 		},
