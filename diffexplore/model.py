@@ -10,7 +10,6 @@ and lanes, batches, LoRAs, the memory of results, and the origin, which opens th
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -23,7 +22,7 @@ import transformers
 
 from diffexplore.pipelines.family import family_of
 from diffexplore.pipelines.origin import POCKETS, Origin, open_pipeline, scheduler_facts
-from diffexplore.pipelines.signature import Extra, arguments_of
+from diffexplore.pipelines.signature import Extra
 from diffexplore.runs.adapters import Adapters
 from diffexplore.runs.batches import BATCH, grouped, in_halves
 from diffexplore.runs.decode import PictureDecoder
@@ -226,10 +225,7 @@ class Model:
         Raises:
             ValueError: one sentence, for settings which are refused.
         """
-        extra = {name: value for name, value in values.items() if name not in Settings.model_fields}
-        values = {name: value for name, value in values.items() if name in Settings.model_fields}
-        if extra:
-            self._known(extra)
+        values, extra = self._planner.told_apart(values)
         if isinstance(settings, Plan):
             if not values and not extra:
                 return settings
@@ -242,15 +238,6 @@ class Model:
         elif values:
             settings = settings.replace(**values)
         return self._planner.plan(settings, extra)
-
-    def _known(self, extra: Mapping[str, Any]) -> None:
-        """Refuse words that neither settings nor the pipeline's call have."""
-        known = [one.name for one in self.extras]
-        for name in extra:
-            if name not in known and name not in arguments_of(self.pipeline):
-                meant = difflib.get_close_matches(name, [*Settings.model_fields, *known], 1, 0.5)
-                if not set(meant) & set(known):
-                    Settings(**{name: extra[name]})  # says which settings there are
 
     @property
     def extras(self) -> list[Extra]:
@@ -490,6 +477,16 @@ class Model:
         """
         whole = self._artist.whole
         return self._decoder.pixels(latents) if whole is None else whole.pixels(latents)
+
+    def output(self, latents: torch.Tensor, trace: Trace | None = None) -> Any:
+        """What the pipeline makes of latents (C, *axes, h, w) after its last step, as ``trace.output`` has it; those of
+        the run `trace`, or of the last one where it is None (only a pipeline of no named family asks).
+
+        Raises:
+            ValueError: one sentence, for latents of another shape, or before any run.
+        """
+        whole, tape = self._artist.whole, None if trace is None else trace.tape
+        return self._decoder.image(latents) if whole is None else whole.made(latents, tape).output
 
     def matrix(self) -> np.ndarray:
         """Latents to RGB without the decoder: (C + 1, 3) float32, fitted to a few decodes on first use and

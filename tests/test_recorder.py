@@ -9,6 +9,7 @@ import math
 import random
 import threading
 import types
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -287,6 +288,21 @@ def test_a_scheduler_nobody_knows_is_refused():
 
     with pytest.raises(ValueError, match="noise levels of Strange are not known"):
         Levels(Strange())
+
+
+def test_a_scheduler_nobody_knows_tells_its_levels_by_the_noise_it_adds():
+    class Own:
+        config: ClassVar = {"prediction_type": "epsilon"}
+        timesteps = torch.tensor([900.0, 400.0])
+
+        def add_noise(self, x, noise, t):
+            share = (t / 1000).reshape(-1, 1)
+            return (1 - share**2).sqrt() * x + share * noise
+
+    levels = Levels(Own())
+    assert levels.kind == "epsilon"
+    assert levels.at(0)[:2] == pytest.approx((0.19**0.5, 0.9))
+    assert levels.at(1, torch.tensor(400.0))[:2] == pytest.approx((0.84**0.5, 0.4))
 
 
 def test_denoisers_are_found(tiny_pipeline):

@@ -37,8 +37,10 @@ class Levels:
         self._table: list[float] = []
         self._first: int | None = None  # place in the schedule of the first call
         facts = facts_of(scheduler)
+        self._asked: list[tuple[float, float]] = []
         if facts is None:
-            raise ValueError(f"the noise levels of {name} are not known, so its steps cannot be recorded")
+            self._ask(f"the noise levels of {name} are not known, so its steps cannot be recorded")
+            return
         self._levels = facts.levels
         self._middle_offset = facts.midpoint_offset
         self.kind = str(config.get("prediction_type", "epsilon"))
@@ -71,6 +73,23 @@ class Levels:
                 self._levels, self.kind = "inverted", "reversed_flow_prediction"
             self._table = scheduler.sigmas.tolist()
 
+    def _ask(self, refusal: str) -> None:
+        """Take the levels of a scheduler that nobody knows from what it adds to a picture at each timestep."""
+        add = getattr(self._scheduler, "add_noise", None) or getattr(self._scheduler, "scale_noise", None)
+        self.kind = str(self._config.get("prediction_type", ""))
+        if not self.kind:
+            self.kind = "flow_prediction" if hasattr(self._scheduler, "scale_noise") else "epsilon"
+        if add is None or self.kind not in predictions.KINDS:
+            raise ValueError(refusal)
+        self._levels = "asked"
+        try:
+            for t in self._scheduler.timesteps:
+                one = torch.ones(1, 1, device=t.device)
+                both = add(one, 0 * one, t.reshape(1)), add(0 * one, one, t.reshape(1))
+                self._asked.append((float(both[0]), float(both[1])))
+        except Exception as error:  # it wants to be asked otherwise
+            raise ValueError(refusal) from error
+
     def at(self, call: int, timestep: Any = None) -> tuple[float, float, bool]:
         """(a, b, half) for the `call`-th call of ``step``, which must not have run yet; half: whether its x_t is
         only a trial within a step of several evaluations.
@@ -85,6 +104,8 @@ class Levels:
 
     def index(self, call: int, timestep: Any = None) -> int:
         """Where in the scheduler's tables a call is."""
+        if self._levels == "asked":
+            return 0
         index = getattr(self._scheduler, "step_index", None)
         if index is None:
             index = getattr(self._scheduler, "begin_index", None)  # nothing asked the scheduler yet
@@ -122,6 +143,9 @@ class Levels:
         return not getattr(self._scheduler, "state_in_first_order", True)
 
     def _read(self, index: int, told: float, half: bool) -> tuple[float, float]:
+        if self._levels == "asked":
+            near = min(range(len(self.schedule)), key=lambda k: abs(self.schedule[k] - told))
+            return self._asked[near]
         if self._levels == "timestep":
             level = self._table[int(told)]
             return math.sqrt(level), math.sqrt(1 - level)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from diffexplore.pipelines.family import Family, Looked
-from diffexplore.pipelines.signature import check_extra
+from diffexplore.pipelines.signature import arguments_of, check_extra
 from diffexplore.runs.prompt import Reader
 from diffexplore.runs.schedules import Schedules
 from diffexplore.settings import Settings
@@ -127,6 +127,22 @@ class Planner:
         for name, scale in settings.adapters:
             if scale and name not in loaded:
                 raise ValueError(f"this model has no adapter {shown(name)}: {list(loaded) or 'none is loaded'}")
+
+    def told_apart(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Those of `values` that are fields of settings, and those that the pipeline's call has a word for.
+
+        Raises:
+            ValueError: one sentence, for a name that neither has.
+        """
+        ours = {name: value for name, value in values.items() if name in Settings.model_fields}
+        extra = {name: value for name, value in values.items() if name not in ours}
+        known = [one.name for one in self._family.extras(self._pipeline)] if extra else []
+        for name in extra:
+            if name not in known and name not in arguments_of(self._pipeline):
+                meant = difflib.get_close_matches(name, [*Settings.model_fields, *known], 1, 0.5)
+                if not set(meant) & set(known):
+                    Settings(**{name: extra[name]})  # says which settings there are
+        return ours, extra
 
     def plan(self, settings: Settings, extra: Mapping[str, Any] | None = None) -> Plan:
         """All that is known of a run before it starts.

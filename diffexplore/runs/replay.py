@@ -39,6 +39,9 @@ class Tape:
         grid: in what grid.
         dtype: of the latents.
         diced: whether it drew from torch's global generator.
+        guidance: of its guider, where a run sets that.
+        device: where the latents were.
+        kind: what it made, as ``pipelines.output.Made`` says it.
     """
 
     arguments: Mapping[str, Any]
@@ -52,6 +55,7 @@ class Tape:
     diced: bool = False
     guidance: float | None = None
     device: str = "cpu"
+    kind: str = "picture"
     lock: Any = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def settle(self) -> None:
@@ -161,14 +165,14 @@ def _swapped(result: Any, latents: torch.Tensor) -> Any:
     """What a scheduler's step gave, with other latents in it."""
 
     def swap(value: Any) -> Any:
-        return (
-            latents.to(value.dtype)
-            if isinstance(value, torch.Tensor) and value.shape[1:] == latents.shape[1:]
-            else value
-        )
+        if not isinstance(value, torch.Tensor) or value.shape[1:] != latents.shape[1:]:
+            return value
+        made = value.clone()
+        made[:1] = latents  # the first picture is the one that was recorded
+        return made
 
     if isinstance(result, torch.Tensor):
-        return swap(result).expand_as(result)
+        return swap(result)
     if isinstance(result, tuple):
         return tuple(map(swap, result))
     made = copy.copy(result)

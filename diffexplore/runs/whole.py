@@ -148,7 +148,7 @@ class Whole:
         layout, grid = family.layout(self._pipeline, kept, trace.settings.width, trace.settings.height)
         tape = Tape(
             arguments, trace.settings.seed, watcher.answers, watcher.helpers, watcher.steps, layout, grid,
-            kept.dtype, diced, guidance, str(kept.device),
+            kept.dtype, diced, guidance, str(kept.device), made.kind,
         )  # fmt: skip
         tape.settle()
         trace.tape = self._tape = tape
@@ -157,8 +157,8 @@ class Whole:
     def lend(self, trace: Trace) -> None:
         """Give a trace of this pipeline what it decodes its estimates with."""
         tape = trace.tape
-        if not isinstance(tape, Tape):
-            trace.lend(None, None)
+        if not isinstance(tape, Tape) or tape.kind not in ("picture", "video"):
+            trace.lend(None, None)  # what it makes cannot be seen: views have linear colours
             return
         trace.lend(lambda latents: self.pixels(latents, tape), lambda: _fitted(trace))
 
