@@ -4,6 +4,7 @@ import io
 import subprocess
 import sys
 import warnings
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -28,6 +29,7 @@ from diffexplore.looks.figures import (
     plot_table,
 )
 from diffexplore.looks.figures.kit import heading
+from diffexplore.record.numbers import NUMBERS, Number, declare
 from diffexplore.settings import Settings
 from diffexplore.trace import Step, Trace
 
@@ -108,8 +110,8 @@ def test_any_number_of_steps(count: int) -> None:
     shown = min(count, 8)
     assert len(pictures(figure)) == 3 * shown + 1
     heads = [text for text in words(figure) if text.startswith("step ")]
-    assert heads[0].startswith("step 0\n")
-    assert heads[-1].startswith(f"step {count - 1}\n")
+    assert heads[0].startswith("step 1\n")
+    assert heads[-1].startswith(f"step {count}\n")
     assert len(heads) == shown
 
 
@@ -280,9 +282,9 @@ def test_the_forward_story(count: int) -> None:
     assert len(pictures(figure)) == 2 * min(count, 8) + 2
     assert figure.texts[0].get_text() == "From a picture to noise"
     heads = [text for text in words(figure) if text.startswith("level ") and "\n" in text]
-    assert heads[0] == "level 0\n0.1 % noise"
+    assert heads[0] == "level 1\n0.1 % noise"
     if count > 1:
-        assert heads[-1] == f"level {count - 1}\n98 % noise"
+        assert heads[-1] == f"level {count}\n98 % noise"
 
 
 def test_the_forward_story_without_a_decoder_or_with_an_even_picture() -> None:
@@ -303,6 +305,65 @@ def test_curves_side_by_side() -> None:
     assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["plain", "long"]
     assert len(plot_curves(run(3), "sigma").axes) == 1
     assert len(plot_curves(run(3)).axes) == 3
+
+
+def ticks(axes: Any) -> list[float]:
+    low, high = axes.get_xlim()
+    return [one for one in axes.get_xticks() if low <= one <= high]
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 20, 50, 1000])
+def test_steps_are_counted_from_1_as_in_the_widgets(count: int) -> None:
+    curves, page, story = plot_curves(run(count), "sigma"), plot(run(count)), plot(forward_run(count))
+    for axes in (*curves.axes, *page.axes[1:], story.axes[1]):
+        shown = ticks(axes)
+        assert shown[0] == 1, "the first has a tick of its own"
+        assert shown == sorted(set(shown))
+        assert shown[-1] <= count
+        assert axes.get_xlim()[0] < 1 <= count < axes.get_xlim()[1]
+    for axes in (*curves.axes, *page.axes[1:]):
+        assert axes.lines[0].get_xdata().tolist() == list(range(1, count + 1))
+    (lines,) = plot_spectrum(run(count)).axes
+    assert lines.lines[0].get_label() == "step 1"
+    assert lines.lines[-1].get_label() == f"step {count}"
+
+
+def test_what_is_declared_logarithmic_is_and_all_else_starts_at_0() -> None:
+    trace = run(6)
+    for step, value in zip(trace, [1e-9, 0.002, 0.4, 0.9, 1.0, 0.97], strict=True):
+        step.numbers["share_of_something"] = value
+    declare(Number("share_of_something", "share", "from 0 to 1", "A share that begins at nothing."))
+    try:
+        share, sigma, log_snr = plot_curves(trace, ["share_of_something", "sigma", "log_snr"]).axes
+    finally:
+        del NUMBERS["share_of_something"]
+    assert (share.get_yscale(), share.get_ylim()[0]) == ("linear", 0)
+    assert sigma.get_yscale() == "log"
+    assert log_snr.get_yscale() == "linear"
+    assert log_snr.get_ylim()[0] < 0
+
+
+def test_rounding_errors_do_not_squeeze_a_logarithmic_axis() -> None:
+    trace = run(6)
+    trace.final = trace[-1].x0 + 1e-9  # what is left where the end was reached
+    (axes,) = plot_curves(trace, "distance").axes
+    drawn = trace.curve("distance")
+    assert drawn[-1] < 1e-6 * drawn.max()
+    low, high = axes.get_ylim()
+    assert low > 1e-6 * high
+    assert low < drawn[:-1].min() < drawn.max() < high
+
+
+def test_a_share_is_drawn_on_the_whole_of_its_scale() -> None:
+    (axes,) = plot_rows([1, 2], np.array([[0.7, 0.8]]), ["a"], "share", "from 0 to 1", limits=(0, 1)).axes
+    assert axes.get_ylim() == pytest.approx((-0.02, 1.02))
+    (own,) = plot_rows([1, 2], np.array([[0.7, 0.8]]), ["a"], "share", "from 0 to 1").axes
+    assert own.get_ylim()[0] > 0.6
+
+
+def test_a_distance_starts_at_0() -> None:
+    (axes,) = plot_parting({"one": run(5), "two": run(9)}).axes
+    assert axes.get_ylim()[0] == 0
 
 
 def test_spectra(tiny_trace: Trace) -> None:

@@ -97,6 +97,7 @@ class Grid:
             title,
             "mean probability of what the prompt names",
             " · ".join(prompt + self._fixed()),
+            limits=(0, 1),
         )
 
     def _axes(self) -> list[str]:

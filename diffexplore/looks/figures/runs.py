@@ -1,4 +1,7 @@
-"""Records on paper: a run on one page, the forward story, curves, spectra and where runs part."""
+"""Records on paper: a run on one page, the forward story, curves, spectra and where runs part.
+
+Steps and levels are counted from 1, as people do and the widgets; Python's indices are one less.
+"""
 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final
@@ -11,6 +14,7 @@ from diffexplore.looks.curves import CURVES, curve, parting, spectrum
 from diffexplore.looks.figures import lines
 from diffexplore.looks.figures.kit import COLOURS, FAINT, PALE_BLUE, Figure, heading, legend
 from diffexplore.looks.figures.strip import Strip
+from diffexplore.record.numbers import NUMBERS
 from diffexplore.words import shown
 
 if TYPE_CHECKING:
@@ -37,7 +41,7 @@ def plot(trace: "Record", columns: int = 8) -> Figure:
     chosen = _chosen(trace, columns)
     page = Strip(views.native(trace[0]), len(chosen), rows=3, beside=1)
     page.title(trace.settings.prompt or "(no prompt)", _recipe(trace))
-    page.heads([f"step {i}\nσ {_short(trace[i].sigma)}" for i in chosen])
+    page.heads([f"step {i + 1}\nσ {_short(trace[i].sigma)}" for i in chosen])
     page.row(0, "what goes in", "noisy latents $x_t$", [views.frame(trace, "latents", i) for i in chosen])
     page.row(1, "what comes out", "predicted noise", [views.frame(trace, "noise", i) for i in chosen])
     page.row(2, "what it means", "picture estimate $x_0$", [views.frame(trace, "x0", i) for i in chosen])
@@ -86,7 +90,7 @@ def plot_forward(trace: "Record", columns: int = 8) -> Figure:
         "From a picture to noise",
         f"x_t = a x0 + b noise, at {len(share)} levels · seed {trace.settings.seed}",
     )
-    page.heads([f"level {i}\n{_percent(1 - share[i])} noise" for i in chosen])
+    page.heads([f"level {i + 1}\n{_percent(1 - share[i])} noise" for i in chosen])
     page.row(0, "what goes in", "noisy latents $x_t$", [views.frame(trace, "latents", i) for i in chosen])
     if rows == 2:
         page.row(1, "the same", "decoded", [views.frame(trace, "latents_decoded", i) for i in chosen])
@@ -105,7 +109,7 @@ def plot_forward(trace: "Record", columns: int = 8) -> Figure:
     heading(scales, "fine detail drowns first", "power, log scale")
     power = lines.power_line(scales, spectrum(trace, 0), COLOURS[0], "the picture")
     if power.size:
-        levels = [(f"noise at level {i}", trace[i].sigma ** 2) for i in chosen]
+        levels = [(f"noise at level {i + 1}", trace[i].sigma ** 2) for i in chosen]
         lines.power_levels(scales, levels, low=power.min() / 4, high=power.max() * 10)
     legend(scales)
     return page.figure
@@ -131,7 +135,8 @@ def plot_curves(
         _chosen(trace, 2)  # refuses a trace with no steps
     data = {name: [curve(trace, name) for trace in runs.values()] for name in wanted}
     return lines.panels(
-        list(runs), {(name.replace("_", " "), CURVES[name].unit): values for name, values in data.items()}
+        list(runs),
+        {(name.replace("_", " "), CURVES[name].unit, NUMBERS[name].log): values for name, values in data.items()},
     )
 
 
@@ -167,7 +172,7 @@ def plot_spectrum(trace: "Record", columns: int = 8, kind: str = "x0") -> Figure
     axes = fig.add_subplot()
     heading(axes, f"{kind.replace('_', ' ')}: power at each scale", "power, log scale")
     for colour, i in zip(colormaps["viridis"](np.linspace(0, 0.9, len(chosen))), chosen, strict=True):
-        lines.power_line(axes, spectrum(trace, i, kind), colour, f"step {i}")
+        lines.power_line(axes, spectrum(trace, i, kind), colour, f"step {i + 1}")
     legend(axes)
     return fig
 
