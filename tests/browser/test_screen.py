@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from test_viewer_page import behind, driven, finish, grow, growing, look_at, status, turn  # noqa: F401
+from test_viewer_page import SMALL, behind, driven, finish, grow, growing, look_at, status, turn  # noqa: F401
 
 from diffexplore.trace import Trace
 from diffexplore.widgets.page import to_html
@@ -350,10 +350,8 @@ def test_guidance_and_change_may_be_maps_of_how_strong(host: Open, tiny_trace: T
     switch = page.root.get_by_role("button", name="strength")
     assert switch.is_hidden()
     look_at(page, "Guidance")
+    page.page.add_style_tag(content=SMALL)
     page.step.fill("2")
-    page.page.add_style_tag(
-        content=".dx-viewer.dx-viewer .dx-stage :is(.dx-screen, canvas) { width: 48px; max-width: none; }"
-    )
     colours = picture(page, ".dx-film canvas")
     switch.click()
     strong = picture(page, ".dx-film canvas")
