@@ -425,6 +425,14 @@ CASES: dict[str, Case] = {
         of("LTXPipeline", "", transformer=ltx, vae=ltx_vae, scheduler=flow, **T5),
         lambda: SOME_FRAMES, sized=(64, 32), kind="video",
     ),
+    "LTXImageToVideoPipeline": Case(
+        of("LTXImageToVideoPipeline", "", transformer=ltx, vae=ltx_vae, scheduler=flow, **T5),
+        lambda: {**SOME_FRAMES, "image": _picture(64, 32)}, sized=(64, 32), kind="video",
+    ),
+    "LTXConditionPipeline": Case(
+        of("LTXConditionPipeline", "", transformer=ltx, vae=ltx_vae, scheduler=flow, **T5),
+        lambda: {**SOME_FRAMES, "image": _picture(64, 32)}, sized=(64, 32), kind="video",
+    ),
     "CogVideoXPipeline": Case(
         of("CogVideoXPipeline", "", transformer=cog, vae=cog_vae, scheduler=cog_scheduler, **T5),
         lambda: {"num_frames": 8, "max_sequence_length": 16}, sized=(32, 32), kind="video",

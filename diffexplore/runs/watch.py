@@ -271,12 +271,14 @@ class Watcher(Probe):
             raise Recount
 
     def _each_token(self, call: Mapping[str, Any], shape: tuple[int, ...], b: float) -> torch.Tensor | None:
-        """Where tokens have noise levels of their own, what each one's prediction counts relative to the step's."""
+        """Where tokens have noise levels of their own, what each one's prediction counts relative to the step's: there
+        diffusers adds the prediction, which it is given negated.
+        """
         own = call.get("per_token_timesteps")
         if not isinstance(own, torch.Tensor) or not b:
             return None
         levels = own[0].to(torch.float32) / float(getattr(self._scheduler.config, "num_train_timesteps", 1000)) / b
-        return levels.reshape(*levels.shape, *[1] * (len(shape) - levels.ndim))
+        return -levels.reshape(*levels.shape, *[1] * (len(shape) - levels.ndim))
 
 
 # Answers
@@ -343,12 +345,15 @@ def _tail(row: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor | None:
 
 
 def _relaid(row: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor | None:
-    """Packed answers to latents in a grid."""
-    if row.numel() != math.prod(shape) or len(shape) not in (3, 4) or row.ndim == len(shape):
+    """Packed answers to latents in a grid; the last frames, where there are more of them (a picture goes before)."""
+    if len(shape) not in (3, 4) or row.ndim == len(shape):
         return None
     grid = Grid(*shape) if len(shape) == 4 else Grid(shape[0], 0, *shape[1:])
-    for layout in fitting(row.shape, grid):
-        return layout.unpack(row.unsqueeze(0), grid)[0]
+    if grid.frames and row.numel() % math.prod(shape[:1] + shape[2:]) == 0:
+        grid = grid._replace(frames=row.numel() // math.prod(shape[:1] + shape[2:]))
+    for layout in fitting(row.shape, grid) if grid.frames >= (shape[1] if len(shape) == 4 else 0) else ():
+        made = layout.unpack(row.unsqueeze(0), grid)[0]
+        return made[:, -shape[1] :] if len(shape) == 4 else made
     return None
 
 
