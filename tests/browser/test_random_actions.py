@@ -1,4 +1,4 @@
-"""Hundreds of random things that a hand does to an Explorer and a Compare: nothing breaks, nothing grows, and whenever
+"""Hundreds of random things that a hand does to an Explorer: nothing breaks, nothing grows, and whenever
 the page says that pictures are what the controls say, they are."""
 
 from __future__ import annotations
@@ -22,10 +22,6 @@ CELLS = {
     "explorer": [
         "import diffexplore as dx\nfrom random_actions_kernel import told\nmodel = dx.load()",
         "widget = dx.Explorer(model, prompt='a fox in the snow', steps=6, seed=7)\nwidget",
-    ],
-    "compare": [
-        "import diffexplore as dx\nfrom random_actions_kernel import told\nmodel = dx.load()",
-        "widget = dx.Compare('guidance', model=model, prompt='a fox in the snow', steps=5, seed=7)\nwidget",
     ],
 }
 KERNEL = '''
@@ -60,6 +56,8 @@ def sliders(page: Any, app: Any, dice: random.Random) -> None:
 
 def drag(page: Any, app: Any, dice: random.Random) -> None:
     place = one_of(dice, app.locator(".noUi-handle:visible")).bounding_box()
+    if place is None:  # it is hidden again
+        return
     page.mouse.move(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2)
     page.mouse.down()
     for _ in range(dice.randint(1, 6)):
@@ -163,7 +161,7 @@ def test_whatever_hands_do_the_tick_is_true_and_nothing_breaks(lab: Any, tab: An
     page.wait_for_timeout(300)
     height = app.evaluate("app => app.getBoundingClientRect().height")
     page.set_default_timeout(3000)  # what is gone is not waited for
-    dice = random.Random(15 if which == "explorer" else 16)
+    dice = random.Random(15)
     actions, weights = zip(*WEIGHTS, strict=True)
     matched = 0
     done = []
@@ -173,8 +171,12 @@ def test_whatever_hands_do_the_tick_is_true_and_nothing_breaks(lab: Any, tab: An
         with suppress(PatienceError):  # what was there a moment ago is gone: a column, a popover
             action(page, app, dice)
         if k % CHECKED == CHECKED - 1:
-            found = settled(lab, page, app)
             tick = app.locator(".dx-truth")
+            for _ in range(20):  # what hands did last may still be on its way to the kernel
+                found = settled(lab, page, app)
+                page.wait_for_timeout(500)
+                if tick.get_attribute("data-state") != "busy" and found == settled(lab, page, app):
+                    break
             if found["same"]:
                 expect(tick).to_have_attribute("data-state", "match", timeout=15_000)
                 matched += 1
