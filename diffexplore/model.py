@@ -249,7 +249,7 @@ class Model:
     @property
     def abilities(self) -> dict[str, bool | str | None]:
         """What it can do: True, or one sentence why not; None for what its first run will tell."""
-        return self._family.abilities(self.pipeline)
+        return self._family.abilities(self.pipeline) | self._schedules.abilities()
 
     def tokens(self, prompt: str) -> dict[str, list[str]]:
         """What the text encoder reads of a `prompt`, and what it never sees for want of room.

@@ -9,6 +9,8 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from diffusers import ConfigMixin, SchedulerMixin
+from diffusers.configuration_utils import register_to_config
 from tiny_families import MAKERS, SIZES, family, size
 
 import diffexplore as dx
@@ -203,6 +205,131 @@ def test_a_step_of_the_users_own_runs_on_the_copy(way):
     arguments = FAMILIES["sd"].arguments(by_hand, [trace.settings])
     made = by_hand(**arguments, generator=torch.Generator("cpu").manual_seed(3)).images[0]
     assert np.array_equal(np.asarray(trace.image), np.asarray(made))
+
+
+# One that nobody knows
+
+
+class Straight(SchedulerMixin, ConfigMixin):
+    """A scheduler of somebody's own, which says nothing of noise levels."""
+
+    order = 1
+    init_noise_sigma = 1.0
+
+    @register_to_config
+    def __init__(self, num_train_timesteps=1000):
+        self.timesteps = None
+
+    def set_timesteps(self, steps, device=None):
+        self.timesteps = torch.linspace(self.config.num_train_timesteps - 1, 0, steps).round().long()
+
+    def scale_model_input(self, sample, timestep=None):
+        return sample
+
+    def step(self, model_output, timestep, sample, return_dict=True):
+        return (sample - model_output / len(self.timesteps),)
+
+
+class Jumping(Straight):
+    """Likewise, with noise on the way."""
+
+    def step(self, model_output, timestep, sample, generator=None, return_dict=True):
+        noise = torch.randn(sample.shape, generator=generator, dtype=sample.dtype)
+        return (sample - model_output / len(self.timesteps) + 0.1 * noise,)
+
+
+class Broken(diffusers.DDIMScheduler):
+    """A subclass whose tables end early."""
+
+    def set_timesteps(self, steps, device=None):
+        super().set_timesteps(steps, device)
+        self.timesteps[2:] -= 10 * self.config.num_train_timesteps
+
+    def step(self, model_output, timestep, sample, **options):
+        return (sample - 0.1 * model_output,)
+
+
+@pytest.mark.parametrize("scheduler", [Straight, Jumping])
+@pytest.mark.parametrize("name", ["sd", "sd3"])
+def test_a_scheduler_that_nobody_knows_draws_as_it_came_and_says_why_there_are_no_steps(name, scheduler):
+    pipeline = copy.copy(family(name))
+    pipeline.scheduler = scheduler()
+    model = Model(pipeline)
+    trace = model.trace(**ASKED, **size(name))
+    assert np.array_equal(np.asarray(trace.image), plain(pipeline, trace.settings)[0])
+    assert (len(trace), trace.expected, trace.cancelled) == (0, 0, False)
+    said = f"Its steps could not be read: the noise levels of {scheduler.__name__} are not known."
+    assert trace.info["notes"].count(said) == 1
+    assert model.label("as it came") == f"as it came: {scheduler.__name__}"
+    why = f"There are no steps to show: the noise levels of {scheduler.__name__} are not known."
+    assert (model.abilities["steps"], model.abilities["split"]) == (why, why)
+    again = model.trace(**ASKED, **size(name))
+    assert again.info["reused"]
+    assert again.info["notes"].count(said) == 1
+    assert np.array_equal(np.asarray(again.image), np.asarray(trace.image))
+
+
+class Telling(Straight):
+    """One that says by `add_noise` how much noise there is, and keeps x_t in that form."""
+
+    def add_noise(self, original_samples, noise, timesteps):
+        share = ((timesteps + 1) / self.config.num_train_timesteps).reshape(-1, *[1] * (original_samples.ndim - 1))
+        return (1 - share**2).clamp(min=0).sqrt() * original_samples + share * noise
+
+
+class Elsewhere(Telling):
+    """One whose runs start from far more noise than it adds."""
+
+    init_noise_sigma = 14.6
+
+
+class Twice(Telling):
+    """One that evaluates its network twice a step."""
+
+    order = 2
+
+
+def test_a_scheduler_that_tells_what_noise_it_adds_is_recorded():
+    pipeline = copy.copy(family("sd"))
+    pipeline.scheduler = Telling()
+    model = Model(pipeline)
+    trace = model.trace(**ASKED, **size("sd"))
+    assert np.array_equal(np.asarray(trace.image), plain(pipeline, trace.settings)[0])
+    assert model.abilities["steps"] is True
+    assert [step.b for step in trace] == pytest.approx([1.0, 0.667, 0.334, 0.001])
+    step = trace[1]
+    assert torch.allclose(step.a * step.x0 + step.b * step.noise, step.latents, atol=1e-5)
+    assert step.guidance == pytest.approx(4.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("scheduler", [Elsewhere, Twice])
+def test_what_a_scheduler_tells_is_not_believed_where_its_runs_are_kept_otherwise(scheduler):
+    pipeline = copy.copy(family("sd"))
+    pipeline.scheduler = scheduler()
+    trace = Model(pipeline).trace(**ASKED, **size("sd"))
+    assert np.array_equal(np.asarray(trace.image), plain(pipeline, trace.settings)[0])
+    assert len(trace) == 0
+    assert any(f"the noise levels of {scheduler.__name__} are not known" in note for note in trace.info["notes"])
+
+
+def test_of_a_schedule_that_leaves_its_tables_the_steps_before_are_kept():
+    pipeline = copy.copy(family("sd"))
+    pipeline.scheduler = Broken(**SD_DDIM)
+    trace = Model(pipeline).trace(**ASKED, **size("sd"))
+    assert np.array_equal(np.asarray(trace.image), plain(pipeline, trace.settings)[0])
+    assert len(trace) == trace.expected == 2
+    assert any(note.startswith("Its steps could not be read: ") for note in trace.info["notes"])
+
+
+def test_pictures_of_a_scheduler_that_nobody_knows_share_a_batch_each_with_its_guidance():
+    pipeline = copy.copy(family("sd"))
+    pipeline.scheduler = Straight()
+    asked = [dx.Settings(**{**ASKED, "guidance": guidance}, **size("sd")) for guidance in (2.0, 9.0)]
+    together = [job.result() for job in Model(pipeline).submit_many(asked)]
+    assert [trace.info["batch"] for trace in together] == [2, 2]
+    for settings, trace in zip(asked, together, strict=True):
+        alone = plain(pipeline, settings)[0]
+        assert np.abs(np.asarray(trace.image).astype(int) - alone).max() <= 2
 
 
 # In the menu

@@ -111,6 +111,7 @@ class Artist:
         # Of a pipeline found by looking, the fingerprint covers the scheduler.
         sampler = None if state is None else AS_IT_CAME if looked else self._schedules.key(name)
         keys = [memory.run_key(state, trace.settings, sampler, *added, *self._asked_beside(trace)) for trace in traces]
+        planned = {id(trace): len(trace.info["notes"]) for trace in traces}
         left = [
             (trace, key)
             for trace, key in zip(traces, keys, strict=True)
@@ -131,6 +132,7 @@ class Artist:
         for trace, key in left:
             # Rounding differs between a batch and a picture alone: a run alone is never answered with one of a batch.
             kept = memory.copy_of(trace)
+            kept.info["told"] = trace.info["notes"][planned[id(trace)] :]
             self._store.put(key and (key, len(left) > 1), kept, memory.size_of(kept))
 
     def _asked_beside(self, trace: Trace) -> list[Any]:
@@ -156,7 +158,10 @@ class Artist:
         if kept is None:
             return False
         made = memory.copy_of(kept)
-        trace.info |= made.info | {"notes": trace.info["notes"], "reused": True}
+        # What the run itself has shown stays true; what there is to say of its settings is said of the present ones.
+        notes = trace.info["notes"]
+        told = [note for note in made.info.pop("told") if note not in notes]
+        trace.info |= made.info | {"notes": [*notes, *told], "reused": True}
         trace.expected = made.expected
         watching = [probe for probe in probes if probe.key() is None]  # the others are in the steps already
         for step in made:
@@ -247,6 +252,9 @@ class Artist:
                 for step in trace:
                     step.settle()
         for trace, final in zip(traces, unpack(latents), strict=True):
+            if recorder.trouble:
+                trace.info["notes"] = [*trace.info["notes"], recorder.trouble]
+                trace.expected = len(trace)
             if stop.is_set():
                 raise Cancelled
             with interruptible([self._decoder.module], stop):

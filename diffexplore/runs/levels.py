@@ -39,7 +39,7 @@ class Levels:
         facts = facts_of(scheduler)
         self._asked: list[tuple[float, float]] = []
         if facts is None:
-            self._ask(f"the noise levels of {name} are not known, so its steps cannot be recorded")
+            self._ask(f"the noise levels of {name} are not known")
             return
         self._levels = facts.levels
         self._middle_offset = facts.midpoint_offset
@@ -79,7 +79,8 @@ class Levels:
         self.kind = str(self._config.get("prediction_type", ""))
         if not self.kind:
             self.kind = "flow_prediction" if hasattr(self._scheduler, "scale_noise") else "epsilon"
-        if add is None or self.kind not in predictions.KINDS:
+        # One of several evaluations a step keeps levels between those of its timesteps.
+        if add is None or self.kind not in predictions.KINDS or getattr(self._scheduler, "order", 1) != 1:
             raise ValueError(refusal)
         self._levels = "asked"
         try:
@@ -89,6 +90,12 @@ class Levels:
                 self._asked.append((float(both[0]), float(both[1])))
         except Exception as error:  # it wants to be asked otherwise
             raise ValueError(refusal) from error
+        start = getattr(self._scheduler, "init_noise_sigma", None)
+        if start is not None and self._asked:
+            # What a run starts from must be as large as what it would add there; else x_t is kept in another form.
+            a, b = self._asked[0]
+            if min(abs(float(start) - one) for one in (b, math.hypot(a, b))) > 0.1 * abs(float(start)):
+                raise ValueError(refusal)
 
     def at(self, call: int, timestep: Any = None) -> tuple[float, float, bool]:
         """(a, b, half) for the `call`-th call of ``step``, which must not have run yet; half: whether its x_t is

@@ -19,7 +19,7 @@ from diffexplore.record import predictions
 from diffexplore.record.step import Step
 from diffexplore.runs.levels import Levels
 from diffexplore.runs.probes import Probe, hooked, tapped
-from diffexplore.samplers import facts_of
+from diffexplore.words import sentence
 
 __all__ = ["Recorder"]
 
@@ -31,6 +31,10 @@ class Recorder(Probe):
 
     The pipeline's call raises RuntimeError if it draws another number of pictures, or if `recombine` is asked for and
     the halves are not known.
+
+    Attributes:
+        trouble: why steps are missing, one sentence, such as a scheduler whose noise levels nobody knows; "" where none
+            are. The run goes on either way.
     """
 
     def __init__(
@@ -71,12 +75,13 @@ class Recorder(Probe):
         self._generators = generators
         self._on_schedule = on_schedule
         self._undo = ExitStack()
+        self.trouble = ""
 
     def attach(self, pipeline: Any) -> None:
         self._scheduler = scheduler = pipeline.scheduler
-        self._kind = _kind(scheduler)
         self._signature = inspect.signature(scheduler.step)
         self._outputs: list[Any] = []
+        self.trouble = ""
         self._levels: Levels | None = None
         self._count = 0
         self._last = time.perf_counter()
@@ -92,19 +97,28 @@ class Recorder(Probe):
 
     def _set_timesteps(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         inner(*args, **kwargs)
-        if hasattr(self._scheduler, "set_begin_index"):
-            # Where the first two timesteps round to the same number, a scheduler that must look up its index
-            # finds the second of them and ends one short of its table.
-            self._scheduler.set_begin_index(0)
-        self._levels = Levels(self._scheduler)
-        if self._on_schedule is not None:
-            self._on_schedule(self._levels.schedule)
+        self._levels = None
+        try:
+            self._levels = Levels(self._scheduler)
+        except Exception as error:
+            self._give_up(error)
+        else:
+            if hasattr(self._scheduler, "set_begin_index"):
+                # Where the first two timesteps round to the same number, a scheduler that must look up its index
+                # finds the second of them and ends one short of its table.
+                self._scheduler.set_begin_index(0)
+            if self._on_schedule is not None:
+                self._on_schedule(self._levels.schedule)
         self._outputs.clear()
         self._count, self._last = 0, time.perf_counter()
 
+    def _give_up(self, error: Exception) -> None:
+        """Record no more: what is not understood of a scheduler does not keep it from drawing."""
+        self._levels = None
+        self.trouble = f"Its steps could not be read: {sentence(error).rstrip('.')}."
+
     def _step(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        levels, count, asked, view = self._levels, self._count, self._asked, self._view
-        assert levels is not None, "a pipeline sets its timesteps before it steps"
+        asked, view = self._asked, self._view
         draws = "generator" in self._signature.parameters
         if not draws:
             kwargs.pop("generator", None)  # Kandinsky 3 passes it to every scheduler
@@ -126,19 +140,31 @@ class Recorder(Probe):
                 args = (mixed, *args[1:])
             else:
                 kwargs["model_output"] = mixed
-        a, b, half = levels.at(count)
-        common = {"index": count, "timestep": levels.schedule[count], "a": a, "b": b, "kind": self._kind, "half": half}
+        common = self._where()
         seen = zip(view(sample), view(guided), pieces, halves, asked, strict=True)
-        made = [_step(common, view, *one) for one in seen]
+        made = [] if common is None else [_step(common, view, *one) for one in seen]
         result = inner(*args, **kwargs)
         self._outputs.clear()
         self._count += 1
         now = time.perf_counter()
         seconds, self._last = now - self._last, now
-        for emit, one in zip(self._emits, made, strict=True):
+        for emit, one in zip(self._emits, made, strict=False):  # none of them, or one for each
             one.seconds = seconds
             emit(one)
         return result
+
+    def _where(self) -> dict[str, Any] | None:
+        """What a step says of where the run is; None where that is not known."""
+        levels, count = self._levels, self._count
+        if levels is None:
+            return None
+        try:
+            a, b, half = levels.at(count)
+            timestep = levels.schedule[count]
+        except Exception as error:
+            self._give_up(error)
+            return None
+        return {"index": count, "timestep": timestep, "a": a, "b": b, "kind": levels.kind, "half": half}
 
 
 def _as_it_is(latents: torch.Tensor) -> torch.Tensor:
@@ -205,13 +231,3 @@ def _step(
     if half is None or half.cond is None or half.uncond is None:
         return Step(**made, pieces=[seen(piece) for piece in pieces])
     return Step(**made, cond=seen(half.cond), uncond=seen(half.uncond))
-
-
-def _kind(scheduler: Any) -> str:
-    facts = facts_of(scheduler)
-    if facts is not None and facts.velocity:
-        return "flow_prediction"  # these classes read nothing else, and have no word for it
-    if facts is not None and facts.levels == "circle":
-        return "v_prediction"
-    kind = str(scheduler.config.get("prediction_type", "epsilon"))
-    return f"edm_{kind}" if facts is not None and facts.edm else kind

@@ -5,6 +5,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from diffexplore.pipelines.family import Family
+from diffexplore.runs.levels import Levels
 from diffexplore.samplers import AS_IT_CAME, SAMPLERS, build, facts_of, native, suitable
 from diffexplore.samplers.came import begin, changed, copied, described, state_of
 from diffexplore.words import sentence
@@ -85,6 +86,20 @@ class Schedules:
             last = len(made.alphas_cumprod) - 1
             return f"{own}: they begin at timestep {int(made.timesteps.max())}, and it knows those from 0 to {last}"
         return ""
+
+    def abilities(self) -> dict[str, bool | str | None]:
+        """Whether the steps of its own scheduler can be read: True, or one sentence why not, also for what needs
+        them."""
+        made = copied(self.own)
+        try:
+            begin(made, 4)
+            Levels(made)
+        except ValueError as error:
+            why = f"There are no steps to show: {sentence(error).rstrip('.')}."
+            return {"steps": why, "split": why}
+        except Exception:  # it wants to be told more than the steps, which its pipeline will do
+            return {"steps": None}
+        return {"steps": True}
 
     def evaluations(self, name: str, steps: int) -> int:
         """How often the model is evaluated for so many steps (both halves of guidance are one evaluation)."""
