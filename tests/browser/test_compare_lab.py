@@ -76,7 +76,7 @@ def test_columns_run_scrub_together_and_change(lab: Any, tab: Any) -> None:
     SHOTS.mkdir(exist_ok=True)
     page.wait_for_timeout(500)
     page.evaluate("window.jupyterapp.commands.execute('application:toggle-left-area')")
-    page.set_viewport_size({"width": 1400, "height": 1300})
+    page.set_viewport_size({"width": 1060, "height": 900})
     page.wait_for_timeout(500)
     compare.screenshot(path=SHOTS / "compare.png")
     assert (SHOTS / "compare.png").stat().st_size > 10_000

@@ -217,7 +217,7 @@ def test_the_first_notebook_is_run_moved_scrubbed_and_stopped(lab: Any, tab: Any
 
     # A picture of the widget as people meet it, to look at and for the README.
     page = tab.page
-    page.set_viewport_size({"width": 1400, "height": 1000})
+    page.set_viewport_size({"width": 1060, "height": 900})
     page.evaluate("window.jupyterapp.commands.execute('application:toggle-left-area')")
     lab.run(page, "model.remembered.clear(); explorer.steps = 20; trace = explorer.run()")
     explorer = page.locator(".dx-explorer").first
@@ -231,7 +231,6 @@ def test_the_first_notebook_is_run_moved_scrubbed_and_stopped(lab: Any, tab: Any
     assert (SHOTS / "explorer.png").stat().st_size > 10_000
 
     # The same in motion.
-    page.set_viewport_size({"width": 1060, "height": 1100})
     frames = animate(explorer, SHOTS / "explorer.webp")
     assert len({frame.tobytes() for frame in frames}) == len(frames) > 15
     assert (SHOTS / "explorer.webp").stat().st_size < 900_000, "too heavy for the top of a README"
@@ -256,5 +255,5 @@ def animate(explorer: Any, path: Path) -> list[Image.Image]:
         frames.append(Image.open(io.BytesIO(explorer.screenshot())).convert("RGB"))
         waits.append(wait if view == "Latents" or position < last else 1800)
     waits[0] = waits[-1] = 900
-    frames[0].save(path, save_all=True, append_images=frames[1:], duration=waits, loop=0, quality=85)
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=waits, loop=0, quality=78)
     return frames
