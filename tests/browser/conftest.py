@@ -10,6 +10,7 @@ import base64
 import os
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -116,6 +117,7 @@ class Host:
 
     def __init__(self, page: Any, viewer: Viewer) -> None:
         self.page = page
+        self.owner = threading.get_ident()
         self.viewer = viewer
         self.sent: list[dict[str, Any]] = []  # kernel to page
         self.heard: list[dict[str, Any]] = []  # page to kernel
@@ -141,7 +143,8 @@ class Host:
 
     def _send(self, content: dict[str, Any], buffers: list[bytes] | None = None) -> None:
         self.sent.append(content)
-        if not self.lose(content):
+        # What the viewer's own thread says cannot reach a page that is bound to another: it is lost, as any message is.
+        if threading.get_ident() == self.owner and not self.lose(content):
             self.page.evaluate(
                 "([content, buffers]) => deliver(content, buffers)", [content, [_text(b) for b in buffers or []]]
             )
