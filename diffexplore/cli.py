@@ -15,12 +15,12 @@ FIRST = "01_first_steps.ipynb"
 
 
 def notebooks(folder: Path) -> Path:
-    """The folder with copies of the notebooks, yours to change: the originals stay as they came, in a clone too.
+    """The folder with copies of the notebooks and their glossary, yours to change: the originals stay, in a clone too.
 
     A copy that is already there is never overwritten.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for source in sorted(originals().glob("*.ipynb")):
+    for source in sorted([*originals().glob("*.ipynb"), *originals().glob("*.md")]):
         if not (folder / source.name).exists():
             shutil.copy(source, folder / source.name)
     return folder

@@ -116,7 +116,7 @@ def test_the_shipped_adapters_go_in_whole_and_say_what_they_teach():
     plain = model.trace(prompt="a dragon", steps=2).final
     for name in ("dragon", "synthwave"):
         assert adapters.load(example_adapter(name)) == name
-    assert adapters.taught == {"dragon", "synthwave"}
+    assert adapters.taught == {"dragon", "synthwave", "style"}, "a style is asked for as 'synthwave style'"
     with adapters.on({"dragon": 1.0, "synthwave": 0.5}):
         assert not torch.equal(drawn(model.pipeline), plain)
         with safe_open(example_adapter("dragon"), "pt") as file:

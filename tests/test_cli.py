@@ -16,7 +16,9 @@ def test_in_a_clone_the_notebooks_that_a_learner_edits_are_copies(tmp_path):
     folder = cli.notebooks(tmp_path / "copies")
     assert folder == tmp_path / "copies"
     tracked = Path(cli.__file__).resolve().parents[1] / "notebooks"
-    for source in tracked.glob("*.ipynb"):
+    sources = [*tracked.glob("*.ipynb"), tracked / "glossary.md"]
+    assert len(sources) > 5
+    for source in sources:
         copy = folder / source.name
         assert copy.read_bytes() == source.read_bytes()
         assert not copy.samefile(source)

@@ -94,6 +94,75 @@ def test_the_first_notebook_starts_with_a_widget_that_draws_by_itself():
     assert "live=True" in "".join(first["source"])
 
 
+def texts(path):
+    return ["".join(c["source"]) for c in book(path)["cells"] if c["cell_type"] == "markdown"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_opens_with_its_goal_its_time_and_what_is_needed(path):
+    opening = texts(path)[0]
+    assert re.match(r"# \S", opening)
+    first = opening.split("##")[0]
+    assert re.search(r"\*\*Goal:\*\* \w", first)
+    assert re.search(r"\*\*Time:\*\*\s+\d+\s+minutes", first)
+    assert re.search(r"\*\*You\s+need:\*\*.*\b(GPU|network)\b", first, re.DOTALL)
+    assert re.search(r"\[\s*glossary\]\(glossary\.md\)", first)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_ends_with_a_question_whose_answer_is_folded_away(path):
+    question, answer = re.split(
+        r"<details><summary>Answer</summary>\n\n", texts(path)[-2].split("## A last question")[1]
+    )
+    assert "?" in question or "Name " in question
+    assert len(answer.split("</details>")[0].split()) > 20
+    for text in texts(path):
+        # Markdown inside is read only where it stands alone; one that is never closed hides all that follows.
+        assert len(re.findall(r"<details><summary>[^<]+</summary>\n\n", text)) == text.count("<details")
+        assert text.count("\n\n</details>\n") + text.endswith("\n\n</details>") == text.count("<details")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_links_to_other_pages_lead_somewhere(path):
+    for text in texts(path)[:-1]:
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            assert target.startswith("https://") or (path.parent / target).is_file(), target
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_a_widget_to_play_with_comes_before_every_other_output(path):
+    sources = ["".join(c["source"]) for c in book(path)["cells"][1:] if c["cell_type"] == "code"]
+    assert re.search(r"dx\.(Explorer|Compare)\(", sources[0])
+    assert re.fullmatch(r"\w+", sources[0].rstrip().splitlines()[-1]), "and is what the cell shows"
+
+
+def test_the_views_have_the_names_that_their_buttons_have():
+    words = (ROOT / "diffexplore/widgets/browser/films.js").read_text()
+    named = re.findall(r"\| (\w+) \S+ \|", cell(NOTEBOOKS[0], "cell-00"))
+    assert named == re.findall(r'word: "(\w+)", symbol', words)
+
+
+def test_the_glossary_has_the_words_of_controls_and_views_in_order():
+    lines = (ROOT / "notebooks/glossary.md").read_text().splitlines()
+    found = [re.match(r"\*\*([\w -]+)", line)[1].strip() for line in lines if line.startswith("**")]
+    assert found == sorted(found, key=str.lower)
+    assert {
+        *(
+            "Adherence",
+            "Change",
+            "Estimate",
+            "Guidance",
+            "Latents",
+            "LoRA",
+            "Negative prompt",
+            "Noise",
+            "Pin",
+            "Prompt",
+        ),
+        *("Sampler", "Seed", "Step", "What if"),
+    } <= set(found)
+
+
 def test_all_install_cells_are_equal():
     assert len({cell(path, "colab-install") for path in NOTEBOOKS}) == 1
 

@@ -68,9 +68,12 @@ def test_wheel_carries_everything_the_package_reads(wheel):
         "diffexplore/pocket/MODEL_CARD.md",
         "diffexplore/notebooks/01_first_steps.ipynb",
         "diffexplore/notebooks/02_prompts.ipynb",
+        "diffexplore/notebooks/02b_asked_and_shown.ipynb",
         "diffexplore/notebooks/03_samplers.ipynb",
+        "diffexplore/notebooks/03b_steps_and_seeds.ipynb",
         "diffexplore/notebooks/04_your_own_model.ipynb",
         "diffexplore/notebooks/05_a_word_of_your_own.ipynb",
+        "diffexplore/notebooks/glossary.md",
         "diffexplore/pocket/adapters/dragon.safetensors",
         "diffexplore/pocket/adapters/synthwave.safetensors",
     ):

@@ -90,11 +90,14 @@ def read_lora(path: str | os.PathLike[str]) -> LoraFile:
 
 
 def _taught(metadata: Mapping[str, str]) -> frozenset[str]:
+    """The words of its token; and of a style the word "style", which belongs to how it is said ("a fox, zib style")."""
     try:
-        token = json.loads(metadata.get("diffexplore", "{}")).get("token", "")
+        about = json.loads(metadata.get("diffexplore", "{}"))
+        token, kind = about.get("token", ""), about.get("kind")
     except (ValueError, AttributeError, RecursionError):
         return frozenset()
-    return frozenset(token.lower().split()) if isinstance(token, str) else frozenset()
+    words = frozenset(token.lower().split()) if isinstance(token, str) else frozenset()
+    return words | {"style"} if words and kind == "style" else words
 
 
 def lora_networks(pipeline: Any) -> dict[str, torch.nn.Module]:
