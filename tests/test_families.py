@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny import make_pipeline
 from tiny_families import MAKERS, family, size, unet
 
@@ -293,10 +294,63 @@ def ip_adapter(network):
     return {"image_proj": projection, "ip_adapter": keys}
 
 
+def adapted():
+    """A pipeline of its own with an IP-Adapter, and what encodes its pictures."""
+    from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    pipeline = make_pipeline()
+    pipeline.unet._load_ip_adapter_weights([ip_adapter(pipeline.unet)])
+    config = CLIPVisionConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=8,
+        projection_dim=pipeline.unet.config.cross_attention_dim,
+    )  # fmt: skip
+    torch.manual_seed(5)
+    encoder = CLIPVisionModelWithProjection(config).eval()
+    processor = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    pipeline.register_modules(image_encoder=encoder, feature_extractor=processor)
+    return pipeline
+
+
+@pytest.mark.parametrize("by", ["ip_adapter_image", "ip_adapter_image_embeds"])
+def test_the_picture_of_an_ip_adapter_is_passed_on_and_counts_in_the_memory(by):
+    pipeline = adapted()
+    pipeline.set_progress_bar_config(disable=True)
+    model, asked = Model(pipeline), {"prompt": "a fox", "steps": 2, "guidance": 4.0}
+    width, random = pipeline.unet.config.cross_attention_dim, torch.Generator().manual_seed(2)
+    made = []
+    for colour in ("red", "blue"):
+        given = Image.new("RGB", (40, 48), colour)
+        if by == "ip_adapter_image_embeds":
+            given = [torch.randn(2, 1, width, generator=random)]
+        trace = model.trace(**asked, **{by: given})
+        assert "reused" not in trace.info
+        arguments = FAMILIES["sd"].arguments(pipeline, [trace.settings])
+        plain = copy.copy(pipeline)
+        plain.scheduler = copy.deepcopy(pipeline.scheduler)
+        picture = plain(**arguments, generator=torch.Generator("cpu").manual_seed(0), **{by: given}).images[0]
+        assert np.array_equal(np.asarray(trace.image), np.asarray(picture))
+        assert model.trace(**asked, **{by: given}).info["reused"]
+        made.append(np.asarray(trace.image))
+    assert not np.array_equal(*made)
+
+
+def test_the_picture_of_an_ip_adapter_is_refused_where_nothing_could_read_it():
+    picture = Image.new("RGB", (40, 48), "red")
+    blind = adapted()
+    blind.register_modules(image_encoder=None)
+    for pipeline, said in (
+        (make_pipeline(), "ip_adapter_image is for an IP-Adapter, and this pipeline has none"),
+        (blind, "needs an image encoder, and this pipeline has none: hand over ip_adapter_image_embeds"),
+    ):
+        with pytest.raises(ValueError, match=said) as caught:
+            Model(pipeline).plan(prompt="a fox", steps=2, ip_adapter_image=picture)
+        assert "\n" not in str(caught.value)
+
+
 def test_an_ip_adapter_that_nobody_gave_a_picture_is_refused_in_one_sentence():
     pipeline = make_pipeline()
     model = Model(pipeline)
-    before = model.trace(prompt="a fox", steps=2)
+    before, processors = model.trace(prompt="a fox", steps=2), dict(pipeline.unet.attn_processors)
     pipeline.unet._load_ip_adapter_weights([ip_adapter(pipeline.unet)])
     for ask in (model.trace, model.submit, Model(pipeline).trace):
         with pytest.raises(ValueError, match=r"has an IP-Adapter, which needs a picture .*unload_ip_adapter") as caught:
@@ -304,6 +358,6 @@ def test_an_ip_adapter_that_nobody_gave_a_picture_is_refused_in_one_sentence():
         assert "\n" not in str(caught.value)
     pipeline.unet.encoder_hid_proj = None
     pipeline.unet.config.encoder_hid_dim_type = None
-    pipeline.unet.set_default_attn_processor()
+    pipeline.unet.set_attn_processor(processors)
     after = model.trace(prompt="a fox", steps=2)
     assert np.array_equal(np.asarray(after.image), np.asarray(before.image))

@@ -1,18 +1,29 @@
 """Where models come from: what is known of it, how it travels, and that it opens the very same again."""
 
+import functools
 import json
 import pickle
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
+from types import SimpleNamespace
 
 import pytest
 import torch
-from diffusers import DDPMScheduler, StableDiffusionPipeline
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    StableDiffusionPipeline,
+)
 from tiny import make_pipeline
 
 import diffexplore as dx
+from diffexplore.model import Model
 from diffexplore.pipelines.origin import (
     POCKETS,
     Origin,
@@ -200,14 +211,64 @@ def test_a_feature_that_is_switched_off_again_leaves_the_key_as_it_was(folder):
 
 
 def test_a_shift_that_no_config_knows_counts():
-    from types import SimpleNamespace
-
-    from diffusers import FlowMatchEulerDiscreteScheduler
-
     pipeline = SimpleNamespace(scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0))
     before = scheduler_facts(pipeline)
     pipeline.scheduler.set_shift(7.0)
     assert (before["shift"], scheduler_facts(pipeline)["shift"]) == (3.0, 7.0)
+
+
+def test_a_shift_that_was_set_is_set_again_elsewhere(folder):
+    opened = open_pipeline(folder)
+    opened.pipeline.scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    opened.pipeline.scheduler.set_shift(7.0)
+    origin = Origin.from_json(opened.origin.now(opened.pipeline).to_json())
+    assert origin.portable == ""
+    made = origin.open().pipeline.scheduler
+    assert (made.shift, made.config.shift) == (7.0, 3.0)
+    for one in (made, opened.pipeline.scheduler):
+        one.set_timesteps(5)
+    assert torch.equal(made.sigmas, opened.pipeline.scheduler.sigmas)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("final_alpha_cumprod", lambda scheduler: setattr(scheduler, "final_alpha_cumprod", torch.tensor(0.25))),
+        ("alphas_cumprod", lambda scheduler: setattr(scheduler, "alphas_cumprod", scheduler.alphas_cumprod * 0.9)),
+        ("step", lambda scheduler: setattr(scheduler, "step", functools.partial(DDIMScheduler.step, scheduler))),
+    ],
+)
+def test_a_scheduler_that_was_changed_by_hand_is_refused_elsewhere(folder, name, change):
+    opened = open_pipeline(folder)
+    opened.pipeline.scheduler = DDIMScheduler.from_config(opened.pipeline.scheduler.config)
+    assert opened.origin.now(opened.pipeline).portable == ""
+    change(opened.pipeline.scheduler)
+    origin = opened.origin.now(opened.pipeline)
+    with pytest.raises(ValueError, match=rf"scheduler was changed by hand \('{name}'\)") as caught:
+        Origin.from_json(origin.to_json()).open()
+    assert "\n" not in str(caught.value)
+    model, executor = dx.load(folder), ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+    model.pipeline.scheduler = opened.pipeline.scheduler
+    with executor, pytest.raises(ValueError, match=rf"scheduler was changed by hand \('{name}'\)"):
+        dx.sweep(model, x=("seed", [1, 2]), executor=executor, prompt="a fox", steps=2)
+
+
+def test_samplers_of_the_menu_are_elsewhere_what_they_were_when_the_model_was_opened(folder):
+    model = dx.load(folder)
+    asked = {"prompt": "a fox", "steps": 3}
+    named, menu = model.trace(**asked, sampler="DDIM"), model.samplers
+    config = model.pipeline.scheduler.config
+    model.pipeline.scheduler = EulerDiscreteScheduler.from_config(config, beta_end=0.02, timestep_spacing="trailing")
+    own = model.trace(**asked)
+    assert model.samplers == menu
+    assert torch.equal(model.trace(**asked, sampler="DDIM").final, named.final)
+    opened = Origin.from_json(model.origin.to_json()).open()
+    there = Model(opened.pipeline, origin=opened.origin)
+    assert there.origin == model.origin
+    assert there.samplers == menu
+    assert torch.equal(there.trace(**asked, sampler="DDIM").final, named.final)
+    assert torch.equal(there.trace(**asked).final, own.final)
+    assert not torch.equal(Model(opened.pipeline).trace(**asked, sampler="DDIM").final, named.final)
 
 
 def test_a_lora_of_the_user_counts_while_it_is_on_and_cannot_travel(folder, lora):

@@ -541,11 +541,15 @@ def test_latents_are_not_copied_on_the_way():
 
 
 @pytest.mark.parametrize(
-    ("layout", "guidance", "reason"),
-    [("rescaled", 4.0, "no plain mix"), ("skip layer", 4.0, "mixes 3 outputs"), ("plain", None, "prompt only")],
+    ("layout", "guidance", "told", "reason"),
+    [
+        ("rescaled", 4.0, 4.0, "no plain mix"),
+        ("skip layer", 4.0, 7.0, "mixes 3 outputs"),  # which half is whose only the number that was asked for tells
+        ("plain", None, 4.0, "prompt only"),
+    ],
 )
-def test_what_cannot_be_taken_apart_is_said_and_not_recombined(layout, guidance, reason):
-    _, made = loop(layout, guidance=guidance, record_as={"guidance": [4.0] * 3})
+def test_what_cannot_be_taken_apart_is_said_and_not_recombined(layout, guidance, told, reason):
+    _, made = loop(layout, guidance=guidance, record_as={"guidance": [told] * 3})
     for step in made[1]:
         assert step.noise_cond is None
         assert reason in step.split
@@ -553,6 +557,17 @@ def test_what_cannot_be_taken_apart_is_said_and_not_recombined(layout, guidance,
         loop(layout, guidance=guidance, record_as={"guidance": [2.0, 3.0, 4.0], "recombine": True})
     assert reason in str(error.value)
     assert not str(error.value).endswith(".")
+
+
+def test_beside_a_skipped_layer_the_halves_are_found_by_the_guidance_that_was_asked_for():
+    _, made = loop("skip layer", guidance=4.0, record_as={"guidance": [4.0] * 3})
+    _, without = loop("plain", guidance=4.0, record_as={"guidance": [4.0] * 3})
+    for steps, others in zip(made, without, strict=True):
+        assert steps[0].guidance == 4.0
+        # Both start from the same x_t, so the first answers are the same.
+        assert torch.equal(steps[0].noise_cond, others[0].noise_cond)
+        assert torch.equal(steps[0].noise_uncond, others[0].noise_uncond)
+        assert not torch.allclose(steps[0].noise, others[0].noise)
 
 
 def test_answers_in_an_unknown_layout_are_not_passed_off_as_halves():

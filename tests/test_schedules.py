@@ -408,6 +408,37 @@ def test_a_sampler_that_is_spaced_otherwise_says_so(cls, config, sampler, said):
     assert said in "".join(about)
 
 
+@pytest.mark.parametrize(
+    ("name", "cls", "config", "said"),
+    [
+        ("sd3", "FlowMatchEulerDiscrete", {"shift": 3.0, "stochastic_sampling": True}, True),
+        ("sd3", "FlowMatchLCM", {"shift": 3.0}, True),
+        ("sd3", "FlowMatchEulerDiscrete", {"shift": 3.0}, False),
+        ("sana", "DPMSolverMultistep", {**FLOWING, "algorithm_type": "sde-dpmsolver++"}, False),
+        ("sd", "EulerAncestralDiscrete", SD, False),
+        ("sd", "DPMSolverSDE", SD, True),
+        ("sd", "DPMSolverSDE", {**SD, "noise_sampler_seed": 5}, False),
+    ],
+)
+def test_noise_that_a_plain_call_would_not_take_from_its_generator_is_said_to_be_of_the_seed(name, cls, config, said):
+    pipeline = with_scheduler(name, cls, config)
+    model = Model(pipeline, reuse=0)
+    first = model.trace(**ASKED, **size(name))
+    assert sum("drawn from the run's seed" in note for note in first.info["notes"]) == said
+    torch.manual_seed(99)
+    again = model.trace(**ASKED, **size(name))
+    assert np.array_equal(np.asarray(again.image), np.asarray(first.image))
+    # What is said is so: without help, plain calls differ exactly where the note stands.
+    made = []
+    for k in range(2):
+        torch.manual_seed(k)
+        clone = copy.copy(pipeline)
+        clone.scheduler = copy.deepcopy(pipeline.scheduler)
+        arguments = FAMILIES[name].arguments(pipeline, [first.settings])
+        made.append(np.asarray(clone(**arguments, generator=torch.Generator("cpu").manual_seed(3)).images[0]))
+    assert np.array_equal(*made) is not said
+
+
 # Steps it cannot take
 
 

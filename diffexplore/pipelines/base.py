@@ -91,11 +91,16 @@ class Family:
         """What its pipeline asks for beside settings, of arguments that are not in `given`, one sentence without a full
         stop; "" where nothing is missing.
         """
-        config = getattr(getattr(pipeline, self.network, None), "config", None)
-        if getattr(config, "encoder_hid_dim_type", None) != "ip_image_proj":
-            return ""
+        network = getattr(pipeline, self.network, None)
+        config = getattr(network, "config", None)
         pictures = ("ip_adapter_image", "ip_adapter_image_embeds")
-        if any(name in given for name in pictures):
+        named = next((name for name in pictures if name in given), "")
+        optional = getattr(network, "image_proj", None) is not None  # Stable Diffusion 3's goes without a picture too
+        if getattr(config, "encoder_hid_dim_type", None) != "ip_image_proj" and not optional:
+            return f"{named} is for an IP-Adapter, and this pipeline has none: pipeline.load_ip_adapter()" * bool(named)
+        if named == pictures[0] and getattr(pipeline, "image_encoder", None) is None:
+            return f"{named} needs an image encoder, and this pipeline has none: hand over {pictures[1]}"
+        if named or optional:
             return ""
         return (
             f"this pipeline has an IP-Adapter, which needs a picture ({' or '.join(pictures)}): "

@@ -6,11 +6,16 @@ from typing import Any
 
 from diffexplore.pipelines.family import Family
 from diffexplore.runs.levels import Levels
-from diffexplore.samplers import AS_IT_CAME, SAMPLERS, build, facts_of, native, suitable
-from diffexplore.samplers.came import begin, changed, copied, described, state_of
+from diffexplore.samplers import AS_IT_CAME, FLOW, SAMPLERS, build, facts_of, native, suitable
+from diffexplore.samplers.came import begin, changed, copied, described, noise_of, state_of
 from diffexplore.words import sentence
 
 __all__ = ["Schedules"]
+
+_OF_THE_SEED = (
+    "The scheduler that came with this model adds noise on the way. A plain call of its pipeline draws it from torch's "
+    "global generator, anew each time; here it is drawn from the run's seed, so that runs can be repeated."
+)
 
 
 class Schedules:
@@ -114,10 +119,23 @@ class Schedules:
 
     def notes(self, name: str) -> list[str]:
         """Plain sentences on what a sampler does otherwise than the one that came."""
-        if name == AS_IT_CAME or self.default != AS_IT_CAME:
+        if name == AS_IT_CAME:
+            return [_OF_THE_SEED] if self._draws_unseeded() else []
+        if self.default != AS_IT_CAME:
             return []
         said = changed(name, self.make(name), self.own)
         return [said] if said else []
+
+    def _draws_unseeded(self) -> bool:
+        """Whether its own scheduler adds noise that its pipeline's call takes from no generator it is given."""
+        own, row = self.own, facts_of(self.own)
+        noise = noise_of(type(own).__name__ if row is None else row.name, getattr(own, "config", {}))
+        if noise == "path":
+            return getattr(own, "noise_sampler_seed", None) is None
+        # Flow pipelines hand their scheduler no generator, but for those that ask what it takes.
+        return (
+            noise == "fresh" and self._family.name in FLOW and not hasattr(self._pipeline, "prepare_extra_step_kwargs")
+        )
 
     def make(self, name: str, seeds: Sequence[int] = (0,)) -> Any:
         """A new scheduler for a run, with nothing in it that anybody else has; `seeds` of its pictures."""
