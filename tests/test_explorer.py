@@ -178,6 +178,11 @@ def test_words_that_the_model_does_not_know_reach_the_viewer(tiny_model: Model) 
     assert film(explorer).tokens == [("a", ""), ("red", ""), ("fox", "unknown")]
 
 
+def test_no_sampler_is_the_models_own(explorer: Explorer) -> None:
+    explorer.sampler = None
+    assert explorer.sampler == explorer.model.sampler == find(explorer, "sampler").value
+
+
 def test_a_sampler_that_does_not_suit_leads_to_some_that_do(explorer: Explorer) -> None:
     with pytest.raises(ValueError, match="cannot be used here") as refused:
         explorer.sampler = "UniPC flow"
@@ -329,6 +334,10 @@ def test_code_and_controls_show_the_same(explorer: Explorer) -> None:
         ("seed", -1, r"seed must be a whole number from 0 to 2\*\*63 - 1, got -1"),
         ("sampler", "Eular", "sampler must be one of .*; got 'Eular', did you mean 'Euler'?"),
         ("prompt", 5, "prompt must be text, got 5"),
+        ("prompt", None, "prompt must be text, got None"),
+        ("steps", None, "steps must be a whole number from 1 to 1000, got None"),
+        ("guidance", None, r"guidance must be a number from 0 to 100 \(1 is off\), got None"),
+        ("seed", None, r"seed must be a whole number from 0 to 2\*\*63 - 1, got None"),
     ],
 )
 def test_nonsense_is_refused_said_in_place_and_changes_nothing(

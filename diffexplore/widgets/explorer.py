@@ -52,6 +52,13 @@ _TRAITS: Final = (*NAMES, "adapters")
 _SECOND: Final = ("steps", "guidance", "seed", "sampler")
 
 
+class _Setting(traitlets.Any):  # type: ignore[misc]
+    """Anything, because `Settings` does the checking, and says what is accepted; None too, which traitlets would let
+    pass unchecked."""
+
+    allow_none = False
+
+
 class Explorer(InNotebook, ipywidgets.Box):  # type: ignore[misc]
     """One denoising run with everything in reach.
 
@@ -78,14 +85,13 @@ class Explorer(InNotebook, ipywidgets.Box):  # type: ignore[misc]
         >>> trace = explorer.run()  # doctest: +SKIP
     """
 
-    # Any, because Settings does the checking, and says what is accepted.
-    prompt = traitlets.Any("", help="What the picture should show.")
-    negative_prompt = traitlets.Any("", help="What it should not show; acts only with a guidance above 1.")
-    steps = traitlets.Any(20, help="Denoising steps, 1 to 1000.")
-    guidance = traitlets.Any(5.0, help="0 to 100; 1 is off.")
-    seed = traitlets.Any(0, help="0 to 2**63 - 1.")
-    sampler = traitlets.Any(None, help="A name from `Model.samplers`; None: the model's own.")
-    adapters = traitlets.Any((), help="Name -> scale of the LoRAs to use, kept as pairs.")
+    prompt = _Setting("", help="What the picture should show.")
+    negative_prompt = _Setting("", help="What it should not show; acts only with a guidance above 1.")
+    steps = _Setting(20, help="Denoising steps, 1 to 1000.")
+    guidance = _Setting(5.0, help="0 to 100; 1 is off.")
+    seed = _Setting(0, help="0 to 2**63 - 1.")
+    sampler = _Setting(None, help="A name from `Model.samplers`; None: the model's own.")
+    adapters = _Setting((), help="Name -> scale of the LoRAs to use, kept as pairs.")
     live = traitlets.Bool(False, help="Whether a change of a setting starts a run.")
     status = traitlets.Unicode("idle", read_only=True, help='"idle", "running", "done", "cancelled" or "failed".')
 
