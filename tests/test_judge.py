@@ -278,6 +278,14 @@ def test_every_word_of_the_picture_world_is_known_to_somebody():
         assert judge.coverage(word).unknown == (), word
 
 
+def test_each_of_ten_thousand_words_is_counted():
+    found = judge.coverage("a red fox beside a zebrafish-like thing, " * 2500)
+    assert [len(words) for words in found] == [len(words) * 2500 for words in judge.coverage(
+        "a red fox beside a zebrafish-like thing"
+    )]  # fmt: skip
+    assert len(found.judged) == 5000
+
+
 def test_coverage_refuses_what_is_no_prompt():
     with pytest.raises(ValueError, match="a prompt is text, got 7"):
         judge.coverage(7)

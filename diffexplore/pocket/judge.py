@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import re
+from bisect import bisect
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -277,11 +278,13 @@ def coverage(prompt: str) -> Coverage:
     wanted, known = named(prompt), frozenset(world.vocabulary())
     pattern, means = _phrases()
     spans = [match.span() for match in pattern.finditer(text) if means[match.group()] in wanted.items()]
+    starts = [start for start, _ in spans]
     found: tuple[list[str], list[str], list[str]] = [], [], []
     for word in re.finditer(r"[^\W_]+(?:['-][^\W_]+)*", text):
         if word[0] in _SMALL:
             continue
-        read = any(start <= word.start() and word.end() <= end for start, end in spans)
+        k = bisect(starts, word.start()) - 1  # of the last phrase that begins before it; no two overlap
+        read = k >= 0 and word.end() <= spans[k][1]
         familiar = word[0] in known or known.issuperset(re.split("['-]", word[0]))
         found[0 if read else 1 if familiar else 2].append(word[0])
     return Coverage(*map(tuple, found))
