@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import math
+import re
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
+
+import numpy as np
+import torch
 
 from diffexplore.words import near, shown
 
@@ -114,9 +119,42 @@ def check_extra(pipeline: Any, extra: Mapping[str, Any], ours: Iterable[str] = (
             raise ValueError(
                 f"{title} takes no argument {shown(name)}{near(name, known)}; beyond the settings it takes {takes}"
             )
+    for one in extras_of(pipeline, ours):
+        if one.name not in extra or (isinstance(extra[one.name], str) and _takes_text(pipeline, one.name)):
+            continue
+        if reason := _unfit(one.kind, extra[one.name]):
+            raise ValueError(f"{one.name} of {title} must be {reason}, got {shown(described(extra[one.name]))}")
     missing = [one.name for one in extras_of(pipeline, ours) if one.required and extra.get(one.name) is None]
     if missing:
         raise ValueError(f"{title} needs {' and '.join(f'{name}=' for name in missing)} beside the settings")
+
+
+def _takes_text(pipeline: Any, name: str) -> bool:
+    return re.search(r"\bstr\b", str(arguments_of(pipeline)[name].hint)) is not None
+
+
+def _unfit(kind: str, value: Any) -> str:
+    """What a value must be that no argument of this kind can take; "" where the pipeline's own call is to judge."""
+    if kind in ("number", "whole") and (
+        isinstance(value, str | bytes) or (isinstance(value, float) and math.isnan(value))
+    ):
+        return "a number"
+    if kind == "picture" and isinstance(value, str | bytes | bool | int | float):
+        return "a picture or an array of one, not a path or a number"
+    if kind == "picture" and not _sound(value):
+        return "a picture of finite numbers"
+    return ""
+
+
+def _sound(value: Any) -> bool:
+    """Whether an array or tensor, or each of a list, has numbers, all of them finite; anything else is."""
+    if isinstance(value, list | tuple):
+        return bool(value) and all(map(_sound, value))
+    if isinstance(value, torch.Tensor):
+        return bool(value.numel()) and bool(torch.isfinite(value).all())
+    if isinstance(value, np.ndarray):
+        return bool(value.size) and value.dtype.kind in "fiub" and bool(np.isfinite(value).all())
+    return True
 
 
 def described(value: Any) -> Any:
