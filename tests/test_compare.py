@@ -236,6 +236,21 @@ def test_controls_and_traits_say_the_same(compare: Compare) -> None:
     assert len([one for one in parts(compare) if title(one) == "negative"]) == 2
 
 
+def test_a_field_whose_column_is_gone_may_still_speak_and_changes_nothing(compare: Compare) -> None:
+    """A field says what was typed when the hand leaves it: by then its column may be no more, and a page that speaks
+    for a closed control ends with an error."""
+    press(compare, "add a column")
+    count = len(compare.columns)
+    field = find(compare, f"column {count}", Text)
+    press(compare, "remove the last column")
+    columns = dict(compare.columns)
+    assert field.comm is not None
+    field.value = "late"
+    assert compare.columns == columns
+    compare.close()
+    assert field.comm is None
+
+
 def test_columns_are_added_renamed_and_removed(compare: Compare) -> None:
     press(compare, "add a column")
     assert list(compare.columns) == ["plain", "negative", "blurry, low quality"]

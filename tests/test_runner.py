@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from tiny import make_pipeline
 
 from diffexplore.model import Model
 from diffexplore.settings import Settings
+from diffexplore.widgets import runner as room
 from diffexplore.widgets.runner import HEAD_START, Runner, planning
 from diffexplore.widgets.viewer import Viewer
 
@@ -32,11 +35,17 @@ class Client:
             status=self.heard.append,
             settled=lambda jobs: self.ended.append([job.status for job in jobs.values()]),
             notes=lambda: ["a note"],
+            wanted=self.said,
         )
         self.model = model
 
     def ask(self) -> Mapping[str, Any]:
         return {label: self.model.plan(one) for label, one in self.wanted.items()}
+
+    def said(self) -> Mapping[str, Settings] | None:
+        with suppress(ValueError):
+            return {label: plan.settings for label, plan in self.ask().items()}
+        return None
 
     @property
     def status(self) -> str:
@@ -124,6 +133,54 @@ def test_a_run_that_is_due_takes_what_is_then_wanted(clients: tuple[Client, Clie
     assert HEAD_START > 0
 
 
+def test_what_will_be_over_soon_is_finished_before_another_takes_its_place(
+    clients: tuple[Client, Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a slider that is dragged shows whole runs, and the newest settings come last."""
+    one, _ = clients
+    monkeypatch.setattr(room, "HEAD_START", 0.0)
+    monkeypatch.setattr(room, "SOON", 60.0)
+    one.runner.run()
+    one.wanted = {"0": settings(40, seed=1)}
+    one.runner.start()
+    (first,) = one.runner.jobs.values()
+    for seed in (2, 3, 4):
+        one.wanted = {"0": settings(5, seed=seed)}
+        one.runner.start_soon()
+        assert one.status == "running"
+    assert wait(lambda: one.status == "done")
+    assert (first.status, len(first.trace)) == ("done", 40)
+    assert one.runner.traces["0"].settings.seed == 4
+
+
+def test_what_takes_long_is_replaced_after_its_head_start(
+    clients: tuple[Client, Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, _ = clients
+    monkeypatch.setattr(room, "HEAD_START", 0.0)
+    monkeypatch.setattr(room, "SOON", 0.0)  # on this scale all runs are long
+    one.runner.run()
+    one.wanted = {"0": settings(300, seed=1)}
+    one.runner.start()
+    (first,) = one.runner.jobs.values()
+    one.wanted = {"0": settings(5, seed=2)}
+    one.runner.start_soon()
+    assert next(iter(one.runner.jobs.values())) is not first, "at once"
+    assert wait(lambda: one.status == "done")
+    assert first.status == "cancelled"
+
+
+def test_a_move_from_rest_starts_at_once(clients: tuple[Client, Client], monkeypatch: pytest.MonkeyPatch) -> None:
+    one, _ = clients
+    monkeypatch.setattr(room, "HEAD_START", 0.0)
+    monkeypatch.setattr(room, "SOON", 60.0)
+    (before,) = one.runner.run().values()
+    time.sleep(0.3)  # the picture is looked at
+    one.wanted = {"0": settings(5, seed=2)}
+    one.runner.start_soon()
+    assert next(iter(one.runner.jobs.values())) is not before
+
+
 def test_what_is_refused_when_it_is_due_is_said(clients: tuple[Client, Client]) -> None:
     one, _ = clients
     one.wanted = {"0": settings(2)}
@@ -157,6 +214,32 @@ def test_runs_are_on_show_until_newer_ones_have_a_step(clients: tuple[Client, Cl
             next(iter(two.runner.run().values())).result()
         assert two.status == "failed"
     assert two.runner.traces == before
+
+
+def test_what_is_said_to_match_is_what_a_page_gets(clients: tuple[Client, Client]) -> None:
+    """Runs out of the memory, each replaced in the moment in which it is whole, the last by one that never begins."""
+    one, _ = clients
+    again = [settings(3, seed=seed) for seed in range(4)]
+    for asked in again:
+        one.wanted = {"0": asked}
+        one.runner.run()
+    slow = settings(300)
+    for asked in (*again, *again):
+        for wanted in (asked, slow):
+            one.wanted = {"0": wanted}
+            one.runner.start()
+            if wanted is asked:
+                (job,) = one.runner.jobs.values()
+                assert wait(lambda job=job: len(job.trace) == 3)
+        one.runner.cancel()
+        assert wait(lambda: one.status == "cancelled")
+        (trace,) = one.runner.traces.values()
+        one.wanted = {"0": trace.settings}
+        one.runner.say_truth()
+        if not trace.cancelled:
+            truth = one.viewer.truth
+            assert truth["state"] == "match"
+            assert wait(lambda run=truth["run"]: one.viewer.shown_run == run)
 
 
 def broken(*_: Any) -> None:

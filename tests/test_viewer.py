@@ -258,6 +258,22 @@ def test_a_newer_run_takes_over_with_its_first_step(wire: Wire, tiny_trace: Trac
     assert wire.viewer._film["run"] == second.run
 
 
+def test_a_run_with_a_step_is_shown_though_another_takes_its_place_at_once(wire: Wire, tiny_trace: Trace) -> None:
+    """The newest run that has a step is what is on show, even where nothing was sent of it before it was replaced."""
+    known = growing(tiny_trace)
+    grow(known, tiny_trace)  # out of the memory: whole at once
+    first = wire.viewer.feed([known], here=True)
+    assert wire.viewer.on_show is first
+    wire.viewer.end(first, "done")
+    second = wire.viewer.feed([growing(tiny_trace)], here=True)
+    assert wire.viewer.on_show is first
+    wire.viewer.end(second, "cancelled")
+    wire.drive(first)
+    assert wire.viewer.shown_run == first.run
+    assert wire.pieces[-1]["films"][0]["status"] == "done"
+    assert wire.viewer.on_show is first
+
+
 @pytest.mark.parametrize("status", ["failed", "cancelled"])
 def test_a_run_that_ends_without_a_step_leaves_what_is_shown(wire: Wire, tiny_trace: Trace, status: Any) -> None:
     wire.viewer.show(tiny_trace)

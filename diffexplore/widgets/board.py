@@ -54,6 +54,9 @@ class Board:
         self._controls: dict[tuple[int, str], Any] = {}
         self._faces: dict[str, Any] = {}  # of the chips, by setting
         self._titles: list[Any] = []
+        # All that were ever made, by column, setting and what is in it. What a hand has just left may still have
+        # something to say when it is no longer in sight, which a closed widget answers with an error in the page.
+        self._made: dict[tuple[Any, ...], Any] = {}
         self._laid: tuple[Any, ...] = ()
         self.text, self.chips, self.columns = (
             marked(ipywidgets.HBox(layout=layout()), name) for name in ("shared-text", "chips", "columns")
@@ -95,7 +98,23 @@ class Board:
         self.columns.layout.grid_template_columns = f"repeat({count}, minmax(0, 1fr))"
         self.columns.children = [self._column(k, title, varied, value) for k, title in enumerate(self._titles)]
         for one in gone:
+            self._close_around(one)
+
+    def close(self) -> None:
+        """Close what is not in sight too."""
+        for one in self._made.values():
             close_all(one)
+        self._made.clear()
+
+    def _close_around(self, box: Any) -> None:
+        """Close a box with what is in it, but for the controls."""
+        if any(box is one for one in self._made.values()):
+            return
+        if isinstance(box, ipywidgets.Box):
+            inside, box.children = box.children, ()
+            for part in inside:
+                self._close_around(part)
+        close_all(box)
 
     def _column(self, k: int, title: Any, varied: Sequence[str], value: Callable[[int, str], Any]) -> Any:
         own = [self._control(k, name, value) for name in varied]
@@ -105,14 +124,30 @@ class Board:
         return marked(ipywidgets.HBox([title, *own], layout=layout()), "column", f"of-{k}")
 
     def _title(self, k: int) -> Any:
+        if ("title", k) not in self._made:
+            self._made["title", k] = self._new_title(k)
+        return self._made["title", k]
+
+    def _new_title(self, k: int) -> Any:
         title = ipywidgets.Text(continuous_update=False, layout=layout(), **titled(f"column {k + 1}"))
-        title.observe(lambda change: self._renamed(k, change["new"]), names="value")
+        title.observe(lambda change: k < len(self._titles) and self._renamed(k, change["new"]), names="value")
         return marked(title, "title")
 
     def _control(self, k: int, name: str, value: Callable[[int, str], Any]) -> Any:
-        one = self._controls[k, name] = control(name, self._model)
+        key = (k, name, *(self._model.adapters if name == "adapters" else ()))
+        one = self._made.get(key)
+        if one is None:
+            one = self._made[key] = self._new_control(k, name)
         one.show(value(k, name))
-        one.observe(lambda change: self._taken(k, name, change["new"]), names="value")
+        self._controls[k, name] = one
+        return one
+
+    def _new_control(self, k: int, name: str) -> Any:
+        one = control(name, self._model)
+        # What is no longer in sight says nothing of what is compared now.
+        one.observe(
+            lambda change: self._controls.get((k, name)) is one and self._taken(k, name, change["new"]), names="value"
+        )
         if isinstance(one, ipywidgets.Text):
             on_enter(one, self._entered)
         return one

@@ -183,6 +183,7 @@ class Compare(InNotebook, ipywidgets.Box):  # type: ignore[misc]
         if self._ready:  # Python calls this too for what was never finished, because its settings were refused
             self.cancel()
             close_parts(self)
+            self._board.close()
         super().close()
 
     # --- settings ---

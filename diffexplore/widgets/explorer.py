@@ -8,7 +8,7 @@ ends as cancelled, and nobody looks at it again.
 When a run starts: on `run`, on the Run button and Enter in a text, and at each change of a setting while ``live`` is on
 or a run is going, of a text when the typing pauses. Elsewhere a changed setting waits. A change leaves the run it
 replaces its first `runner.HEAD_START` seconds: a slider that is dragged changes every few milliseconds, and runs that
-were all replaced before their first step would show nothing.
+were all replaced before their first step would show nothing. One that will be over soon is finished.
 """
 
 from __future__ import annotations

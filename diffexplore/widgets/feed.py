@@ -93,6 +93,10 @@ class Feed:
     def over(self) -> bool:
         return len(self.ends) == len(self.films)
 
+    def follow(self, before: Feed) -> None:
+        """It takes the place of another: pieces a second are counted over both."""
+        self._sent = before._sent
+
     def acknowledge(self, piece: int) -> None:
         """A browser has this piece."""
         self._heard = True

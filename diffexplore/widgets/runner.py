@@ -7,6 +7,7 @@ decided here. Runs of other widgets on the same model are in other lanes: nobody
 from __future__ import annotations
 
 import contextvars
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,11 +26,18 @@ if TYPE_CHECKING:
     from diffexplore.settings import Settings
     from diffexplore.trace import Trace
 
-__all__ = ["HEAD_START", "HINT_AFTER", "TYPING", "Jobs", "Runner", "evaluations", "planning", "shape"]
+__all__ = ["HEAD_START", "HINT_AFTER", "SOON", "TYPING", "Jobs", "Runner", "evaluations", "planning", "shape"]
 
 HEAD_START: Final = 0.2
 """Seconds a run has before a changed setting may replace it: a slider that is dragged changes every few milliseconds,
 and runs that were all replaced before their first step would show nothing."""
+SOON: Final = 1.0
+"""Seconds a run has where it will be over by then, as the newest that was finished tells: a drag shows finished
+pictures, not only beginnings."""
+_MARGIN: Final = 1.5  # how much longer than that one it may take
+_LOOKED_AT: Final = (
+    0.1  # seconds in which the last picture of a finished run gets to a page, before the next run begins
+)
 TYPING: Final = 0.4
 """Seconds without a key after which a text counts as typed."""
 HINT_AFTER: Final = 1.5
@@ -98,13 +106,16 @@ class Runner:
         self._lock = threading.RLock()  # around the fields below
         self._jobs: Jobs = {}
         self._feed: Feed | None = None
-        self._traces: dict[str, Trace] = {}
+        self._traces: dict[str, Trace] = {}  # what is on show
         self._run = 0  # their number, as the viewer counts
         self._kept: dict[int, dict[str, Trace]] = {}  # the newest runs by that number: what a page may be showing
         self._standing = "idle"  # the status as last said
         self._answers = 0
-        self._began = -HEAD_START  # when the newest run was started
+        self._began = -math.inf  # when the newest run was started
+        self._over = -math.inf  # when it was over
+        self._took = math.inf  # seconds of the newest run that was finished
         self._due: threading.Timer | None = None  # a run that a changed setting asked for, to start in a moment
+        self._pausing = False  # it waits for a pause in typing, not for the newest run
         self._starting = False
         self._going = False  # whether it has still to be said how the newest ended
         self._blocked = False  # a cell waits in `run` and settles what happens
@@ -118,11 +129,16 @@ class Runner:
 
     @property
     def traces(self) -> dict[str, Trace]:
-        """The newest runs that have a step, by label; those before them as long as none has."""
+        """The newest runs that have a step, by label; those before them as long as none has.
+
+        Which these are is the viewer's to say: a run that was replaced between its first step and the first piece that
+        a page would have got of it is on show nowhere.
+        """
         with self._lock:
-            found = {label: job.trace for label, job in self._jobs.items() if len(job.trace)}
-            if found and self._feed is not None:
-                self._traces, self._run = found, self._feed.run
+            feed = self.viewer.on_show
+            if feed is not None and feed.run in self._kept:
+                found = {label: trace for label, trace in self._kept[feed.run].items() if len(trace)}
+                self._traces, self._run = found, feed.run
             return dict(self._traces)
 
     def traces_of(self, run: int) -> list[Trace] | None:
@@ -154,11 +170,12 @@ class Runner:
                 raise
             self._starting = False
             self._began = time.monotonic()
-            _ = self.traces  # keep the runs before, should these never make a step
-            feed = self.viewer.feed({label: job.trace for label, job in jobs.items()}, here=here)
-            self._jobs, self._feed = jobs, feed
             newest = {label: job.trace for label, job in jobs.items()}
-            self._kept = {run: traces for run, traces in self._kept.items() if run == self._run} | {feed.run: newest}
+            feed = self.viewer.feed(newest, here=here)
+            self._jobs, self._feed = jobs, feed
+            self._kept[feed.run] = newest
+            _ = self.traces  # keep the runs on show, should these never make a step
+            self._kept = {run: traces for run, traces in self._kept.items() if run in (self._run, feed.run)}
             self._going = True
             self._blocked = self._blocked or here
             self._stand("running")
@@ -187,16 +204,27 @@ class Runner:
         with self._lock:
             if self._due is not None and not pause:
                 return
-            wait = max(self._began + HEAD_START - time.monotonic(), pause)
+            wait = max(self._free() - time.monotonic(), pause)
             if wait > 0:
-                self._forget_due()
-                context = contextvars.copy_context()
-                self._due = threading.Timer(wait, context.run, args=(self.quietly, self._start_due))
-                self._due.daemon = True
-                self._due.start()
+                self._start_in(wait, contextvars.copy_context())
+                self._pausing = pause > 0
                 self._stand("running")
                 return
         self.start()
+
+    def _free(self) -> float:
+        """When another run may take the place of the newest."""
+        if all(job.done() for job in self._jobs.values()):
+            # Where none has begun after the hand has rested, nothing is waited for.
+            return max(self._began + HEAD_START, self._over + _LOOKED_AT)
+        soon = self._took <= SOON
+        return self._began + (max(HEAD_START, min(_MARGIN * self._took, SOON)) if soon else HEAD_START)
+
+    def _start_in(self, seconds: float, context: contextvars.Context) -> None:
+        self._forget_due()
+        self._due = threading.Timer(seconds, context.run, args=(self.quietly, self._start_due))
+        self._due.daemon = True
+        self._due.start()
 
     def _start_due(self) -> None:
         with self._lock:
@@ -278,9 +306,22 @@ class Runner:
         """Run `k` of a feed is over; called by whichever thread ended it."""
         with self._lock:  # while a run is being started in place of this one, the viewer hears of that first
             self.viewer.end(feed, cast(Status, job.status), k)
+            if feed is self._feed and all(one.done() for one in self._jobs.values()):
+                self._note_end()
             blocked = self._blocked
         if not blocked:
             self.settle()
+
+    def _note_end(self) -> None:
+        """The newest runs are over: how long they took says how long the next may; what is due need not wait longer."""
+        self._over = time.monotonic()
+        took, jobs = self._over - self._began, self._jobs.values()
+        drawing = max(sum(step.seconds for step in job.trace) for job in jobs)
+        # What comes out of the memory says nothing of how long drawing takes.
+        if all(job.status == "done" for job in jobs) and took > drawing / 2:
+            self._took = took
+        if self._due is not None and not self._pausing:
+            self._start_in(max(0.0, self._free() - self._over), contextvars.copy_context())
 
     def settle(self) -> None:
         """Say how the newest runs ended, if all have and no others are about to start."""

@@ -195,12 +195,28 @@ class Viewer(InNotebook, anywidget.AnyWidget):  # type: ignore[misc]
         with self._changed:
             self._runs += 1
             feed = Feed(self._runs, [trace for _, trace in labelled], films)
+            self._take_over()
             if self._next is not None:
                 self._next.complete.set()  # replaced before it began: nothing of it will be shown
             self._next = feed
             self._claimed = self._claimed or here
         self.wake()
         return feed
+
+    @property
+    def on_show(self) -> Feed | None:
+        """The newest run that is shown, or will be as it has a step; None where runs that were fed are not on show."""
+        with self._changed:
+            self._take_over()
+            return self._feed
+
+    def _take_over(self) -> None:
+        """Let the newest run be what is shown, if it has a step: from then on it is, whatever comes after it."""
+        if self._next is not None and self._next.started:
+            if self._feed is not None:
+                self._feed.complete.set()
+                self._next.follow(self._feed)
+            self._feed, self._next = self._next, None
 
     def wake(self) -> None:
         """Something has grown. Costs microseconds: for callbacks of a running model."""
@@ -280,7 +296,8 @@ class Viewer(InNotebook, anywidget.AnyWidget):  # type: ignore[misc]
         One thread drives at a time; where another does already, this waits its turn when there is a `done` and returns
         otherwise.
         """
-        if not self._driving.acquire(blocking=done is not None):
+        # The thread that takes the place of one which is just leaving waits until that has left.
+        if not self._driving.acquire(blocking=done is not None or threading.current_thread() is self._thread):
             return
         try:
             idle_since = time.monotonic()
@@ -312,11 +329,8 @@ class Viewer(InNotebook, anywidget.AnyWidget):  # type: ignore[misc]
         with self._changed:
             if self._claimed and not here:
                 return None
-            if self._next is not None and self._next.started:
-                if self._feed is not None:
-                    self._feed.complete.set()
-                self._feed, self._next = self._next, None
-            elif self._next is not None and self._next.over:
+            self._take_over()
+            if self._next is not None and self._next.over and not self._next.started:
                 self._next.complete.set()  # it ended with nothing to show; what is shown stays
                 self._next = None
             feed, newer = self._feed, self._next
