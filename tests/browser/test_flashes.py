@@ -165,7 +165,8 @@ def test_no_control_flashes_when_it_is_dragged_live(lab: Any, tab: Any) -> None:
             times, frames = recording.stop()
             found[act.__name__, where] = most_flashes(times, frames)
             print(act.__name__, where, found[act.__name__, where], len(times))
-            assert len(times) > 10, "the pictures follow the hand"
+            # A text waits for a pause, and this one has none.
+            assert len(times) > 10 or act is type_prompt, "the pictures follow the hand"
             if act is not drag_steps:
                 assert int(step.input_value()) == int(where) or act is choose_sampler
             lab.run(
