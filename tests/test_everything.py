@@ -56,7 +56,7 @@ def test_what_fails_is_said_and_the_next_stage_begins(art_folder, tmp_path, caps
 def test_it_ends_in_time_and_goes_on_when_called_again(art_folder, tmp_path):
     write_vae(tmp_path)
     short = plan(tmp_path, art_folder, stages=("unet",), pocket=dataclasses.replace(UNET, steps=None), reserve=1.0)
-    short = dataclasses.replace(short, minutes=0.15)
+    short = dataclasses.replace(short, minutes=0.3)
     assert everything.Everything(short).run() == []
     first = torch.load(tmp_path / "unet.pt", weights_only=True)
     assert everything.Everything(short).run() == []
