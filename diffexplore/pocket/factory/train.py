@@ -30,7 +30,6 @@ import dataclasses
 import json
 import multiprocessing.connection
 import os
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -39,8 +38,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diffexplore.pocket.factory import scenes
+from diffexplore.pocket.factory.pool import end_with_parent
+from diffexplore.pocket.factory.unet import make_tokenizer
 from diffexplore.pocket.lesson import SNR_GAMMA, noise_levels
-from diffexplore.pocket.world import FILLERS, NEAR, SIZE, caption, sample_scene, vocabulary, with_filler
+from diffexplore.pocket.world import NEAR, SIZE, caption, sample_scene, vocabulary, with_filler
 from diffexplore.progress import progress
 from diffexplore.record.file import written
 
@@ -141,37 +142,6 @@ def make_vae(recipe: Recipe) -> AutoencoderKL:
         scaling_factor=1.0,
         force_upcast=False,
     )
-
-
-def make_tokenizer(work: Path, tokens: int = RECIPE.text_tokens) -> CLIPTokenizer:
-    """A CLIP tokenizer whose byte-pair merges are learned from the captions: a known word is one token."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
-    from transformers import CLIPTokenizer
-
-    folder = work / "tokenizer"
-    if not (folder / "tokenizer_config.json").is_file():
-        words = vocabulary()
-        raw = Tokenizer(models.BPE(unk_token="<|endoftext|>", end_of_word_suffix="</w>"))
-        raw.normalizer = normalizers.Lowercase()
-        raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-        trainer = trainers.BpeTrainer(
-            vocab_size=4000,
-            min_frequency=1,
-            end_of_word_suffix="</w>",
-            initial_alphabet=list("abcdefghijklmnopqrstuvwxyz0123456789.,!?'-:;()&+/\"#"),
-            show_progress=False,
-        )
-        alphabet = [f"x{c} {c}" for c in "abcdefghijklmnopqrstuvwxyz0123456789.,!?'-:;()&+/\"#"]
-        raw.train_from_iterator([*words, *FILLERS, *alphabet, ","], trainer)
-        model = json.loads(raw.to_str())["model"]
-        vocab = {token: i for i, token in enumerate(sorted(model["vocab"], key=model["vocab"].get))}
-        for special in ("<|startoftext|>", "<|endoftext|>"):
-            vocab[special] = len(vocab)
-        folder.mkdir(parents=True, exist_ok=True)
-        merges = [tuple(m) if isinstance(m, list) else tuple(m.split()) for m in model["merges"]]
-        made = CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=tokens)
-        made.save_pretrained(folder)
-    return CLIPTokenizer.from_pretrained(folder)
 
 
 def make_text_encoder(recipe: Recipe, tokenizer: CLIPTokenizer) -> CLIPTextModel:
@@ -748,19 +718,6 @@ def main(argv: list[str] | None = None) -> None:
 
         (args.work / f"{args.stage}.meet").unlink(missing_ok=True)
         start_processes(_train, (args.processes, args.stage, args.work, budget), args.processes)
-
-
-def end_with_parent() -> None:
-    """End this process as soon as the one that started it is gone, however that ended: a kill asks nobody."""
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-
-    def watch() -> None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _train(rank: int, workers: int, stage: str, work: Path, budget: Budget) -> None:
