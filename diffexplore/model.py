@@ -16,21 +16,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import diffusers
 import torch
-import transformers
 
 from diffexplore.pipelines.family import family_of
 from diffexplore.pipelines.origin import POCKETS, Origin, open_pipeline, scheduler_facts
 from diffexplore.pipelines.signature import Extra
 from diffexplore.runs.adapters import Adapters
-from diffexplore.runs.batches import BATCH, grouped, in_halves
+from diffexplore.runs.batches import BATCH
 from diffexplore.runs.decode import PictureDecoder
+from diffexplore.runs.desk import Desk
 from diffexplore.runs.draw import Artist
-from diffexplore.runs.jobs import Job, Lanes, OnStep, turn_at
+from diffexplore.runs.jobs import Job, OnStep, turn_at
 from diffexplore.runs.memory import Store
 from diffexplore.runs.plan import Plan, Planner
-from diffexplore.runs.probes import Cancelled, Probe, Stop
+from diffexplore.runs.probes import Probe
 from diffexplore.runs.prompt import Reader, Vocabulary
 from diffexplore.runs.schedules import Schedules
 from diffexplore.settings import Settings
@@ -146,11 +145,12 @@ class Model:
             name=self.name, fixed_size=self._pocket,
         )  # fmt: skip
         self.size = self._planner.size
-        self._decoder = PictureDecoder(family, pipeline)
-        self._artist = Artist(
-            family, pipeline, self._schedules, self._turn, self._adapters, self._decoder, self.remembered
-        )
-        self._lanes = Lanes(self._work, self.name)
+        self._decoder = decoder = PictureDecoder(family, pipeline)
+        artist = Artist(family, pipeline, self._schedules, self._turn, self._adapters, decoder, self.remembered)
+        self._desk = Desk(
+            family, pipeline, artist, decoder, self._turn,
+            name=lambda: self.name, revision=self._origin.revision, pocket=self._pocket,
+        )  # fmt: skip
 
     def __repr__(self) -> str:
         width, height = self.size
@@ -295,9 +295,7 @@ class Model:
             ValueError: one sentence, before any work, for settings which are refused.
             RuntimeError: on a thread that is in a run of this model already (an ``on_step``).
         """
-        trace = self._new(self.plan(settings, **values))
-        self._artist.run([trace], Stop(), probes=probes)
-        return trace
+        return self._desk.trace(self.plan(settings, **values), probes)
 
     def trace_many(self, settings: Sequence[Settings | Plan]) -> list[Trace]:
         """Run several `settings`, those that can share a batch together; all are checked before the first starts.
@@ -310,23 +308,11 @@ class Model:
         Raises:
             ValueError: one sentence, before any work, for settings which are refused.
         """
-        traces = [self._new(self.plan(one)) for one in settings]
-
-        def draw(batch: Sequence[Trace]) -> None:
-            for trace in batch:
-                trace.clear()
-            self._artist.run(batch, Stop())
-
-        def failed(_: Trace, error: Exception) -> None:
-            raise error
-
-        for batch in grouped(traces, self._together):
-            in_halves(batch, draw, failed)
-        return traces
+        return self._desk.together([self.plan(one) for one in settings])
 
     def batches(self, settings: Iterable[Settings]) -> list[list[Settings]]:
         """`settings`, with every None filled in, in lists of those that :meth:`trace_many` draws together."""
-        return grouped(settings, lambda one: self._family.batch_key(self.pipeline, one))
+        return self._desk.batches(list(settings))
 
     def submit(
         self,
@@ -351,9 +337,7 @@ class Model:
             ValueError: one sentence, before any work, for settings which are refused; the running job goes
                 on.
         """
-        job = Job(self._new(self.plan(settings, **values)), on_step, turn=self._turn, probes=probes)
-        self._lanes.submit([job], lane)
-        return job
+        return self._desk.submit([self.plan(settings, **values)], on_step, lane, probes)[0]
 
     def submit_many(
         self, settings: Sequence[Settings | Plan], on_step: OnStep | None = None, *, lane: Hashable = None
@@ -377,54 +361,7 @@ class Model:
         """
         if not settings:
             raise ValueError("submit_many takes at least one Settings object, got none")
-        stop = Stop()
-        jobs = [Job(self._new(plan), on_step, stop, self._turn) for plan in map(self.plan, settings)]
-        self._lanes.submit(jobs, lane)
-        return jobs
-
-    def _new(self, plan: Plan) -> Trace:
-        """An empty trace."""
-        info = {
-            "model": self.name,
-            "revision": self.revision,
-            "family": self.family,
-            "pipeline": type(self.pipeline).__name__,
-            "axes": list(self._family.axes(self.pipeline)),
-            "tokens": {name: list(tokens) for name, tokens in plan.tokens.items()},
-            "notes": list(plan.notes),
-            "unknown": list(plan.unknown),
-            "versions": {one.__name__: str(one.__version__) for one in (torch, diffusers, transformers)},
-        }
-        if self._pocket:
-            info["world"] = "pocket"  # what the judge can read
-        made = Trace(plan.settings, decode=self.decode, matrix=self.matrix, info=info, extra=plan.extra)
-        if self._artist.whole is not None:
-            made.lend(None, None)  # until its run has shown how
-        return made
-
-    def _together(self, trace: Trace) -> Hashable:
-        # Whoever hands over arguments of their own draws alone.
-        return object() if trace.extra else self._family.batch_key(self.pipeline, trace.settings)
-
-    def _work(self, jobs: list[Job]) -> None:
-        """Run jobs that were submitted together, on the worker thread."""
-        for batch in grouped(jobs, lambda job: self._together(job.trace)):
-            batch[0].context.run(in_halves, batch, self._run_jobs, lambda job, error: job.finish("failed", error))
-
-    def _run_jobs(self, jobs: Sequence[Job]) -> None:
-        """Run jobs that share a batch."""
-
-        def started() -> None:
-            claimed = [job.start() for job in jobs]
-            if not any(claimed):
-                raise Cancelled
-
-        for job in jobs:
-            job.trace.clear()
-        first = jobs[0]
-        self._artist.run([job.trace for job in jobs], first.stop, first.on_step, started, first.probes)
-        for job in jobs:
-            job.finish("cancelled" if job.trace.cancelled else "done")
+        return self._desk.submit([self.plan(one) for one in settings], on_step, lane)
 
     # LoRAs
 
@@ -475,8 +412,7 @@ class Model:
         Raises:
             ValueError: they have another number of dimensions.
         """
-        whole = self._artist.whole
-        return self._decoder.pixels(latents) if whole is None else whole.pixels(latents)
+        return self._desk.decode(latents)
 
     def output(self, latents: torch.Tensor, trace: Trace | None = None) -> Any:
         """What the pipeline makes of latents (C, *axes, h, w) after its last step, as ``trace.output`` has it; those of
@@ -485,8 +421,7 @@ class Model:
         Raises:
             ValueError: one sentence, for latents of another shape, or before any run.
         """
-        whole, tape = self._artist.whole, None if trace is None else trace.tape
-        return self._decoder.image(latents) if whole is None else whole.made(latents, tape).output
+        return self._desk.output(latents, trace)
 
     def matrix(self) -> np.ndarray:
         """Latents to RGB without the decoder: (C + 1, 3) float32, fitted to a few decodes on first use and
