@@ -68,6 +68,20 @@ class Trace(Record):
 
         return plots.plot(self)
 
+    def plot_guidance(self, columns: int = 6) -> "Figure":
+        """How guidance pulled: its halves as arrows, and their difference over the share of noise. See
+        :func:`diffexplore.looks.figures.plot_guidance`.
+
+        Args:
+            columns: how many steps have arrows, 2 to 12.
+
+        Raises:
+            ValueError: the run has no step with both halves; columns out of range.
+        """
+        from diffexplore.looks import figures as plots
+
+        return plots.plot_guidance(self, columns)
+
     def curve(self, name: str) -> np.ndarray:
         """One number per step, (steps,): see :func:`diffexplore.looks.curves.curve`.
 

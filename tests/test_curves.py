@@ -16,9 +16,14 @@ from diffexplore.settings import Settings
 from diffexplore.trace import Step, Trace
 
 NAMES = [
-    *("sigma", "timestep", "alpha", "snr", "log_snr", "seconds", "latents_norm", "noise_norm", "x0_norm"),
-    *("guidance_norm", "change", "distance"),
+    *("sigma", "timestep", "alpha", "snr", "log_snr", "noise_share", "seconds"),
+    *("latents_norm", "noise_norm", "x0_norm", "guidance_norm", "change", "distance", "guidance"),
+    *("cond_norm", "guidance_angle", "guidance_along", "guidance_across"),
+    *("cond_norm_x0", "guidance_norm_x0", "guidance_angle_x0", "guidance_along_x0", "guidance_across_x0"),
 ]
+
+
+NAMES_OF_ARROWS = ("cond_norm", "guidance_along", "guidance_across")
 
 
 def step(index: int = 0, a: float = 0.8, b: float = 0.6, halves: bool = True, **values) -> Step:
@@ -115,6 +120,29 @@ def test_sizes_are_root_mean_squares() -> None:
     assert curve(trace, "distance").tolist() == pytest.approx([rms(flat(s.x0 - trace.final)) for s in trace])
 
 
+def test_guidance_is_taken_apart_in_noise_and_in_x0(tiny_trace: Trace) -> None:
+    trace = Trace(Settings(), [step(0, guidance=5.0), step(1, a=0.3, b=0.9, guidance=5.0), step(2, halves=False)])
+    for end, space in (("", "noise"), ("_x0", "x0")):
+        found = {name: curve(trace, name + end) for name in NAMES if name.startswith("guidance_") and "x0" not in name}
+        size = curve(trace, f"cond_norm{end}")
+        for i in (0, 1):
+            cond, uncond = (getattr(trace[i], f"{space}_{half}").flatten().double() for half in ("cond", "uncond"))
+            cosine = float(cond @ uncond / cond.norm() / uncond.norm())
+            assert math.cos(math.radians(found["guidance_angle"][i])) == pytest.approx(cosine, abs=1e-6)
+            assert size[i] == pytest.approx(rms(cond.tolist()))
+            assert found["guidance_norm"][i] == pytest.approx(rms((cond - uncond).tolist()))
+            along = float((cond - uncond) @ cond / cond.norm()) / math.sqrt(cond.numel())
+            assert found["guidance_along"][i] == pytest.approx(along, abs=1e-9)
+            assert math.hypot(along, found["guidance_across"][i]) == pytest.approx(found["guidance_norm"][i])
+        assert all(math.isnan(values[2]) for values in (*found.values(), size)), "it has no halves"
+    assert curve(trace, "noise_share").tolist() == pytest.approx([0.36, 0.9, 0.36])
+    # The guided prediction lies where the numbers say.
+    g, (cond, along, across) = 5.0, (curve(tiny_trace, f"{name}_x0") for name in NAMES_OF_ARROWS)
+    assert curve(tiny_trace, "guidance").tolist() == pytest.approx([g] * 4, rel=1e-3)
+    guided = np.hypot(cond + (g - 1) * along, (g - 1) * across)
+    assert curve(tiny_trace, "x0_norm").tolist() == pytest.approx(guided.tolist(), rel=1e-3)
+
+
 def test_a_run_settles_on_its_final_latents(tiny_trace: Trace) -> None:
     distance = curve(tiny_trace, "distance")
     assert distance[-1] < 0.1 * distance[0]
@@ -139,7 +167,7 @@ def test_an_empty_trace_has_empty_curves(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"), [("sigmas", "'sigma'"), ("SNR", "'snr'"), ("guidance", "'guidance_norm'"), ("", ""), (None, "")]
+    ("name", "hint"), [("sigmas", "'sigma'"), ("SNR", "'snr'"), ("guidance_size", "'guidance_"), ("", ""), (None, "")]
 )
 def test_an_unknown_curve_is_named(tiny_trace: Trace, name: str, hint: str) -> None:
     with pytest.raises(ValueError, match="curve must be one of sigma, timestep") as error:
@@ -228,7 +256,8 @@ def test_latents_of_any_layout_have_curves_spectra_and_a_parting(shape: tuple[in
         noise = torch.Generator().manual_seed(seed)
         names = ("latents", "output", "cond", "uncond")
         steps = [
-            step(i, b=0.9 - 0.2 * i, **{name: torch.randn(shape, generator=noise) for name in names}) for i in range(3)
+            step(i, b=0.9 - 0.2 * i, guidance=3.0, **{name: torch.randn(shape, generator=noise) for name in names})
+            for i in range(3)
         ]
         return Trace(Settings(), steps, final=torch.zeros(shape))
 

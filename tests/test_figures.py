@@ -22,6 +22,7 @@ from diffexplore.looks.figures import (
     plot,
     plot_curves,
     plot_forward,
+    plot_guidance,
     plot_parting,
     plot_rows,
     plot_sheet,
@@ -54,6 +55,22 @@ def run(count: int, shape: tuple[int, int] = (H, W), split: bool = True, **value
     given = {"image": image, "final": torch.zeros(C, *shape), "decode": decode}
     settings = Settings(prompt="a red fox", steps=max(count, 1), sampler="DDIM", seed=7)
     return Trace(values.pop("settings", settings), steps, **{**given, **values})
+
+
+def test_guidance_is_drawn_as_arrows_and_over_the_share_of_noise() -> None:
+    figure = plot_guidance(run(9), columns=4)
+    draw(figure)
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert [one for one in titles if one] == ["the pull in x0", "the pull in the noise", "how far the prompt turns it"]
+    assert len(figure.axes) == 2 * 4 + 3
+    share = run(9).curve("noise_share")
+    for axes in figure.axes[-3:]:
+        assert axes.get_xlim()[0] > axes.get_xlim()[1], "a run goes from much noise to little"
+        assert all(line.get_xdata() == pytest.approx(share) for line in axes.lines)
+    with pytest.raises(ValueError, match="no guidance to take apart: this pipeline makes no split"):
+        plot_guidance(run(3, split=False))
+    with pytest.raises(ValueError, match="columns must be a whole number from 2 to 12, got 1"):
+        plot_guidance(run(3), columns=1)
 
 
 def draw(figure: Figure) -> np.ndarray:

@@ -15,6 +15,7 @@ from PIL import Image
 import diffexplore as dx
 from diffexplore.looks.curves import spectrum
 from diffexplore.looks.views import VIEWS, frame
+from diffexplore.model import Model
 from diffexplore.record.numbers import NUMBERS, Number, declare
 from diffexplore.settings import Settings
 from diffexplore.trace import Step, Trace
@@ -96,7 +97,7 @@ def test_numbers_that_json_cannot_hold_are_left_out() -> None:
 
 
 def test_a_step_carries_what_the_curves_say(film: Film, tiny_trace: Trace) -> None:
-    for i, (timestep, sigma, seconds, change, power, adherence) in enumerate(film.steps):
+    for i, (timestep, sigma, seconds, change, power, adherence, *_) in enumerate(film.steps):
         step = tiny_trace[i]
         assert (timestep, sigma, seconds) == pytest.approx((step.timestep, step.sigma, step.seconds), rel=1e-5)
         assert change == (pytest.approx(tiny_trace.curve("change")[i], rel=1e-5) if i else None)
@@ -122,9 +123,17 @@ def test_a_step_of_the_pocket_model_carries_its_adherence_once_its_picture_is_th
 
 def test_every_number_of_a_step_has_a_column(film: Film) -> None:
     names = ["timestep", "sigma", "seconds", "change", "spectrum", "adherence"]
+    assert [column["name"] for column in film.columns if "group" not in column] == names
+    names += (pulls := [str(column["name"]) for column in film.columns if column.get("group") == "guidance"])
+    assert "guidance_angle_x0" in pulls
     assert [column["name"] for column in film.columns] == names
     assert film.columns[1] == {"name": "sigma", "label": "σ", "unit": "ratio", "log": True}
     assert {len(step) for step in film.steps} == {len(names)}
+
+
+def test_a_run_without_halves_has_no_columns_of_guidance(tiny_model: Model) -> None:
+    trace = tiny_model.trace(prompt="a red fox", steps=2, guidance=1.0, sampler="DDIM")
+    assert len(Film.of(trace).columns) == 6
 
 
 def test_a_number_declared_in_python_travels_with_what_it_means(

@@ -80,6 +80,29 @@ def test_rms_of_white_noise_is_one_and_of_large_values_exact():
     assert p.rms(torch.full((4, 3), 1e30)) == pytest.approx(1e30)
 
 
+@settings(deadline=None)
+@given(turn=st.floats(1, 179), longer=st.floats(0.1, 10))
+def test_two_predictions_in_their_plane(turn, longer):
+    """One is the other turned by an angle and stretched, in a random plane of a large space."""
+    first, second = (t.double() for t in pair())
+    second -= (second * first).sum() / (first * first).sum() * first
+    second *= first.norm() / second.norm()
+    angle = math.radians(turn)
+    found = p.plane(first, longer * (math.cos(angle) * first + math.sin(angle) * second))
+    size = p.rms(first)
+    assert found.angle == pytest.approx(turn, abs=1e-6)
+    assert found.along == pytest.approx(size * (1 - longer * math.cos(angle)), abs=1e-6)
+    assert found.across == pytest.approx(size * longer * math.sin(angle), rel=1e-6)
+    assert (found.cond, found.uncond) == pytest.approx((size, size * longer), rel=1e-6)
+    assert found.pull == pytest.approx(math.hypot(found.along, found.across), rel=1e-6)
+
+
+def test_equal_predictions_do_not_pull():
+    first, _ = pair()
+    assert p.plane(first, first)[2:] == (0, 0, 0, 0)
+    assert math.isnan(p.plane(torch.zeros_like(first), first).angle)
+
+
 def close_pair(scale=0.05):
     """Two outputs as a network gives them: nearly the same noise, a little apart."""
     uncond, apart = pair(1)

@@ -50,6 +50,7 @@ class Number:
         log: whether it is best drawn on a logarithmic axis.
         of: computes it for a step of a run, (record, i) -> float; None: it stands in ``step.numbers``.
         decodes: whether that takes a pass of the picture decoder, so that nobody computes it unasked.
+        group: what it belongs to together with others, such as "guidance", whose panel shows them; "" for none.
     """
 
     name: str
@@ -59,10 +60,11 @@ class Number:
     log: bool = False
     of: "Callable[[Any, int], float] | None" = None
     decodes: bool = False
+    group: str = ""
 
     def __post_init__(self) -> None:
         check_name(self.name)
-        for field in ("label", "unit", "sentence"):
+        for field in ("label", "unit", "sentence", "group"):
             value = getattr(self, field)
             if not isinstance(value, str) or len(value) > 1000:
                 raise ValueError(f"the {field} of {self.name} must be text, got {shown(value)}")
@@ -124,9 +126,17 @@ def _log_ratio(step: "Step") -> float:
     return -math.inf if step.b else math.inf
 
 
-def _pull(step: "Step") -> float:
-    with_prompt, without = step.noise_cond, step.noise_uncond
-    return math.nan if with_prompt is None or without is None else rms(with_prompt - without)
+def _pull(space: str, part: str) -> "Callable[[Run, int], float]":
+    def of(step: "Step") -> float:
+        found = step.geometry
+        return math.nan if found is None else float(getattr(getattr(found, space), part))
+
+    return _each(of)
+
+
+def _share(step: "Step") -> float:
+    signal, noise = step.a**2, step.b**2
+    return noise / (signal + noise) if signal + noise else math.nan
 
 
 def _change(record: Run, i: int) -> float:
@@ -143,8 +153,10 @@ def _each(read: "Callable[[Step], float]") -> "Callable[[Run, int], float]":
     return lambda record, i: read(record[i])
 
 
-def _built_in(name: str, label: str, unit: str, of: "Callable[[Any, int], float]", sentence: str, log: bool) -> None:
-    NUMBERS[name] = Number(name, label, unit, sentence, log, of)
+def _built_in(
+    name: str, label: str, unit: str, of: "Callable[[Any, int], float]", sentence: str, log: bool, group: str = ""
+) -> None:
+    NUMBERS[name] = Number(name, label, unit, sentence, log, of, group=group)
 
 
 # fmt: off
@@ -158,6 +170,8 @@ _built_in("snr", "SNR", "ratio of variances", _each(_ratio),
           "Signal-to-noise ratio of x_t: a squared over b squared.", log=True)
 _built_in("log_snr", "log SNR", "nats", _each(_log_ratio),
           "Natural logarithm of the signal-to-noise ratio.", log=False)
+_built_in("noise_share", "share of noise", "share of the variance", _each(_share),
+          "How much of the variance of x_t is noise: b squared over a squared plus b squared, from 1 to 0.", log=False)
 _built_in("seconds", "time", "seconds", _each(lambda step: step.seconds),
           "Wall time of the evaluation.", log=False)
 _built_in("latents_norm", "size of x_t", "RMS, latents", _each(lambda step: rms(step.latents)),
@@ -166,12 +180,28 @@ _built_in("noise_norm", "size of the noise", "RMS, noise", _each(lambda step: rm
           "Size of the predicted noise after guidance; true noise has 1.", log=False)
 _built_in("x0_norm", "size of x₀", "RMS, latents", _each(lambda step: rms(step.x0)),
           "Size of the estimate of the finished latents.", log=False)
-_built_in("guidance_norm", "pull of the prompt", "RMS, noise", _each(_pull),
-          "How far the noise predicted with the prompt is from that without.", log=False)
+_built_in("guidance_norm", "pull of the prompt", "RMS, noise", _pull("noise", "pull"),
+          "How far the noise predicted with the prompt is from that without.", log=False, group="guidance")
 _built_in("change", "change of x₀", "RMS, latents", _change,
           "How far the estimate moved since the evaluation before.", log=True)
 _built_in("distance", "distance to the end", "RMS, latents", _distance,
           "How far the estimate is from the final latents.", log=True)
+_built_in("guidance", "guidance", "factor", _each(lambda step: math.nan if step.guidance is None else step.guidance),
+          "The guidance that the two halves of the step were mixed with.", log=False, group="guidance")
+for _space, _name, _end, _word in (("noise", "noise", "", "noise"), ("x0", "x0", "_x0", "x₀")):
+    _built_in(f"cond_norm{_end}", f"{_word} with the prompt", f"RMS, {_name}", _pull(_space, "cond"),
+              f"Size of the {_word} predicted with the prompt alone.", log=False, group="guidance")
+    if _end:
+        _built_in(f"guidance_norm{_end}", f"pull in {_word}", f"RMS, {_name}", _pull(_space, "pull"),
+                  f"How far the {_word} predicted with the prompt is from that without.", log=False, group="guidance")
+    _built_in(f"guidance_angle{_end}", f"angle in {_word}", f"degrees, {_name}", _pull(_space, "angle"),
+              f"Angle between the {_word} predicted with the prompt and that without.", log=False, group="guidance")
+    _built_in(f"guidance_along{_end}", f"pull along {_word}", f"RMS, {_name}", _pull(_space, "along"),
+              f"Part of the pull along the {_word} predicted with the prompt: it makes that larger, below 0 smaller.",
+              log=False, group="guidance")
+    _built_in(f"guidance_across{_end}", f"pull across {_word}", f"RMS, {_name}", _pull(_space, "across"),
+              f"Part of the pull across the {_word} predicted with the prompt: it turns that.", log=False,
+              group="guidance")
 # fmt: on
 
 COMPUTED: Final = frozenset(NUMBERS)

@@ -17,7 +17,9 @@ from typing import Final, NamedTuple
 
 import torch
 
-__all__ = ["GUIDERS", "KINDS", "Affine", "Split", "affine", "guide", "noise_of", "rms", "separate", "x0_of"]
+__all__ = [
+    "GUIDERS", "KINDS", "Affine", "Plane", "Split", "affine", "guide", "noise_of", "plane", "rms", "separate", "x0_of",
+]  # fmt: skip
 
 KINDS = (
     "epsilon", "v_prediction", "sample", "flow_prediction", "reversed_flow_prediction", "edm_epsilon",
@@ -116,6 +118,49 @@ def rms(field: torch.Tensor) -> float:
     """Root mean square of all values of `field`, of any shape; white noise of variance 1 has 1."""
     # In double: in single precision the sum of squares of a large latent loses digits.
     return math.sqrt(float(field.detach().double().square().mean()))
+
+
+class Plane(NamedTuple):
+    """Two predictions in the plane that they span: the one with the prompt lies along its first axis.
+
+    In these coordinates they are (cond, 0) and (cond - along, -across), and what guidance g makes of them, uncond +
+    g (cond - uncond), is (cond + (g - 1) along, (g - 1) across): it never leaves the plane. Sizes are root mean squares
+    over the values of the tensors.
+
+    Attributes:
+        cond: size of the prediction with the prompt.
+        uncond: size of the one without.
+        pull: size of their difference, cond - uncond.
+        along: its part along cond; negative where it points against it. It makes the prediction larger or smaller.
+        across: its part across cond, never negative. It turns the prediction.
+        angle: between both, in degrees from 0 to 180.
+    """
+
+    cond: float
+    uncond: float
+    pull: float
+    along: float
+    across: float
+    angle: float
+
+
+def plane(cond: torch.Tensor, uncond: torch.Tensor) -> Plane:
+    """How two predictions of one shape lie to each other.
+
+    The split of their difference into a part along the conditional prediction and one across it is that of adaptive
+    projected guidance (Sadat et al. 2024, arXiv 2410.02416, eq. 6), who damp the first.
+    """
+    c, u = cond.detach().double().flatten(), uncond.detach().double().flatten()
+    root = math.sqrt(max(1, c.numel()))
+    difference = c - u
+    size = float(c.norm())
+    along = float((difference * c).sum()) / size if size else 0.0
+    # From the rest itself: as a difference of squares, a small part across would drown in rounding.
+    across = float((difference - along / size * c).norm()) if size else float(difference.norm())
+    angle = math.degrees(math.atan2(across, size - along)) if size else math.nan
+    return Plane(
+        size / root, float(u.norm()) / root, float(difference.norm()) / root, along / root, across / root, angle
+    )
 
 
 class Split(NamedTuple):

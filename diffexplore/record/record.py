@@ -286,12 +286,16 @@ class Record(Sequence[Step]):
             names: which; None: all :attr:`measures` but those that take the decoder.
 
         Returns:
-            For each ``{"name", "label", "unit", "log"}``.
+            For each ``{"name", "label", "unit", "log"}``, and ``"group"`` where it belongs to one.
 
         Raises:
             ValueError: for an unknown name.
         """
-        return [{"name": one.name, "label": one.label, "unit": one.unit, "log": one.log} for one in self._asked(names)]
+        return [
+            {"name": one.name, "label": one.label, "unit": one.unit, "log": one.log}
+            | ({"group": one.group} if one.group else {})
+            for one in self._asked(names)
+        ]
 
     def row(self, i: int, names: Iterable[str] | None = None) -> list[float]:
         """The numbers of one evaluation, under the :meth:`columns` of the same `names`; NaN where there is none.

@@ -24,7 +24,7 @@ from diffexplore.record import predictions
 from diffexplore.record.numbers import NUMBERS, check_name
 from diffexplore.words import near, shown
 
-__all__ = ["Step", "WhatIf", "bytes_of", "own"]
+__all__ = ["Geometry", "Step", "WhatIf", "bytes_of", "own"]
 
 T = TypeVar("T")
 
@@ -36,6 +36,13 @@ class WhatIf(NamedTuple):
 
     noise: torch.Tensor
     x0: torch.Tensor
+
+
+class Geometry(NamedTuple):
+    """How the halves of one step lie to each other, as noise and as x0: one pull, seen in two spaces."""
+
+    noise: predictions.Plane
+    x0: predictions.Plane
 
 
 class _Named(MutableMapping[str, T]):
@@ -107,7 +114,7 @@ class _Halves:
     """Both halves of one output, or what they are to be found in; shared by the copies of a step, so that they are
     found once."""
 
-    __slots__ = ("blended", "cond", "guidance", "pieces", "split", "uncond")
+    __slots__ = ("blended", "cond", "geometry", "guidance", "pieces", "split", "uncond")
 
     def __init__(
         self,
@@ -120,6 +127,7 @@ class _Halves:
     ) -> None:
         self.cond, self.uncond, self.guidance, self.split, self.pieces = cond, uncond, guidance, split, pieces
         self.blended = blended
+        self.geometry: Geometry | None = None  # computed when it is first asked for
 
     def found(self, output: torch.Tensor, latents: torch.Tensor) -> "_Halves":
         """Itself, once the halves of `output` have been looked for."""
@@ -319,6 +327,17 @@ class Step:
         split.
         """
         return self._found().guidance
+
+    @property
+    def geometry(self) -> Geometry | None:
+        """How both halves lie to each other: sizes, angle, and the difference's parts along and across the half with
+        the prompt. None without a split. Computed once, at first use.
+        """
+        found = self._found()
+        if found.geometry is None and found.cond is not None and found.uncond is not None:
+            noise = predictions.plane(self._noise(found.cond), self._noise(found.uncond))
+            found.geometry = Geometry(noise, predictions.plane(self._x0(found.cond), self._x0(found.uncond)))
+        return found.geometry
 
     @property
     def split(self) -> str:

@@ -187,11 +187,16 @@ class Film:
         self.expected = max(self.expected, len(self.steps))
 
     def _others(self, trace: Record, i: int) -> tuple[float | None, ...]:
-        """The numbers of an evaluation that were declared elsewhere."""
+        """The numbers of an evaluation that were declared elsewhere, and those of a panel, where there are any."""
         left = trace[i].numbers
-        computed = (name for name, one in NUMBERS.items() if one.of and not one.decodes and name not in COMPUTED)
         known = {column["name"] for column in self.columns}
-        if new := [name for name in (*computed, *left) if name not in known]:
+        computed = [
+            name
+            for name, one in NUMBERS.items()
+            if one.of and not one.decodes and name not in known and (name not in COMPUTED or one.group)
+        ]
+        there = (name for name in computed if not NUMBERS[name].group or math.isfinite(NUMBERS[name].at(trace, i)))
+        if new := [name for name in (*there, *left) if name not in known]:
             self.columns += trace.columns(new)
         names = [str(column["name"]) for column in self.columns[6:]]
         return tuple(

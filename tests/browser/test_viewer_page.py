@@ -383,6 +383,42 @@ def test_a_number_declared_in_python_is_a_fact_a_track_and_a_column_of_the_table
     assert table.locator("tbody tr").nth(2).locator("td").last.inner_text() == "10000"
 
 
+def test_guidance_is_drawn_as_arrows_from_what_was_recorded(
+    host: Open, tiny_model: Any, axe: Callable[[Any], list[str]]
+) -> None:
+    runs = {f"g {g:g}": tiny_model.trace(prompt="a red fox", steps=4, guidance=g, sampler="DDIM") for g in (1.0, 5.0)}
+    page = host(Replay(runs["g 5"]))
+    assert page.root.locator(".dx-facts dt", has_text="pull").count() == 0, "they have a panel of their own"
+    page.root.get_by_role("tab", name="Arrows").press("Enter")
+    page.step.fill("2")
+    page.settle()
+    for row, end in ((1, "_x0"), (2, "")):
+        cells = page.root.locator(".dx-pull-table tr").nth(row).locator("td").all_inner_texts()
+        names = ("cond_norm", None, "guidance_norm", "guidance_along", "guidance_across", "guidance_angle")
+        for cell, name in zip(cells[1:], names, strict=True):
+            if name:
+                assert float(cell.rstrip("°")) == pytest.approx(runs["g 5"].curve(name + end)[1], abs=0.0501)
+    arrows = page.root.locator(".dx-pulled svg path")
+    before = arrows.nth(4).get_attribute("d")
+    page.step.fill("4")
+    page.settle()
+    assert arrows.nth(4).get_attribute("d") != before
+    assert "Guidance 5 adds 4 times the pull" in page.root.locator("[id$=pull] .dx-says").inner_text()
+    pane = page.root.locator("[id$=pull]")
+    assert pane.evaluate("pane => pane.scrollHeight <= pane.clientHeight"), "all of it is in sight"
+    assert axe(page.page) == []
+
+    page.viewer.show(runs)
+    page.push()
+    page.settle()
+    assert page.root.locator(".dx-pull-table tr").nth(1).locator("td").all_inner_texts() == ["–"] * 7, "no halves"
+    assert page.root.locator(".dx-panes").bounding_box()["height"] > 120
+    page.viewer.show(runs["g 1"])
+    page.push()
+    page.settle()
+    assert not page.root.get_by_role("tab", name="Arrows").is_visible(), "nothing to show"
+
+
 def test_a_track_that_the_next_run_has_not_gives_way_to_the_noise_level(host: Open, tiny_trace: Trace) -> None:
     declare(Number("warmth", "warmth", "", "How warm.", of=lambda trace, i: float(i)))
     try:

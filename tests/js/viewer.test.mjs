@@ -6,6 +6,7 @@ import * as calm from "../../diffexplore/widgets/browser/calm.js";
 import * as films from "../../diffexplore/widgets/browser/films.js";
 import * as numbers from "../../diffexplore/widgets/browser/numbers.js";
 import * as page from "../../diffexplore/widgets/browser/export.js";
+import * as pulls from "../../diffexplore/widgets/browser/pulls.js";
 import * as timeline from "../../diffexplore/widgets/browser/timeline.js";
 import * as wire from "../../diffexplore/widgets/browser/wire.js";
 
@@ -191,6 +192,17 @@ test("a step is read by the names of its columns, and what has no words here is 
   assert.deepEqual([told.at(-1).word, told.at(-1).title, told.at(-1).text({ warmth: 1234.5 }), told.at(-1).text({})], ["warmth", "degrees", "1235", "\u2013"]);
   assert.deepEqual(numbers.tracksOf([film]).map(({ name, log }) => [name, log]), [["sigma", true], ["change", false], ["warmth", true]]);
   assert.ok(numbers.tracksOf([{ ...film, judged: true }]).some(({ name }) => name === "adherence"));
+});
+
+test("guidance is drawn in the plane of its halves, and a curve below zero has a floor", () => {
+  const step = { guidance: 5, cond_norm_x0: 1, guidance_along_x0: 0.2, guidance_across_x0: 0.1, guidance_norm_x0: 0.22, guidance_angle_x0: 7 };
+  const found = pulls.arrowsOf(step, "_x0");
+  assert.deepEqual([found.uncond, found.cond, found.guided], [[0.8, -0.1], [1, 0], [1.8, 0.4]]);
+  assert.equal(pulls.arrowsOf(step, ""), null); // no such columns
+  assert.deepEqual(pulls.extentOf([found, null]), { left: 0, right: 1.8, low: -0.1, high: 0.4 });
+  assert.match(pulls.headed(["0", "0"], ["10", "0"]), /^M0,0L10,0M4\.0,3\.0L10,0L4\.0,-3\.0$/);
+  assert.deepEqual(numbers.heights([[-1, 0, 3]], false), [[0, 0.25, 1]]);
+  assert.deepEqual(numbers.ticksOf([[-1, 3]], false).map(({ value }) => value), [-1, 1, 3]);
 });
 
 test("a place that is held is the same step, or the nearest noise level in a run of another length", () => {

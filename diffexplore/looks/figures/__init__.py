@@ -9,6 +9,7 @@ What is named here is opened when it is asked for: matplotlib takes a while, and
 
 - ``kit``: ink, sizes, words; ``paper``: a page in inches.
 - ``strip``, ``table``, ``lines``: the forms, fed with pixels, numbers and words.
+- ``pull``: guidance taken apart.
 - ``runs``: which of them a record fills, and with what.
 """
 
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from diffexplore.looks.figures.kit import Figure
     from diffexplore.looks.figures.lines import plot_rows
+    from diffexplore.looks.figures.pull import plot_guidance
     from diffexplore.looks.figures.runs import plot, plot_curves, plot_forward, plot_parting, plot_spectrum
     from diffexplore.looks.figures.table import Cell, plot_sheet, plot_table
 
@@ -29,6 +31,7 @@ __all__ = [
     "plot",
     "plot_curves",
     "plot_forward",
+    "plot_guidance",
     "plot_parting",
     "plot_rows",
     "plot_sheet",
@@ -38,7 +41,8 @@ __all__ = [
 
 _HOMES: Final = {
     "Cell": "table", "Figure": "kit", "plot": "runs", "plot_curves": "runs", "plot_forward": "runs",
-    "plot_parting": "runs", "plot_rows": "lines", "plot_sheet": "table", "plot_spectrum": "runs", "plot_table": "table",
+    "plot_guidance": "pull", "plot_parting": "runs", "plot_rows": "lines", "plot_sheet": "table",
+    "plot_spectrum": "runs", "plot_table": "table",
 }  # fmt: skip
 
 

@@ -98,7 +98,7 @@ const declared = (films) => {
  */
 export const columnsOf = (films) => [
 	...COLUMNS,
-	...declared(films).map(({ name, label, unit }) => ({ name, word: label, title: unit || label, text: (/** @type {Step | undefined} */ step) => figures(step?.[name]) })),
+	...declared(films).map(({ name, label, unit, group }) => ({ name, word: label, group, title: unit || label, text: (/** @type {Step | undefined} */ step) => figures(step?.[name]) })),
 ];
 
 /**
@@ -112,7 +112,7 @@ export const tracksOf = (films) => [
 ];
 
 /**
- * Numbers as heights from 0 to 1 on one scale: from their least to their greatest logarithm, or from 0.
+ * Numbers as heights from 0 to 1 on one scale: from their least to their greatest logarithm, or from 0, or the least below it.
  * @param {(number | null | undefined)[][]} rows
  * @param {boolean} log
  */
@@ -120,7 +120,7 @@ export function heights(rows, log) {
 	const levels = rows.map((row) => row.map((x) => (x == null || (log && x <= 0) ? null : log ? Math.log10(x) : x)));
 	const known = levels.flat().filter((x) => x != null);
 	const top = Math.max(...known);
-	const bottom = log ? Math.min(...known) : 0;
+	const bottom = log ? Math.min(...known) : Math.min(0, ...known);
 	return levels.map((row) => row.map((x) => (x == null ? null : top > bottom ? (x - bottom) / (top - bottom) : 0)));
 }
 
@@ -152,9 +152,10 @@ export const lineOf = (row, places) => row.flatMap((y, i) => (y == null ? [] : [
 export function ticksOf(rows, log) {
 	const known = rows.flat().filter((x) => x != null && Number.isFinite(x) && (!log || x > 0)).map(Number);
 	const top = Math.max(...known);
-	if (!known.length || !(top > (log ? Math.min(...known) : 0))) return [];
-	if (!log) return [0, 0.5, 1].map((at) => ({ value: at * top, at }));
-	const [low, high] = [Math.log10(Math.min(...known)), Math.log10(top)];
+	const least = Math.min(log ? Infinity : 0, ...known);
+	if (!known.length || !(top > least)) return [];
+	if (!log) return [0, 0.5, 1].map((at) => ({ value: least + at * (top - least), at }));
+	const [low, high] = [Math.log10(least), Math.log10(top)];
 	const decades = Array.from({ length: Math.max(0, Math.floor(high) - Math.ceil(low) + 1) }, (_, k) => Math.ceil(low) + k);
 	const every = Math.ceil(decades.length / 4);
 	const ticks = decades.filter((_, k) => k % every === 0);

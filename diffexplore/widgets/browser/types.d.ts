@@ -43,6 +43,8 @@ interface WireColumn {
   label: string;
   unit: string;
   log: boolean;
+  /** What it belongs to with others, whose panel shows it; it is no fact of the step then. */
+  group?: string;
 }
 
 /** A number that the track may show. */
@@ -60,6 +62,7 @@ interface Column {
   head?: string;
   title: string;
   judged?: boolean;
+  group?: string;
   text(step: Step | undefined): string;
   share?(step: Step | undefined): number;
 }

@@ -27,7 +27,7 @@ panel("facts", (view) => {
 			const step = reference && session.numbers(reference);
 			say(at, places ? String(Math.min(shown + 1, places)) : "–");
 			say(of, ` of ${places || view.seats[0].steps}`);
-			const columns = columnsOf(films).filter(({ word, judged }) => word && (!judged || films[0]?.judged));
+			const columns = columnsOf(films).filter(({ word, judged, group }) => word && !group && (!judged || films[0]?.judged));
 			const key = JSON.stringify(columns);
 			if (key !== listed) {
 				listed = key;

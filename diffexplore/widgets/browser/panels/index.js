@@ -13,6 +13,7 @@ import "./facts.js";
 import "./spectrum.js";
 import "./differ.js";
 import "./whatif.js";
+import "./pull.js";
 import "./parting.js";
 import "./table.js";
 import "./copy.js";
