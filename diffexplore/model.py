@@ -32,12 +32,14 @@ from diffexplore.runs.plan import Plan, Planner
 from diffexplore.runs.probes import Probe
 from diffexplore.runs.prompt import Reader, Vocabulary
 from diffexplore.runs.schedules import Schedules
+from diffexplore.runs.start import encoded
 from diffexplore.settings import Settings
 from diffexplore.trace import Trace
 from diffexplore.words import shown
 
 if TYPE_CHECKING:
     import numpy as np
+    from PIL import Image
 
 __all__ = ["BATCH", "POCKET", "Job", "Model", "Plan", "Probe", "load"]
 
@@ -422,6 +424,19 @@ class Model:
             ValueError: one sentence, for latents of another shape, or before any run.
         """
         return self._desk.output(latents, trace)
+
+    def encode(self, image: Image.Image | np.ndarray | str | os.PathLike[str]) -> torch.Tensor:
+        """A picture as latents (C, h, w) float32 on the CPU, scaled as the network knows them: what `decode` undoes.
+
+        Args:
+            image: as ``looks.pictures.read_picture`` takes it; another size than the model's is cropped around its
+                centre and resampled.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: one sentence, for what is no picture, or a model without an encoder.
+        """
+        return encoded(self._family, self.pipeline, image, *self.size)
 
     def matrix(self) -> np.ndarray:
         """Latents to RGB without the decoder: (C + 1, 3) float32, fitted to a few decodes on first use and

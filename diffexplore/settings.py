@@ -43,6 +43,8 @@ class Settings(BaseModel):
         height: as width.
         adapters: LoRAs and their scales, ``{"name": 0.8}``, of those which the model has loaded; kept as sorted pairs,
             and left out of the picture where the scale is 0.
+        strength: with a picture to start from, how much noise it gets: the share of noise, b^2 / (a^2 + b^2), from 0
+            (nothing is drawn) to 1.
 
     Raises:
         ValueError: one sentence that names the value and what is accepted.
@@ -59,6 +61,7 @@ class Settings(BaseModel):
     width: int | None = None
     height: int | None = None
     adapters: tuple[tuple[str, float], ...] = ()
+    strength: float | None = None
 
     def __init__(self, /, **values: Any) -> None:  # a file may have a field "self"
         """Check the `values` of the fields that are given; the others have their defaults."""
@@ -99,6 +102,14 @@ class Settings(BaseModel):
         # "not within" rather than "below or above": nan compares false with everything.
         if number is None or not 0 <= number <= MAX_GUIDANCE:
             raise ValueError(f"guidance must be a number from 0 to {MAX_GUIDANCE:g} (1 is off), got {shown(value)}")
+        return number
+
+    @field_validator("strength", mode="before")
+    @classmethod
+    def _check_strength(cls, value: object) -> float | None:
+        number = _number(value)
+        if value is not None and (number is None or not 0 <= number <= 1):
+            raise ValueError(f"strength must be a share of noise from 0 to 1, or None, got {shown(value)}")
         return number
 
     @field_validator("sampler", mode="before")
@@ -169,8 +180,11 @@ class Settings(BaseModel):
         return {name: (value, theirs[name]) for name, value in mine.items() if value != theirs[name]}
 
     def to_json(self) -> str:
-        """One line of JSON that :meth:`from_json` reads back to an equal object."""
-        return json.dumps(self.model_dump())
+        """One line of JSON that :meth:`from_json` reads back to an equal object; what is seldom asked for is left out
+        where it is not.
+        """
+        values = self.model_dump()
+        return json.dumps({name: one for name, one in values.items() if name not in _SELDOM or one != _SELDOM[name]})
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
@@ -186,6 +200,10 @@ class Settings(BaseModel):
         if not isinstance(values, dict):
             raise ValueError(f"settings must be a JSON object, got {shown(text)}")
         return cls(**values)
+
+
+_SELDOM: dict[str, Any] = {name: Settings.model_fields[name].default for name in ("strength",)}
+"""Fields that are left out of texts where they have their default."""
 
 
 def _number(value: object) -> float | None:

@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from diffexplore.experiments.forward import fit, forward, levels
+from diffexplore.experiments.forward import forward, levels
+from diffexplore.looks.pictures import fit
 from diffexplore.trace import Trace
 
 if TYPE_CHECKING:

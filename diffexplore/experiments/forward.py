@@ -5,27 +5,27 @@ from a picture of yours. Nothing is predicted: the network never runs, only the 
 into latents.
 """
 
-import copy
 import math
 import os
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
 
 from diffexplore.experiments.shared import a_model
-from diffexplore.looks.pictures import read_picture
+from diffexplore.looks.pictures import fit
 from diffexplore.samplers.nets import net_of, shift_of
 from diffexplore.settings import Settings
 from diffexplore.trace import Step, Trace
 from diffexplore.words import shown
 
 if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+
     from diffexplore.model import Model
 
-__all__ = ["Level", "fit", "forward", "levels"]
+__all__ = ["Level", "forward", "levels"]
 
 SPLIT = "This is the forward process: the noise is known exactly, and no prompt has a part in it."
 NOTE = "The forward process, cleanest level first: noise is added to a picture, nothing is predicted."
@@ -75,7 +75,7 @@ def forward(
     settings = Settings(steps=steps, seed=seed, guidance=1.0, width=width, height=height)
     schedule = levels(model.pipeline.scheduler, settings.steps)
     picture = fit(image, width, height)
-    clean = _encode(model.pipeline, np.asarray(picture))  # (C, h, w)
+    clean = model.encode(picture)
     noise = torch.randn(clean.shape, generator=torch.Generator("cpu").manual_seed(settings.seed))
     made = []
     for index, (timestep, a, b) in enumerate(schedule):
@@ -157,46 +157,3 @@ def levels(scheduler: Any, count: int) -> list[Level]:
 def _spread(total: int, count: int) -> list[int]:
     """Evenly spaced indices from 0 to total - 1, both among them; of a single one, the last."""
     return [total - 1] if count == 1 else [round(k * (total - 1) / (count - 1)) for k in range(count)]
-
-
-def fit(image: "Image.Image | np.ndarray | str | os.PathLike[str]", width: int, height: int) -> Image.Image:
-    """A picture as RGB of exactly this size: its largest centred part of the right shape, resampled.
-
-    Resampling is Lanczos. What is transparent becomes white, and a camera's note on which side is up is
-    followed. The pixels of a picture of the right size stay as they are.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: one sentence, for what is no picture; says what is accepted.
-    """
-    picture = read_picture(image)
-    if picture.size == (width, height):
-        return picture
-    return ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
-
-
-@torch.no_grad()
-def _encode(pipeline: Any, pixels: np.ndarray) -> torch.Tensor:
-    """(H, W, 3) uint8 to (C, h, w) float32 latents on the CPU, scaled as the network knows them.
-
-    The inverse of what diffusers pipelines do before they decode. Most encoders give a distribution; its mode
-    is taken, so that a picture has one code.
-    """
-    vae = getattr(pipeline, "vae", None)
-    if vae is None:
-        raise ValueError(f"a {type(pipeline).__name__} has no encoder for pictures, so it has no forward process")
-    config = vae.config
-    if vae.dtype == torch.float16 and config.get("force_upcast"):
-        # It would overflow in half precision. A copy, since another thread may be decoding with this one.
-        vae = copy.deepcopy(vae).float()
-    values = torch.from_numpy(pixels.copy()).permute(2, 0, 1).unsqueeze(0)  # (1, 3, H, W)
-    coded = vae.encode(values.to(pipeline._execution_device, vae.dtype) / 127.5 - 1)
-    # AutoencoderKL gives a distribution, AutoencoderTiny the latents themselves.
-    latents: torch.Tensor = coded.latent_dist.mode() if hasattr(coded, "latent_dist") else coded.latents
-    latents = latents[0].float().cpu()
-    mean, std = config.get("latents_mean"), config.get("latents_std")
-    if mean is not None and std is not None:
-        latents = (latents - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
-    else:
-        latents = latents - float(config.get("shift_factor") or 0.0)
-    return latents * float(config.scaling_factor)

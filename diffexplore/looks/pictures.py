@@ -21,7 +21,7 @@ from diffexplore.record.file import written
 from diffexplore.settings import Settings
 from diffexplore.words import near, sentence, shown
 
-__all__ = ["FORMATS", "MAX_PIXELS", "encode", "read_picture", "read_recipe", "save"]
+__all__ = ["FORMATS", "MAX_PIXELS", "encode", "fit", "read_picture", "read_recipe", "save"]
 
 FORMATS: Final[Mapping[str, str]] = {".png": "png", ".webp": "webp", ".jpg": "jpeg", ".jpeg": "jpeg"}
 """Suffix of a file -> format."""
@@ -165,6 +165,22 @@ def read_picture(image: "Image.Image | np.ndarray | str | os.PathLike[str]") -> 
         raise ValueError(f"{name} cannot be read as a picture: {sentence(error)}") from None
     with opened:
         return _from_pil(opened, name)
+
+
+def fit(image: "Image.Image | np.ndarray | str | os.PathLike[str]", width: int, height: int) -> Image.Image:
+    """A picture as RGB of exactly this size: its largest centred part of the right shape, resampled.
+
+    Resampling is Lanczos. What is transparent becomes white, and a camera's note on which side is up is
+    followed. The pixels of a picture of the right size stay as they are.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: one sentence, for what is no picture; says what is accepted.
+    """
+    picture = read_picture(image)
+    if picture.size == (width, height):
+        return picture
+    return ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
 
 
 def _from_pil(image: Image.Image, name: str) -> Image.Image:

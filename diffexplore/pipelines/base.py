@@ -12,6 +12,7 @@ nothing can be split, and :meth:`Family.notes` says so.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -135,24 +136,31 @@ class Family:
         """The pipeline's own latents as (B, C, *axes, h, w); a view where the layout allows it."""
         return latents
 
+    def pack(self, pipeline: Any, latents: torch.Tensor) -> torch.Tensor:
+        """Latents (B, C, h, w) as the pipeline's loop keeps them: the inverse of :meth:`unpack`."""
+        return latents
+
     # What it can do
 
     def extras(self, pipeline: Any) -> list[Extra]:
-        """What the pipeline's call takes beyond settings."""
+        """What a run takes beyond settings: what the pipeline's call does, and a picture to start from where there is
+        an encoder for it.
+        """
         settled = self.arguments(pipeline, [Settings(width=8, height=8)])
-        return extras_of(pipeline, [name for name in settled if "guidance" in name or "cfg" in name])
+        found = extras_of(pipeline, [name for name in settled if "guidance" in name or "cfg" in name])
+        return found if self.blind(pipeline) else [Extra("image", "picture", None, False), *found]
 
     def abilities(self, pipeline: Any) -> dict[str, bool | str | None]:
         """What it can do: True, or one sentence why not."""
         built_in = "Guidance is an input of this network, so there is one prediction at each step."
         embedded = self.embedded(pipeline)
-        pictures = any(one.kind == "picture" for one in self.extras(pipeline))
+        blind = self.blind(pipeline)
         return {
             "prompt": True,
             "negative_prompt": not embedded or built_in,
             "guidance": True,
             "size": True,
-            "image": pictures or "Its call takes no picture.",
+            "image": f"{blind[0].upper()}{blind[1:]}." if blind else True,
             "split": not embedded or built_in,
             "layout": True,
             "decode": True,
@@ -253,6 +261,46 @@ class Family:
         return notes
 
     # Pixels
+
+    def blind(self, pipeline: Any) -> str:
+        """Why a run cannot start from a picture, one sentence without a full stop; "" where it can."""
+        encoder = getattr(pipeline, self.decoder, None)
+        if getattr(encoder, "encoder", None) is None:
+            return f"a {type(pipeline).__name__} has no encoder for pictures"
+        return ""
+
+    @torch.no_grad()
+    def encode(self, pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:
+        """Pictures (B, 3, H, W) from -1 to 1 as latents (B, C, h, w) float32 on the CPU, scaled as the network knows
+        them: the inverse of what is done before they are decoded.
+
+        Most encoders give a distribution; its mode is taken, so that a picture has one code.
+        """
+        vae = getattr(pipeline, self.decoder)
+        if vae.dtype == torch.float16 and vae.config.get("force_upcast"):
+            # It would overflow in half precision. A copy, since another thread may be decoding with this one.
+            vae = copy.deepcopy(vae).float()
+        coded = self._coded(vae, pixels.to(pipeline._execution_device, vae.dtype))
+        return self._scaled(vae, coded.float().cpu())
+
+    def _coded(self, vae: Any, pixels: torch.Tensor) -> torch.Tensor:
+        """What an encoder makes of pictures, not scaled yet."""
+        coded = vae.encode(pixels)
+        # AutoencoderKL gives a distribution, the others the latents themselves, by one of three names.
+        if hasattr(coded, "latent_dist"):
+            mode: torch.Tensor = coded.latent_dist.mode()
+            return mode
+        latents: torch.Tensor = coded.latent if hasattr(coded, "latent") else coded.latents
+        return latents
+
+    def _scaled(self, vae: Any, latents: torch.Tensor) -> torch.Tensor:
+        config = vae.config
+        mean, std = config.get("latents_mean"), config.get("latents_std")
+        if mean is not None and std is not None:
+            latents = (latents - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+        else:
+            latents = latents - float(config.get("shift_factor") or 0.0)
+        return latents * float(config.scaling_factor)
 
     @torch.no_grad()
     def decode(self, pipeline: Any, latents: torch.Tensor, *, final: bool = False) -> list[Image.Image]:

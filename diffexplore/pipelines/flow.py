@@ -67,6 +67,10 @@ class Packed(Transformer):
         unpacked: torch.Tensor = pipeline._unpack_latents(latents, height, width, pipeline.vae_scale_factor)
         return unpacked
 
+    def pack(self, pipeline: Any, latents: torch.Tensor) -> torch.Tensor:
+        packed: torch.Tensor = pipeline._pack_latents(latents, *latents.shape)
+        return packed
+
     def _negative(self, settings: Sequence[Settings]) -> dict[str, Any]:
         return {}
 
@@ -96,6 +100,13 @@ class QwenImage(Packed):
 
     def unpack(self, pipeline: Any, latents: torch.Tensor, width: int, height: int) -> torch.Tensor:
         return super().unpack(pipeline, latents, width, height).squeeze(2)
+
+    def _coded(self, vae: Any, pixels: torch.Tensor) -> torch.Tensor:
+        return super()._coded(vae, pixels.unsqueeze(2)).squeeze(2)  # it knows videos: a picture is one frame
+
+    def _scaled(self, vae: Any, latents: torch.Tensor) -> torch.Tensor:
+        mean, std = torch.tensor(vae.config.latents_mean), torch.tensor(vae.config.latents_std)
+        return (latents - mean[:, None, None]) / std[:, None, None]
 
     def room(self, pipeline: Any, tokenizer: Any) -> int:
         return int(pipeline.tokenizer_max_length)

@@ -103,6 +103,9 @@ class Kandinsky3(Family):
         notes = [f"A guidance of {g} acts as 1: Kandinsky 3 turns it off at 2 and below."] if g != "1" else []
         return notes + list(self.ignored(pipeline, settings).values())
 
+    def _scaled(self, vae: Any, latents: torch.Tensor) -> torch.Tensor:
+        return latents
+
     def decode(self, pipeline: Any, latents: torch.Tensor, *, final: bool = False) -> list[Image.Image]:
         with torch.no_grad():
             pixels = pipeline.movq.decode(latents, force_not_quantize=True)["sample"]

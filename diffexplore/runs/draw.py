@@ -28,6 +28,7 @@ from diffexplore.runs.mirror import Mirror
 from diffexplore.runs.probes import Cancel, Cancelled, Probe, Stop, attached, interruptible, run_through
 from diffexplore.runs.recorder import Recorder
 from diffexplore.runs.schedules import Schedules
+from diffexplore.runs.start import Start, encoded
 from diffexplore.runs.whole import Whole
 from diffexplore.samplers import AS_IT_CAME
 from diffexplore.trace import Trace
@@ -213,7 +214,12 @@ class Artist:
         seeds = [one.seed for one in settings]
         pipeline.scheduler = scheduler = self._schedules.make(str(first.sampler), seeds)
         pipeline.set_progress_bar_config(disable=True)
-        arguments = family.arguments(self._pipeline, settings) | dict(traces[0].extra)
+        extra = dict(traces[0].extra)
+        start: Start | None = None
+        if first.strength is not None:
+            clean = encoded(family, self._pipeline, extra.pop("image"), width, height)
+            start = Start(family, clean, first.strength)
+        arguments = family.arguments(self._pipeline, settings) | extra
         asked = {k: v for k, v in arguments.items() if k in ("guidance_scale", "true_cfg_scale")}
         for trace in traces:
             trace.info["sampler"] = {"class": type(scheduler).__name__, "config": _plain(scheduler.config)}
@@ -231,19 +237,27 @@ class Artist:
             on_schedule=on_schedule,
         )
         networks = denoisers(pipeline)
+        watching = [Mirror(self._pipeline, networks), recorder, Cancel(stop, networks), *probes]
+        if start is not None:
+            watching.insert(0, start)
         looked_into = any(probe.inside for probe in probes)
         try:
-            with (
-                _without_truncation_warning(type(pipeline)),
-                memory.prompts(pipeline, self._store, state),
-                memory.evaluations([self._network], self._store, None if looked_into else state),
-                attached(pipeline, [Mirror(self._pipeline, networks), recorder, Cancel(stop, networks), *probes]),
-            ):
-                latents = pipeline(
-                    **arguments,
-                    generator=generators if len(generators) > 1 else generators[0],
-                    output_type="latent",
-                ).images
+            if first.strength == 0:  # nothing is drawn: the picture as its encoder keeps it
+                on_schedule([])
+                finals = clean.unsqueeze(0).to(pipeline._execution_device, self._network.dtype)
+            else:
+                with (
+                    _without_truncation_warning(type(pipeline)),
+                    memory.prompts(pipeline, self._store, state),
+                    memory.evaluations([self._network], self._store, None if looked_into else state),
+                    attached(pipeline, watching),
+                ):
+                    latents = pipeline(
+                        **arguments,
+                        generator=generators if len(generators) > 1 else generators[0],
+                        output_type="latent",
+                    ).images
+                finals = unpack(latents)
         finally:
             # The user's object, not the clone: with model offload this puts fresh hooks where the
             # user's pipeline expects them.
@@ -251,12 +265,14 @@ class Artist:
             for trace in traces:
                 for step in trace:
                     step.settle()
-        for trace, final in zip(traces, unpack(latents), strict=True):
+        for trace, final in zip(traces, finals, strict=True):
             if recorder.trouble:
                 trace.info["notes"] = [*trace.info["notes"], recorder.trouble]
                 trace.expected = len(trace)
             if stop.is_set():
                 raise Cancelled
+            if start is not None and first.strength:
+                trace.info["start"] = {"share": start.share, "skipped": start.skipped}
             with interruptible([self._decoder.module], stop):
                 # One at a time: decoders take far more memory than networks, and a batch would not be bit-identical.
                 trace.image = trace.output = self._decoder.image(final, final=True)

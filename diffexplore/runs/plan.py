@@ -5,10 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from diffexplore.looks.pictures import fit
 from diffexplore.pipelines.family import Family, Looked
 from diffexplore.pipelines.signature import arguments_of, check_extra
 from diffexplore.runs.prompt import Reader
 from diffexplore.runs.schedules import Schedules
+from diffexplore.runs.start import STRENGTH
 from diffexplore.settings import Settings
 from diffexplore.words import shown
 
@@ -158,11 +160,13 @@ class Planner:
         wanting = self._family.wanting(self._pipeline, extra)
         if wanting:
             raise ValueError(wanting)
+        settings, extra = self._started(settings, extra)
+        theirs = extra if isinstance(self._family, Looked) else {k: v for k, v in extra.items() if k != "image"}
         if isinstance(self._family, Looked):
             self._family.check(self._pipeline, extra)
-        elif extra:
+        elif theirs:
             arguments = self._family.arguments(self._pipeline, [settings])
-            check_extra(self._pipeline, extra, [name for name in arguments if "guidance" in name or "cfg" in name])
+            check_extra(self._pipeline, theirs, [name for name in arguments if "guidance" in name or "cfg" in name])
         prompt, negative = self._reader.read(settings.prompt), self._reader.read(settings.negative_prompt)
         tokens = {
             "prompt": prompt.tokens,
@@ -172,6 +176,29 @@ class Planner:
         }
         ignored = self._family.ignored(self._pipeline, settings)
         return Plan(settings, tokens, self.notes(settings), self._reader.unknown(settings.prompt), ignored, extra)
+
+    def _started(self, settings: Settings, extra: dict[str, Any]) -> tuple[Settings, dict[str, Any]]:
+        """What starts from a picture: with the picture at its size, and how much noise it gets."""
+        strength, title = settings.strength, type(self._pipeline).__name__
+        if isinstance(self._family, Looked):
+            if strength is None:
+                return settings, extra
+            if "strength" not in arguments_of(self._pipeline):
+                raise ValueError(f"strength is for runs that start from a picture, which {title} does not take here")
+            return settings, {"strength": strength, **extra}  # its own meaning of the word, said by its pipeline
+        if extra.get("image") is None:
+            if strength is not None:
+                raise ValueError(f"a strength of {strength:g} needs a picture to start from: hand over image= as well")
+            return settings, {name: value for name, value in extra.items() if name != "image"}
+        blind = self._family.blind(self._pipeline)
+        if blind:
+            raise ValueError(f"{blind}, so no run can start from one")
+        assert settings.width is not None, "they are resolved"
+        assert settings.height is not None
+        picture = fit(extra["image"], settings.width, settings.height)
+        if strength is None:
+            settings = settings.model_copy(update={"strength": STRENGTH})
+        return settings, {**extra, "image": picture}
 
     def notes(self, settings: Settings) -> list[str]:
         """Plain sentences on what of these settings will be cut or ignored."""

@@ -103,7 +103,8 @@ class Recorder(Probe):
         except Exception as error:
             self._give_up(error)
         else:
-            if hasattr(self._scheduler, "set_begin_index"):
+            # A run that starts from a picture has said already where it begins.
+            if hasattr(self._scheduler, "set_begin_index") and getattr(self._scheduler, "begin_index", None) is None:
                 # Where the first two timesteps round to the same number, a scheduler that must look up its index
                 # finds the second of them and ends one short of its table.
                 self._scheduler.set_begin_index(0)
