@@ -22,6 +22,7 @@ from diffexplore.pipelines.family import family_of
 from diffexplore.pipelines.origin import POCKETS, Origin, open_pipeline, scheduler_facts
 from diffexplore.pipelines.signature import Extra
 from diffexplore.runs.adapters import Adapters
+from diffexplore.runs.attention import ability, looking
 from diffexplore.runs.batches import BATCH
 from diffexplore.runs.decode import PictureDecoder
 from diffexplore.runs.desk import Desk
@@ -250,8 +251,11 @@ class Model:
 
     @property
     def abilities(self) -> dict[str, bool | str | None]:
-        """What it can do: True, or one sentence why not; None for what its first run will tell."""
-        return self._family.abilities(self.pipeline) | self._schedules.abilities()
+        """What it can do: True, or one sentence why not; None for what its first run will tell. ``attention``: how it
+        is known where words look, "cross" or "joint", or one sentence why it is not.
+        """
+        looks = {"attention": ability(self._family, self.pipeline)}
+        return self._family.abilities(self.pipeline) | self._schedules.abilities() | looks
 
     def tokens(self, prompt: str) -> dict[str, list[str]]:
         """What the text encoder reads of a `prompt`, and what it never sees for want of room.
@@ -284,11 +288,20 @@ class Model:
 
     # Running it
 
-    def trace(self, settings: Settings | Plan | None = None, *, probes: Sequence[Probe] = (), **values: Any) -> Trace:
+    def trace(
+        self,
+        settings: Settings | Plan | None = None,
+        *,
+        attention: bool | str = False,
+        probes: Sequence[Probe] = (),
+        **values: Any,
+    ) -> Trace:
         """Run on this thread and return the trace; waits for its turn if another run is on.
 
         Args:
             settings: what to draw; or
+            attention: whether to keep where each word looks, as ``step.attention`` and `Trace.heat`; "layers": of each
+                layer too. The picture keeps its bits; time and memory are told in `runs.attention`.
             probes: what watches or changes the run, in this order; see `runs.probes.Probe`.
             **values: its fields (with `settings`: what to change in it), and arguments that the pipeline takes beyond
                 them, such as ``image=``; see `extras`.
@@ -297,9 +310,9 @@ class Model:
             ValueError: one sentence, before any work, for settings which are refused.
             RuntimeError: on a thread that is in a run of this model already (an ``on_step``).
         """
-        return self._desk.trace(self.plan(settings, **values), probes)
+        return self._desk.trace(self.plan(settings, **values), [*self._looking(attention), *probes])
 
-    def trace_many(self, settings: Sequence[Settings | Plan]) -> list[Trace]:
+    def trace_many(self, settings: Sequence[Settings | Plan], *, attention: bool | str = False) -> list[Trace]:
         """Run several `settings`, those that can share a batch together; all are checked before the first starts.
 
         Pictures of one batch have generators of their own and, where the pipeline allows it, guidance of their own.
@@ -307,10 +320,14 @@ class Model:
         pocket model then differ by up to one part in a thousand, its pixels by 1 of 255. A batch that does not fit into
         memory is split and tried again.
 
+        Args:
+            settings: what to draw.
+            attention: as in :meth:`trace`.
+
         Raises:
             ValueError: one sentence, before any work, for settings which are refused.
         """
-        return self._desk.together([self.plan(one) for one in settings])
+        return self._desk.together([self.plan(one) for one in settings], self._looking(attention))
 
     def batches(self, settings: Iterable[Settings]) -> list[list[Settings]]:
         """`settings`, with every None filled in, in lists of those that :meth:`trace_many` draws together."""
@@ -322,6 +339,7 @@ class Model:
         on_step: OnStep | None = None,
         *,
         lane: Hashable = None,
+        attention: bool | str = False,
         probes: Sequence[Probe] = (),
         **values: Any,
     ) -> Job:
@@ -333,16 +351,23 @@ class Model:
             on_step: called on the worker thread with each step, after it was added to ``job.trace``; an
                 exception in it fails the job.
             lane: whose run this is: any hashable object, one for each client. None: the model's own lane.
-            probes: as in :meth:`trace`.
+            attention: as in :meth:`trace`.
+            probes: likewise.
 
         Raises:
             ValueError: one sentence, before any work, for settings which are refused; the running job goes
                 on.
         """
+        probes = [*self._looking(attention), *probes]
         return self._desk.submit([self.plan(settings, **values)], on_step, lane, probes)[0]
 
     def submit_many(
-        self, settings: Sequence[Settings | Plan], on_step: OnStep | None = None, *, lane: Hashable = None
+        self,
+        settings: Sequence[Settings | Plan],
+        on_step: OnStep | None = None,
+        *,
+        lane: Hashable = None,
+        attention: bool | str = False,
     ) -> list[Job]:
         """Run several on the worker thread, those that can share a batch together, in place of what their lane has.
 
@@ -354,6 +379,7 @@ class Model:
             settings: what to draw.
             on_step: called on the worker thread with each step of each run.
             lane: as in :meth:`submit`.
+            attention: as in :meth:`trace`.
 
         Returns:
             A job for each, in the same order.
@@ -363,7 +389,10 @@ class Model:
         """
         if not settings:
             raise ValueError("submit_many takes at least one Settings object, got none")
-        return self._desk.submit([self.plan(one) for one in settings], on_step, lane)
+        return self._desk.submit([self.plan(one) for one in settings], on_step, lane, self._looking(attention))
+
+    def _looking(self, asked: Any) -> list[Probe]:
+        return looking(asked, self._family, self.pipeline)
 
     # LoRAs
 

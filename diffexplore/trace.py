@@ -6,11 +6,12 @@ when it is called, and no room that a trace is handed to needs more than a recor
 """
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from diffexplore.record import file
+from diffexplore.record import file, heat
 from diffexplore.record.record import Decoder, Record
 from diffexplore.record.step import Step
 
@@ -94,6 +95,40 @@ class Trace(Record):
         from diffexplore.looks import curves
 
         return curves.curve(self, name)
+
+    @property
+    def words(self) -> list[str]:
+        """The words of the prompt that :attr:`Step.attention` has maps of, with "<begin>" and "<end>", what stands
+        around the prompt; [] where the run did not keep where words look.
+        """
+        return heat.words_of(self)
+
+    @property
+    def negative_words(self) -> list[str]:
+        """Likewise those of the negative prompt."""
+        return heat.words_of(self, negative=True)
+
+    def heat(
+        self,
+        word: str | int | Sequence[str | int],
+        i: int | None = None,
+        *,
+        at: str | None = None,
+        negative: bool = False,
+    ) -> np.ndarray:
+        """Where a word looked, (h, w) from 0 to 1: see :func:`diffexplore.record.heat.heat`.
+
+        Args:
+            word: one of :attr:`words`, or several.
+            i: which evaluation, from 0; None: the mean over all.
+            at: only the layers of one size, such as "8x8", or one layer; `diffexplore.record.heat.where` names them.
+            negative: of the negative prompt.
+
+        Raises:
+            ValueError: one sentence, for a word that is not there, or a run that did not keep where words look.
+            IndexError: for an evaluation that is not there.
+        """
+        return heat.heat(self, word, i, at=at, negative=negative)
 
     def save_image(self, path: str | os.PathLike[str]) -> None:
         """The final picture as a file that carries its recipe; ``diffexplore.read_recipe`` reads it back.

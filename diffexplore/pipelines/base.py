@@ -13,12 +13,13 @@ nothing can be split, and :meth:`Family.notes` says so.
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from diffexplore.pipelines.signature import Extra, extras_of
+from diffexplore.pipelines.texts import Text, texts_of
 from diffexplore.settings import Settings
 
 if TYPE_CHECKING:
@@ -181,6 +182,20 @@ class Family:
         """For how many tokens of a prompt there is room."""
         limit = tokenizer.model_max_length if self.limit is None else self.limit
         return int(limit - tokenizer.num_special_tokens_to_add())
+
+    def texts(self, pipeline: Any, prompt: str, extra: Mapping[str, Any], *, negative: bool = False) -> list[Text]:
+        """What encoders are given of a prompt, in the order of the vectors that the network reads; [] where nobody
+        knows.
+
+        Args:
+            pipeline: the pipeline.
+            prompt: a prompt.
+            extra: arguments of the call beyond settings.
+            negative: whether it is a negative one.
+        """
+        reader = self.reader(pipeline)
+        network = getattr(pipeline, self.network)
+        return [] if reader is None else texts_of(pipeline, network, reader[0], prompt, extra, negative=negative)
 
     # Asking for pictures
 

@@ -30,6 +30,7 @@ import numpy as np
 import torch
 
 from diffexplore.record import predictions
+from diffexplore.record.heat import NEGATIVE, PROMPT
 from diffexplore.record.numbers import NUMBERS, Number, check_name
 from diffexplore.record.step import Step, own
 from diffexplore.settings import Settings
@@ -276,6 +277,7 @@ _STEP: dict[str, tuple[Callable[[Any], bool], str]] = {
 _INFO: dict[str, tuple[Callable[[Any], bool], str]] = {
     "tokens": (lambda value: isinstance(value, dict) and all(map(_is_texts, value.values())), "lists of tokens"),
     "unknown": (_is_texts, "a list of words"),
+    "words": (lambda value: isinstance(value, dict) and all(map(_is_texts, value.values())), "lists of words"),
     "notes": (_is_texts, "a list of sentences"),
     "axes": (_is_texts, "a list of names"),
     "schedule": (lambda value: isinstance(value, list) and all(map(_is_number, value)), "a list of numbers"),
@@ -375,6 +377,23 @@ def _check_tensors(facts: dict[str, Any], tensors: Mapping[str, torch.Tensor], h
     for name in tensors:
         if name not in known:
             raise ValueError(f"no run has a tensor {shown(name)}")
+    _check_maps(facts, tensors)
+
+
+def _check_maps(facts: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
+    """Whether what says where words look has a map for each of them."""
+    for prefix, which in ((PROMPT, "prompt"), (NEGATIVE, "negative")):
+        words = (facts["info"].get("words") or {}).get(which, ())
+        for name in facts["tensors"]:
+            if name.partition(":")[0] != prefix:
+                continue
+            found = [one for key, one in tensors.items() if key == f"step/{name}" or key.startswith(f"step/{name}/")]
+            for one in found:
+                axes = one.shape[-3:]
+                if one.ndim not in (3, 4) or axes[0] != len(words) or not one.is_floating_point():
+                    raise ValueError(
+                        f"{name} must have a map for each of {len(words)} words, got {axes[0] if axes else 0}"
+                    )
 
 
 def _parts(facts: dict[str, Any], tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:

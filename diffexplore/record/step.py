@@ -266,6 +266,14 @@ class Step:
         return self._numbers
 
     @property
+    def attention(self) -> torch.Tensor | None:
+        """Where each word of the prompt looks, (words, h, w) float32 from 0 to 1: for each place the word's share of
+        its attention; None where the run did not keep it. ``trace.words`` names them.
+        """
+        found = self._tensors.get("attention")
+        return None if found is None else found.float()
+
+    @property
     def latents(self) -> torch.Tensor:
         """x_t, before the step."""
         return own(self._latents)

@@ -66,14 +66,14 @@ class Desk:
         self._artist.run([trace], Stop(), probes=probes)
         return trace
 
-    def together(self, plans: Sequence[Plan]) -> list[Trace]:
+    def together(self, plans: Sequence[Plan], probes: Sequence[Probe] = ()) -> list[Trace]:
         """Run several on this thread, those that can share a batch together; what fails by itself is raised."""
         traces = [self._new(plan) for plan in plans]
 
         def draw(batch: Sequence[Trace]) -> None:
             for trace in batch:
                 trace.clear()
-            self._artist.run(batch, Stop())
+            self._artist.run(batch, Stop(), probes=probes)
 
         def failed(_: Trace, error: Exception) -> None:
             raise error

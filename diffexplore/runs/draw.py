@@ -241,6 +241,8 @@ class Artist:
         if start is not None:
             watching.insert(0, start)
         looked_into = any(probe.inside for probe in probes)
+        for probe in probes:
+            probe.begin(traces)
         try:
             if first.strength == 0:  # nothing is drawn: the picture as its encoder keeps it
                 on_schedule([])

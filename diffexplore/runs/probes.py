@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 
+from diffexplore.record.record import Record
 from diffexplore.record.step import Step
 
 __all__ = ["Cancel", "Cancelled", "Probe", "Stop", "attached", "hooked", "interruptible", "run_through", "tapped"]
@@ -56,6 +57,9 @@ class Probe:
             never remembered.
         """
         return None
+
+    def begin(self, records: Sequence[Record]) -> None:
+        """What it is going to see: the records of the pictures, in their order, with no steps yet. Before `attach`."""
 
     def attach(self, pipeline: Any) -> None:
         """The run begins, on this thread; `pipeline` is its clone."""

@@ -80,6 +80,8 @@ class Whole:
             on_schedule=on_schedule, on_stage=trace.clear,
         )  # fmt: skip
         networks = family.networks(self._pipeline)
+        for probe in probes:
+            probe.begin([trace])
         call = dict(arguments)
         if "generator" in family.takes:
             call["generator"] = torch.Generator("cpu").manual_seed(settings.seed)
