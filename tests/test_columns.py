@@ -28,7 +28,7 @@ def test_every_preset_differs_in_what_it_says_and_can_run(preset: str, tiny_mode
     ("own", "label"),
     [
         ({}, "plain"),
-        ({"guidance": 7.5, "steps": 4}, "7.5, 4"),
+        ({"guidance": 7.5, "steps": 4}, "guidance 7.5, steps 4"),
         ({"prompt": "a  fox\nat night"}, "a fox at night"),
         ({"prompt": "fox " * 100_000}, ("fox " * 12).strip()),
         ({"adapters": {"style": 0.5, "ink": 1.0}}, "style 0.5, ink 1"),
@@ -43,10 +43,13 @@ def test_a_label_says_what_a_column_has_of_its_own(own: dict[str, Any], label: s
 def test_a_label_that_is_taken_is_numbered() -> None:
     assert rules.free("a", ["b"]) == "a"
     assert rules.free("a", ["a", "a (2)"]) == "a (3)"
-    assert list(rules.with_one("steps", [4, 4, 5])) == ["4", "4 (2)", "5"]
+    assert list(rules.with_one("steps", [4, 4, 5])) == ["steps 4", "steps 4 (2)", "steps 5"]
 
 
-@pytest.mark.parametrize(("label", "then"), [("4", "6"), ("4 (2)", "6"), ("mine", "mine"), ("mine (2)", "mine (2)")])
+@pytest.mark.parametrize(
+    ("label", "then"),
+    [("steps 4", "steps 6"), ("steps 4 (2)", "steps 6"), ("mine", "mine"), ("mine (2)", "mine (2)"), ("4", "4")],
+)
 def test_a_label_that_only_says_the_values_follows_them(label: str, then: str) -> None:
     assert rules.relabelled(label, {"steps": 4}, {"steps": 6}) == then
 

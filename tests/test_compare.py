@@ -263,16 +263,16 @@ def test_columns_are_added_renamed_and_removed(compare: Compare) -> None:
 def test_a_label_that_says_the_value_follows_it(tiny_model: Model) -> None:
     compare = Compare("steps", model=tiny_model, **{k: v for k, v in SHARED.items() if k != "steps"})
     move(compare, "steps", 6)
-    assert list(compare.columns) == ["6", "10", "20", "50"]
+    assert list(compare.columns) == [f"steps {n}" for n in (6, 10, 20, 50)]
     compare.close()
 
 
 def test_a_numbered_label_follows_its_value_too(tiny_model: Model) -> None:
     compare = Compare("steps", model=tiny_model, **{k: v for k, v in SHARED.items() if k != "steps"})
     press(compare, "add a column")
-    assert list(compare.columns)[-1] == "50 (2)"
+    assert list(compare.columns)[-1] == "steps 50 (2)"
     move(compare, "steps", 30, nth=4)
-    assert list(compare.columns) == ["4", "10", "20", "50", "30"]
+    assert list(compare.columns) == [f"steps {n}" for n in (4, 10, 20, 50, 30)]
     compare.close()
 
 
@@ -327,7 +327,7 @@ def test_a_slider_in_a_column_is_the_same_slider_after_its_label_followed(tiny_m
     for value in (11, 12, 13):
         slider.set_state({"value": value})
     assert find(compare, "steps", nth=1) is slider, "it is in somebody's hand"
-    assert list(compare.columns) == ["4", "13", "20", "50"]
+    assert list(compare.columns) == [f"steps {n}" for n in (4, 13, 20, 50)]
     compare.close()
 
 

@@ -210,6 +210,12 @@ def test_a_run_that_was_looked_up_does_not_boast_with_its_speed(tiny_trace: Trac
     assert "kept" not in Film.of(Trace(tiny_trace.settings, list(tiny_trace), seconds=2.0)).about
 
 
+def test_runs_that_were_drawn_together_took_their_time_once(tiny_trace: Trace) -> None:
+    info = {"batch": 3}
+    films = [Film.of(Trace(tiny_trace.settings, list(tiny_trace), seconds=1.5, info=info)) for _ in range(3)]
+    assert sum(film.seconds for film in films) == pytest.approx(1.5)
+
+
 def test_tokens_are_named_as_read_cut_or_unknown(tiny_trace: Trace) -> None:
     prompt = "A Zyx-fox, zyx and a zyxx"
     info = {

@@ -138,11 +138,13 @@ _NUMBER: Final = re.compile(r" \(\d+\)$")
 
 
 def label_of(own: Mapping[str, Any]) -> str:
-    """A label that says what a column has of its own."""
+    """A label that says what a column has of its own; numbers, which say nothing alone, with their names."""
     said = []
-    for value in own.values():
+    for name, value in own.items():
         if isinstance(value, Mapping):
-            said += [f"{name} {_brief(one)}" for name, one in value.items()]
+            said += [f"{one} {_brief(number)}" for one, number in value.items()]
+        elif isinstance(value, (int, float)):
+            said.append(f"{name.replace('_', ' ')} {_brief(value)}")
         else:
             said.append(_brief(value))
     return " ".join(", ".join(said).split())[:48].rstrip() or "plain"

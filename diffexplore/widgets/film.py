@@ -116,7 +116,8 @@ class Film:
         label: What to call the run where several are shown.
         about: The settings that made it and the model's name: text and numbers for a caption.
         judged: Of how many words of the prompt the pocket model's judge can speak, as text; "" for another's pictures.
-        status, expected, seconds: How the run stands, how many evaluations it will take, how long it took.
+        status, expected, seconds: How the run stands, how many evaluations it will take, how long it took; its
+            share of what a batch took.
         size: (width, height) of the finished picture in pixels.
         tokens: The prompt as the model reads it, token by token, each with "" or what is the matter with it.
         columns: What each of the numbers is; there may come to be more.
@@ -212,7 +213,7 @@ class Film:
             self.steps[i] = (when, level, seconds, change, bands, adherence, *self._others(trace, i))
         self.status = status or ("cancelled" if trace.cancelled else "done")
         self.expected = max(trace.expected, len(self.steps))
-        self.seconds = _finite(trace.seconds) or 0.0
+        self.seconds = _finite(trace.seconds / trace.info.get("batch", 1)) or 0.0
         if trace.info.get("reused"):  # looked up, not drawn: how long that took says nothing about the steps
             self.seconds = 0.0
             self.about["kept"] = "from an earlier run"

@@ -83,7 +83,7 @@ def test_picture_strip_and_scrubber_are_in_sight_together(host: Open, tab: Any, 
         assert lefts == pytest.approx([k * each for k in range(count)], abs=1), "as the controls over them"
         assert page.page.evaluate("document.documentElement.scrollWidth") <= room[0]
         if count > 1:
-            tags = page.root.locator(".dx-tags span")
+            tags = page.root.locator(".dx-tag b")
             assert tags.all_inner_texts() == list(several(tiny_trace, count))
             strips = page.root.locator(".dx-strip")
             for tag, strip, name in zip(tags.all(), strips.all(), page.root.locator(".dx-name").all(), strict=True):
@@ -201,6 +201,40 @@ def test_an_exported_page_is_good_on_a_phone(tab: Any, tiny_trace: Trace, tmp_pa
         tab.page.get_by_label("step", exact=True).fill("2")
         assert tab.page.evaluate("document.documentElement.scrollWidth") <= 420
         assert tab.page.locator(".dx-timeline").bounding_box()["y"] < 800
+
+
+def test_where_a_label_is_cut_its_number_stays_and_all_of_a_line_is_there_for_the_keyboard(
+    host: Open, tab: Any, tiny_trace: Trace
+) -> None:
+    tab.page.set_viewport_size({"width": 592, "height": 600})
+    page = host(Viewer())
+    within(page, 592)
+    labels = [f"the guidance of this column is {k}" for k in range(1, 7)]
+    page.viewer.show({**dict.fromkeys(labels[:5], tiny_trace), labels[5]: tiny_trace})
+    page.push()
+    page.settle()
+    for name, label in zip(page.root.locator(".dx-name").all(), labels, strict=True):
+        assert name.text_content() == label
+        whole, shown = name.bounding_box(), name.evaluate(NUMBER)
+        assert shown["left"] >= whole["x"], "what is cut is before the number"
+        assert shown["right"] <= whole["x"] + whole["width"] + 0.5, "the number is in sight"
+    status_, before = page.root.locator(".dx-status"), height(page)
+    page.page.evaluate("document.querySelector('.dx-status').textContent = 'a long line of how it stands '.repeat(20)")
+    hidden = "node => node.scrollHeight > node.clientHeight + 1"
+    assert status_.evaluate(hidden)
+    page.step.focus()
+    while not status_.evaluate("node => node === document.activeElement"):
+        page.page.keyboard.press("Tab")
+    assert not status_.evaluate(hidden), "the keyboard brings all of it"
+    assert height(page) == before
+
+
+NUMBER = """node => {
+    const range = document.createRange();
+    range.selectNodeContents(node.lastChild);
+    const { left, right } = range.getBoundingClientRect();
+    return { left, right };
+}"""
 
 
 # --- views, enlarged pictures, keys ---

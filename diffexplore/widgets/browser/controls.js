@@ -12,7 +12,36 @@ function nameOf(control) {
 	const widget = /** @type {HTMLElement | null} */ (control.closest(".jupyter-widgets"));
 	const label = widget?.querySelector(".widget-label")?.textContent || control.title || widget?.title || "";
 	const title = /** @type {HTMLInputElement | null | undefined} */ (control.closest(".dx-column")?.querySelector(".dx-title input"));
-	return title && title !== control && label ? `${label} of ${title.value}` : label;
+	if (!title || title === control || !label) return label;
+	// A column that is called by what it has would be called otherwise at each move.
+	return `${label} of ${title.value.startsWith(`${label} `) ? title.title || "its column" : title.value}`;
+}
+
+/**
+ * Step a number up or down, as its slider does.
+ * @param {Element} number
+ * @param {number} by
+ */
+function nudge(number, by) {
+	const field = /** @type {HTMLInputElement | null} */ (number.querySelector("input[type=text]"));
+	const { step = 1, range = {} } = /** @type {any} */ (number.querySelector(".noUi-target"))?.noUiSlider?.options ?? {};
+	const to = Number(field?.value) + by * step;
+	if (!field || field.disabled || !Number.isFinite(to)) return;
+	field.value = String(Number(Math.max(range.min ?? -Infinity, Math.min(range.max ?? Infinity, to)).toFixed(10)));
+	field.dispatchEvent(new Event("change", { bubbles: true })); // as where it was typed
+}
+
+/**
+ * Where a column is narrow, buttons stand in place of its slider.
+ * @param {Element} number
+ */
+function steppers(number) {
+	for (const by of [-1, 1]) {
+		// At the end, since ipywidgets counts its children; with keys, the arrows in the field do the same.
+		const button = h("button", { type: "button", class: "dx-by", tabindex: "-1" }, by < 0 ? "−" : "+");
+		button.addEventListener("click", () => nudge(number, by));
+		number.append(button);
+	}
 }
 
 /** @param {HTMLElement} app */
@@ -22,6 +51,12 @@ function name(app) {
 		if (found && one.ariaLabel !== found) one.ariaLabel = found;
 	}
 	for (const face of app.querySelectorAll(".dx-face")) face.ariaExpanded ??= "false";
+	for (const number of app.querySelectorAll(".dx-column .dx-number")) {
+		if (!number.querySelector(".dx-by")) steppers(number);
+		const [less, more] = /** @type {NodeListOf<HTMLElement>} */ (number.querySelectorAll(".dx-by"));
+		const called = /** @type {HTMLElement | null} */ (number.querySelector("input[type=text]"))?.ariaLabel ?? "";
+		[less.ariaLabel, more.ariaLabel] = [`less ${called}`, `more ${called}`];
+	}
 }
 
 /**
@@ -61,6 +96,13 @@ function enter(app) {
 	app.addEventListener(
 		"keydown",
 		(event) => {
+			const by = { ArrowUp: 1, ArrowDown: -1 }[event.key];
+			const number = by && /** @type {Element} */ (event.target).matches("input[type=text]") && /** @type {Element} */ (event.target).closest(".dx-number");
+			if (number) {
+				nudge(number, by);
+				event.preventDefault();
+				return;
+			}
 			const chip = event.key === "Escape" && /** @type {Element} */ (event.target).closest(".dx-chip.dx-open");
 			if (!chip) return;
 			chip.querySelector("button")?.focus();

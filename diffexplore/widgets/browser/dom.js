@@ -79,6 +79,17 @@ export function say(node, text) {
 	if (node.textContent !== text) node.textContent = text;
 }
 
+/**
+ * Call a thing by a label; where that is cut, a number at its end stays: "guid… 10".
+ * @param {HTMLElement} node
+ * @param {string} label
+ */
+export function call(node, label) {
+	if (node.textContent === label) return;
+	const number = / -?\d[\d.]*(?: \(\d+\))?$/.exec(label)?.[0] ?? "";
+	node.replaceChildren(h("span.dx-front", {}, label.slice(0, label.length - number.length)), number);
+}
+
 const listed = new WeakMap(); // what a list shows
 
 /**

@@ -1,5 +1,5 @@
 // The picture of every film at the place on show, zoomed, and compared with one of them.
-import { box, h, own, paint, pen, say } from "../dom.js";
+import { box, call, h, icon, own, paint, pen, say } from "../dom.js";
 import { unitOf, wordOf } from "../films.js";
 import { duration, took } from "../numbers.js";
 import { panel } from "../panel.js";
@@ -57,7 +57,7 @@ panel("stage", (view) => {
 		const screen = box("dx-screen", canvas, why);
 		const name = h("b.dx-name");
 		const facts = h("span.dx-told", {}, h("span"), h("span"), h("span")); // the last are left out where they do not fit
-		const pin = h("button", { type: "button", class: "dx-pin", title: "compare the others with this one" }, "pin");
+		const pin = h("button", { type: "button", class: "dx-pin", title: "compare the others with this one", "aria-label": "pin" }, icon("M5 2h6M6.5 2v5L4 9.5h8L9.5 7V2M8 9.5V14"), h("span", {}, "pin"));
 		const label = h("figcaption", {}, name, facts, pin);
 		const figure = h("figure", {}, screen, label);
 		const made = { figure, screen, canvas, why, cut, label, name, facts, pin };
@@ -134,7 +134,7 @@ panel("stage", (view) => {
 				figure.className = `${film ? "dx-film" : "dx-wait"}${view.enlarged === n ? " dx-large" : ""}`;
 				figure.style.setProperty("--dx-shape", String(seat.shape));
 				own(figure, n);
-				say(one.name, seat.label);
+				call(one.name, seat.label);
 				one.label.hidden = !view.many;
 				one.pin.hidden = !film;
 				if (film) {

@@ -8,8 +8,9 @@ const SILENT = "The kernel does not answer: it is busy, or it was restarted. If 
 
 panel("status", (view) => {
 	const { session } = view;
-	const status = h("p.dx-status");
-	const about = h("p.dx-about");
+	// With the keyboard too one gets to what is cut.
+	const status = h("p.dx-status", { tabindex: "0" });
+	const about = h("p.dx-about", { tabindex: "0" });
 	const live = h("p.dx-hidden", { role: "status" });
 	let spoke = 0; // when the live region last said something
 	let later = 0;
@@ -40,6 +41,8 @@ panel("status", (view) => {
 			const made = !films.length ? "" : films.length > 1 ? twins || (!session.model.get("truth")?.text && films.every(({ about: { seed } }) => seed === films[0].about.seed) ? "same starting noise ✓" : "") : (films[0].label ? `${films[0].label} · ` : "") + madeBy(films[0], !tokensOf(films).length);
 			say(about, made);
 			about.title = made;
+			status.hidden = !text;
+			about.hidden = !made;
 		},
 	};
 });

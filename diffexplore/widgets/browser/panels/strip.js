@@ -1,5 +1,5 @@
 // A strip of small pictures for every film, with a mark at the place on show.
-import { MUTE, box, fill, h, own, pen } from "../dom.js";
+import { MUTE, box, call, fill, h, own, pen } from "../dom.js";
 import { wordOf } from "../films.js";
 import { panel } from "../panel.js";
 import { lineup, placesShown } from "../timeline.js";
@@ -91,7 +91,11 @@ panel("strip", (view) => {
 		draw() {
 			const { places, shown } = session;
 			const { seats } = view;
-			fill(tags, view.many ? seats.map(({ label }) => label) : [], (label, k) => own(h("span", { title: label }, label), k));
+			fill(tags, view.many ? seats.map(({ label }) => label) : [], (label, k) => {
+				const tag = own(h("div.dx-tag", { title: label }, h("b")), k);
+				call(/** @type {HTMLElement} */ (tag.firstElementChild), label);
+				return tag;
+			});
 			mark.hidden = !places;
 			mark.style.left = `${(100 * Math.floor((shown * cells) / (places || 1))) / cells}%`;
 			mark.style.width = `${100 / cells}%`;
