@@ -24,6 +24,7 @@ from diffexplore.pipelines.signature import Extra
 from diffexplore.runs.adapters import Adapters
 from diffexplore.runs.attention import ability, looking
 from diffexplore.runs.batches import BATCH
+from diffexplore.runs.branch import Edit
 from diffexplore.runs.decode import PictureDecoder
 from diffexplore.runs.desk import Desk
 from diffexplore.runs.draw import Artist
@@ -228,19 +229,12 @@ class Model:
         Raises:
             ValueError: one sentence, for settings which are refused.
         """
-        values, extra = self._planner.told_apart(values)
-        if isinstance(settings, Plan):
-            if not values and not extra:
-                return settings
-            extra = {**settings.extra, **extra}
-            settings = settings.settings
-        if settings is None:
-            settings = Settings(**values)
-        elif not isinstance(settings, Settings):
-            raise ValueError(f"settings must be a Settings object, got {shown(settings)}")
-        elif values:
-            settings = settings.replace(**values)
-        return self._planner.plan(settings, extra)
+        return self._planner.asked(settings, values)
+
+    @property
+    def planner(self) -> Planner:
+        """What checks all that it is asked for; :meth:`Planner.branch` plans a branch, for `trace` and `submit`."""
+        return self._planner
 
     @property
     def extras(self) -> list[Extra]:
@@ -328,6 +322,26 @@ class Model:
             ValueError: one sentence, before any work, for settings which are refused.
         """
         return self._desk.together([self.plan(one) for one in settings], self._looking(attention))
+
+    def branch(self, trace: Trace, at: int, latents: Edit = None, **changes: Any) -> Trace:
+        """Run what is `trace` up to evaluation `at`, and goes its own way from there. What is before is replayed from
+        the record, with the sampler's history and all noise as they were, and no model call.
+
+        Args:
+            trace: a run, finished or not, of this model; a loaded one too.
+            at: the first evaluation that is made anew, from 0.
+            latents: what it is made of, as ``trace[at].latents``, or a function of those; None: as they are.
+            **changes: of `settings.CHANGING`, what holds from there on.
+
+        Returns:
+            The run; ``info["parent"]`` says ``at``, ``changes``, whether ``latents`` were edited, the parent's
+            ``settings`` and its ``parent``.
+
+        Raises:
+            ValueError: one sentence, before any work, for what cannot be branched or changed so.
+            RuntimeError: where the replay comes out otherwise than recorded, as in another model.
+        """
+        return self._desk.trace(self._planner.branch(trace, at, latents, **changes))
 
     def batches(self, settings: Iterable[Settings]) -> list[list[Settings]]:
         """`settings`, with every None filled in, in lists of those that :meth:`trace_many` draws together."""

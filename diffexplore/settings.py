@@ -7,6 +7,7 @@ notebook, a widget and a log can all show it as it is.
 import json
 import math
 import numbers
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Self
 
@@ -15,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from diffexplore.samplers import named, unknown
 from diffexplore.words import near, shown
 
-__all__ = ["Settings"]
+__all__ = ["CHANGING", "Settings"]
 
 MAX_PROMPT = 200_000
 MAX_STEPS = 1000
@@ -23,6 +24,11 @@ MAX_GUIDANCE = 100.0
 MAX_SEED = 2**63 - 1
 MAX_SIDE = 8192
 MAX_SCALE = 10.0
+MAX_MARKS = 100
+
+
+CHANGING = ("prompt", "negative_prompt", "guidance", "adapters")
+"""What may change on the way."""
 
 
 class Settings(BaseModel):
@@ -45,6 +51,10 @@ class Settings(BaseModel):
             and left out of the picture where the scale is 0.
         strength: with a picture to start from, how much noise it gets: the share of noise, b^2 / (a^2 + b^2), from 0
             (nothing is drawn) to 1.
+        changes: what changes on the way, by share of noise: ``{0.6: {"prompt": "a car"}, 0.3: {"guidance": 1.0}}``
+            draws with that prompt from the step on whose share of noise, b^2 / (a^2 + b^2), is at or below 0.6, and
+            from 0.3 on without guidance. Marks are from 1 (all of the run) to 0 (none of it); `CHANGING` may change.
+            Kept as pairs, the highest mark first; :meth:`stages` says what holds from where.
 
     Raises:
         ValueError: one sentence that names the value and what is accepted.
@@ -62,6 +72,7 @@ class Settings(BaseModel):
     height: int | None = None
     adapters: tuple[tuple[str, float], ...] = ()
     strength: float | None = None
+    changes: tuple[tuple[float, tuple[tuple[str, Any], ...]], ...] = ()
 
     def __init__(self, /, **values: Any) -> None:  # a file may have a field "self"
         """Check the `values` of the fields that are given; the others have their defaults."""
@@ -158,9 +169,73 @@ class Settings(BaseModel):
             made.append((name, number))
         return tuple(sorted(made))
 
+    @field_validator("changes", mode="before")
+    @classmethod
+    def _check_changes(cls, value: object) -> tuple[tuple[float, tuple[tuple[str, Any], ...]], ...]:
+        made: list[tuple[float, tuple[tuple[str, Any], ...]]] = []
+        for mark, fields in _pairs("changes", value, "shares of noise to settings, such as {0.6: {'prompt': 'a car'}}"):
+            share = _number(_parsed(mark) if isinstance(mark, str) else mark)
+            if share is None or not 0 <= share <= 1:
+                raise ValueError(f"changes are placed by a share of noise from 0 to 1, got {shown(mark)}")
+            share += 0.0  # of -0.0
+            what = f"settings at {share:g} to values, of {', '.join(CHANGING)}"
+            told = dict(_pairs("changes", fields, what))
+            for name in told:
+                if name not in CHANGING:
+                    raise ValueError(
+                        f"changes may be of {', '.join(CHANGING)}; got {shown(name)}{near(name, CHANGING)}"
+                    )
+            try:
+                checked = cls(**told)
+            except ValueError as error:
+                raise ValueError(f"changes at {share:g}: {error}") from None
+            if told:
+                made.append((share, tuple((name, getattr(checked, name)) for name in CHANGING if name in told)))
+        if len(made) > MAX_MARKS:
+            raise ValueError(f"changes have at most {MAX_MARKS} marks, got {len(made)}")
+        marks = [share for share, _ in made]
+        if isinstance(value, Mapping):
+            made.sort(key=lambda pair: -pair[0])
+        elif marks != sorted(marks, reverse=True):
+            raise ValueError(f"changes must be in the order of the run, from 1 down to 0, got {shown(marks)}")
+        for share in marks:
+            if marks.count(share) > 1:
+                raise ValueError(f"changes have two entries at {share:g}: put them into one")
+        return tuple(made)
+
     def replace(self, /, **values: Any) -> Self:
         """A copy with some values changed, checked like new ones."""
         return type(self)(**{**self.model_dump(), **values})
+
+    def stages(self) -> "list[tuple[float, Settings]]":
+        """What holds from where: (mark, settings without changes), in the order of the run; the first at infinity, and
+        each from the step on whose share of noise is at or below its mark. Those that differ from the one before.
+        """
+        now: Settings = self.model_copy(update={"changes": ()})
+        found = [(math.inf, now)]
+        for mark, fields in self.changes:
+            later = now.model_copy(update=dict(fields))
+            if later != now:
+                found.append((mark, later))
+            now = later
+        return found
+
+    def told(self) -> dict[str, Any]:
+        """The values of the fields, as JSON takes them. Of fields newer than `adapters` only those that are not as they
+        are by themselves: what was written without them stays as it was.
+        """
+        values = self.model_dump()
+        names = list(values)
+        fields = type(self).model_fields
+        for name in names[names.index("adapters") + 1 :]:
+            if values[name] == fields[name].default:
+                del values[name]
+        if self.changes:
+            values["changes"] = {
+                str(mark): {name: dict(one) if name == "adapters" else one for name, one in told}
+                for mark, told in self.changes
+            }
+        return values
 
     @property
     def loras(self) -> list[str]:
@@ -180,11 +255,8 @@ class Settings(BaseModel):
         return {name: (value, theirs[name]) for name, value in mine.items() if value != theirs[name]}
 
     def to_json(self) -> str:
-        """One line of JSON that :meth:`from_json` reads back to an equal object; what is seldom asked for is left out
-        where it is not.
-        """
-        values = self.model_dump()
-        return json.dumps({name: one for name, one in values.items() if name not in _SELDOM or one != _SELDOM[name]})
+        """One line of JSON that :meth:`from_json` reads back to an equal object."""
+        return json.dumps(self.told())
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
@@ -202,8 +274,23 @@ class Settings(BaseModel):
         return cls(**values)
 
 
-_SELDOM: dict[str, Any] = {name: Settings.model_fields[name].default for name in ("strength",)}
-"""Fields that are left out of texts where they have their default."""
+def _pairs(name: str, value: object, what: str) -> Iterable[tuple[Any, Any]]:
+    """The entries of a mapping, or of what holds pairs."""
+    try:
+        # Not by way of a dict, which would drop the first of two equal keys.
+        found = list(value.items()) if isinstance(value, Mapping) else [(one, other) for one, other in value]  # type: ignore[attr-defined]
+        dict(found)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must map {what}; got {shown(value)}") from None
+    return found
+
+
+def _parsed(text: str) -> float | None:
+    """A key of JSON, which is text always, as the number that it says."""
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def _number(value: object) -> float | None:

@@ -169,3 +169,46 @@ def test_any_values_give_settings_or_one_sentence(values):
 def test_bad_json_is_refused(text):
     with pytest.raises(ValueError, match="got"):
         Settings.from_json(text)
+
+
+def test_changes_are_kept_in_the_order_of_the_run():
+    told = {0.3: {"guidance": 1}, "0.6": {"adapters": {"b": 1, "a": 0.5}, "prompt": "a car"}, 0.2: {}}
+    settings = Settings(prompt="a fox", changes=told)
+    first, second = settings.changes
+    assert first == (0.6, (("prompt", "a car"), ("adapters", (("a", 0.5), ("b", 1.0)))))
+    assert second == (0.3, (("guidance", 1.0),))
+    assert {settings: 1}[Settings(prompt="a fox", changes=settings.changes)] == 1
+    assert Settings.from_json(settings.to_json()) == settings.replace(steps=9).replace(steps=20) == settings
+    assert json.loads(settings.to_json())["changes"]["0.3"] == {"guidance": 1.0}
+    assert "changes" not in json.loads(Settings().to_json())
+    whole = [(mark, one.prompt, one.guidance) for mark, one in settings.stages()]
+    assert whole == [(float("inf"), "a fox", 5.0), (0.6, "a car", 5.0), (0.3, "a car", 1.0)]
+    assert len(Settings(prompt="a fox", changes={0.5: {"prompt": "a fox"}}).stages()) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({2: {}}, "changes are placed by a share of noise from 0 to 1, got 2"),
+        ({float("nan"): {}}, "changes are placed by a share of noise from 0 to 1, got nan"),
+        ({"soon": {}}, "changes are placed by a share of noise from 0 to 1, got 'soon'"),
+        ({0.5: {"steps": 3}}, "changes may be of prompt, negative_prompt, guidance, adapters; got 'steps'"),
+        (
+            {0.5: {"promt": ""}},
+            "changes may be of prompt, negative_prompt, guidance, adapters; got 'promt', did you mean 'prompt'?",
+        ),
+        ({0.5: {"guidance": -1}}, "changes at 0.5: guidance must be a number from 0 to 100 (1 is off), got -1"),
+        ({0.5: 7}, "changes must map settings at 0.5 to values, of prompt, negative_prompt, guidance, adapters; got 7"),
+        (7, "changes must map shares of noise to settings, such as {0.6: {'prompt': 'a car'}}; got 7"),
+        (
+            [(0.3, {"guidance": 1}), (0.6, {"guidance": 2})],
+            "changes must be in the order of the run, from 1 down to 0, got [0.3, 0.6]",
+        ),
+        ({0.5: {"guidance": 1}, "0.5": {"guidance": 2}}, "changes have two entries at 0.5: put them into one"),
+        ({k / 200: {"guidance": 1} for k in range(101)}, "changes have at most 100 marks, got 101"),
+    ],
+)
+def test_nonsense_on_the_way_is_refused_in_one_sentence(changes, sentence):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the whole sentence is compared below
+        Settings(changes=changes)
+    assert str(caught.value) == sentence

@@ -75,7 +75,7 @@ def texts_of(settings: Settings, info: Mapping[str, Any] | None = None) -> dict[
     """
     model = (info or {}).get("model")
     return {
-        KEY: json.dumps({"settings": settings.model_dump(), "model": model}),
+        KEY: json.dumps({"settings": settings.told(), "model": model}),
         "parameters": parameters(settings, model),
     }
 

@@ -138,7 +138,7 @@ class Family:
         return latents
 
     def pack(self, pipeline: Any, latents: torch.Tensor) -> torch.Tensor:
-        """Latents (B, C, h, w) as the pipeline's loop keeps them: the inverse of :meth:`unpack`."""
+        """What :meth:`unpack` undoes: latents (B, C, *axes, h, w) as the pipeline's loop keeps them, to the bit."""
         return latents
 
     # What it can do
@@ -245,6 +245,9 @@ class Family:
         )
         if not self.mixes or self.embedded(pipeline):
             key += (settings.guidance, bool(settings.negative_prompt))
+        stages = settings.stages()
+        if len(stages) > 1:  # pictures that change on their way do so together
+            key += tuple((mark, stage.guidance, self.batch_key(pipeline, stage)) for mark, stage in stages)
         return key
 
     def least(self, pipeline: Any) -> int:

@@ -132,7 +132,7 @@ def save(record: "Record", path: str | os.PathLike[str], pictures: Sequence[byte
             tensors |= {f"step/{name}/{i}": one for i, one in zip(where[name], found, strict=True)}
     facts = {
         "version": FORMAT,
-        "settings": record.settings.model_dump(),
+        "settings": record.settings.told(),
         "steps": [_said(step) for step in steps],
         "cancelled": record.cancelled,
         "seconds": record.seconds,

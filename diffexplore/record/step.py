@@ -397,6 +397,15 @@ class Step:
         made._tensors, made._numbers = _Tensors(self._tensors.kept), _Numbers(self._numbers.kept)
         return made
 
+    def adopt(self, other: "Step") -> None:
+        """Take over what was seen of this very evaluation in another run: the halves, and what probes left.
+
+        Args:
+            other: that run's step.
+        """
+        self._halves = other._halves
+        self._tensors, self._numbers = _Tensors(other._tensors.kept), _Numbers(other._numbers.kept)
+
     def held(self) -> list[torch.Tensor]:
         """The very tensors that it refers to: for who counts or compares them, not to be changed."""
         return [self._latents, self._output, *self._halves.tensors(), *self._tensors.kept.values()]

@@ -63,31 +63,31 @@ class Desk:
     def trace(self, plan: Plan, probes: Sequence[Probe] = ()) -> Trace:
         """Run on this thread; waits for its turn."""
         trace = self._new(plan)
-        self._artist.run([trace], Stop(), probes=probes)
+        self._artist.run([trace], Stop(), probes=[*plan.probes, *probes])
         return trace
 
     def together(self, plans: Sequence[Plan], probes: Sequence[Probe] = ()) -> list[Trace]:
         """Run several on this thread, those that can share a batch together; what fails by itself is raised."""
-        traces = [self._new(plan) for plan in plans]
+        pairs = [(self._new(plan), plan.probes) for plan in plans]
 
-        def draw(batch: Sequence[Trace]) -> None:
-            for trace in batch:
+        def draw(batch: Sequence[tuple[Trace, Sequence[Probe]]]) -> None:
+            for trace, _ in batch:
                 trace.clear()
-            self._artist.run(batch, Stop(), probes=probes)
+            self._artist.run([trace for trace, _ in batch], Stop(), probes=[*batch[0][1], *probes])
 
-        def failed(_: Trace, error: Exception) -> None:
+        def failed(_: tuple[Trace, Sequence[Probe]], error: Exception) -> None:
             raise error
 
-        for batch in grouped(traces, self._together):
+        for batch in grouped(pairs, lambda pair: self._together(*pair)):
             in_halves(batch, draw, failed)
-        return traces
+        return [trace for trace, _ in pairs]
 
     def submit(
         self, plans: Sequence[Plan], on_step: OnStep | None, lane: Hashable, probes: Sequence[Probe] = ()
     ) -> list[Job]:
         """Run on the worker thread, in place of what the `lane` has; a job for each, cancelled together."""
         stop = Stop()
-        jobs = [Job(self._new(plan), on_step, stop, self._turn, probes) for plan in plans]
+        jobs = [Job(self._new(plan), on_step, stop, self._turn, [*plan.probes, *probes]) for plan in plans]
         self._lanes.submit(jobs, lane)
         return jobs
 
@@ -124,6 +124,7 @@ class Desk:
             "unknown": list(plan.unknown),
             "versions": {one.__name__: str(one.__version__) for one in (torch, diffusers, transformers)},
         }
+        info |= plan.info
         if self._pocket:
             info["world"] = "pocket"  # what the judge can read
         # Whoever has a trace keeps this desk by it, and a run that waits is not lost with its model.
@@ -132,13 +133,15 @@ class Desk:
             made.lend(None, None)  # until its run has shown how
         return made
 
-    def _together(self, trace: Trace) -> Hashable:
-        # Whoever hands over arguments of their own draws alone.
-        return object() if trace.extra else self._family.batch_key(self._pipeline, trace.settings)
+    def _together(self, trace: Trace, probes: Sequence[Probe]) -> Hashable:
+        # Whoever hands over arguments of their own, or is a branch, draws alone.
+        if trace.extra or any(probe.changes for probe in probes):
+            return object()
+        return self._family.batch_key(self._pipeline, trace.settings)
 
     def _work(self, jobs: list[Job]) -> None:
         """Run jobs that were submitted together, on the worker thread."""
-        for batch in grouped(jobs, lambda job: self._together(job.trace)):
+        for batch in grouped(jobs, lambda job: self._together(job.trace, job.probes)):
             batch[0].context.run(in_halves, batch, self._run_jobs, lambda job, error: job.finish("failed", error))
 
     def _run_jobs(self, jobs: Sequence[Job]) -> None:

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from diffexplore.pipelines.signature import described
 from diffexplore.record.step import Step
 from diffexplore.runs import memory
 from diffexplore.runs.adapters import Adapters
+from diffexplore.runs.branch import Replay
 from diffexplore.runs.decode import PictureDecoder
 from diffexplore.runs.jobs import OnStep, Turn
 from diffexplore.runs.mirror import Mirror
@@ -29,6 +30,7 @@ from diffexplore.runs.probes import Cancel, Cancelled, Probe, Stop, attached, in
 from diffexplore.runs.recorder import Recorder
 from diffexplore.runs.schedules import Schedules
 from diffexplore.runs.start import Start, encoded
+from diffexplore.runs.steer import Ahead, Steering, steered
 from diffexplore.runs.whole import Whole
 from diffexplore.samplers import AS_IT_CAME
 from diffexplore.trace import Trace
@@ -189,13 +191,16 @@ class Artist:
         """Run the pipeline once for all of `traces`, and decode."""
         family, settings = self._family, [trace.settings for trace in traces]
         first = settings[0]
+        if len({stage.adapters for _, stage in first.stages()}) > 1:
+            state = None  # the fingerprint is of the LoRAs that a run begins with
+        unseen = state
         width, height = first.width, first.height
         assert width is not None, "settings are resolved before they are drawn"
         assert height is not None
 
         def emit_to(trace: Trace) -> Callable[[Step], None]:
             def emit(step: Step) -> None:
-                run_through(probes, step)
+                run_through(sorted(probes, key=lambda probe: not probe.outermost), step)
                 trace.append(step)
                 if on_step is not None:
                     on_step(step)
@@ -237,10 +242,7 @@ class Artist:
             on_schedule=on_schedule,
         )
         networks = denoisers(pipeline)
-        watching = [Mirror(self._pipeline, networks), recorder, Cancel(stop, networks), *probes]
-        if start is not None:
-            watching.insert(0, start)
-        looked_into = any(probe.inside for probe in probes)
+        unseen = None if any(probe.inside for probe in probes) else unseen
         for probe in probes:
             probe.begin(traces)
         try:
@@ -248,12 +250,20 @@ class Artist:
                 on_schedule([])
                 finals = clean.unsqueeze(0).to(pipeline._execution_device, self._network.dtype)
             else:
-                with (
-                    _without_truncation_warning(type(pipeline)),
-                    memory.prompts(pipeline, self._store, state),
-                    memory.evaluations([self._network], self._store, None if looked_into else state),
-                    attached(pipeline, watching),
-                ):
+                with ExitStack() as held:
+                    held.enter_context(_without_truncation_warning(type(pipeline)))
+                    held.enter_context(memory.prompts(pipeline, self._store, state))
+                    outer = [probe for probe in probes if probe.outermost]
+                    if len(first.stages()) > 1:
+                        arguments, steering = self._steered(pipeline, traces, extra, recorder, probes)
+                        outer.append(steering)
+                    held.enter_context(memory.evaluations([self._network], self._store, unseen))
+                    inner = [Mirror(self._pipeline, networks), recorder, Cancel(stop, networks)]
+                    if start is not None:
+                        inner.insert(0, start)
+                        outer.append(Ahead(family.network, start.restore))
+                    inner += [probe for probe in probes if not probe.outermost]
+                    held.enter_context(attached(pipeline, [*inner, *outer]))
                     latents = pipeline(
                         **arguments,
                         generator=generators if len(generators) > 1 else generators[0],
@@ -282,6 +292,26 @@ class Artist:
             if checked and not np.asarray(trace.image).any():
                 trace.info["notes"] = [*trace.info["notes"], BLACKED]
             trace.final = final.to("cpu", torch.float32)
+
+    def _steered(
+        self,
+        pipeline: Any,
+        traces: Sequence[Trace],
+        extra: Mapping[str, Any],
+        recorder: Recorder,
+        probes: Sequence[Probe],
+    ) -> tuple[dict[str, Any], Probe]:
+        """Arguments of the call that draws what changes on its way, and the probe that changes it."""
+        settings = [trace.settings for trace in traces]
+        first, wearing = settings[0], self._adapters.on
+        seeds = [one.seed for one in settings]
+
+        def scheduler() -> Any:
+            return self._schedules.make(str(first.sampler), seeds)
+
+        arguments, stages, dial = steered(self._family, pipeline, settings, extra, scheduler, wearing)
+        since = next((probe.since for probe in probes if isinstance(probe, Replay)), None)
+        return arguments, Steering(self._family.network, stages, dial, wearing, recorder.ask, since)
 
 
 @contextmanager

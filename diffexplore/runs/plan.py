@@ -2,12 +2,15 @@
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from diffexplore.looks.pictures import fit
 from diffexplore.pipelines.family import Family, Looked
 from diffexplore.pipelines.signature import arguments_of, check_extra
+from diffexplore.record.record import Record
+from diffexplore.runs.branch import Edit, Replay, branched, edited
+from diffexplore.runs.probes import Probe
 from diffexplore.runs.prompt import Reader
 from diffexplore.runs.schedules import Schedules
 from diffexplore.runs.start import STRENGTH
@@ -29,6 +32,8 @@ class Plan:
         unknown: words of the prompt which the model never saw.
         ignored: settings that the pipeline passes over, by name, and why, one sentence each.
         extra: arguments that the pipeline takes beyond settings, by name.
+        probes: what changes the run beside settings, such as the replay of a branch.
+        info: what its trace says beside what all say.
     """
 
     settings: Settings
@@ -37,6 +42,8 @@ class Plan:
     unknown: Sequence[str]
     ignored: Mapping[str, str]
     extra: Mapping[str, Any] = field(default_factory=dict)
+    probes: Sequence[Probe] = ()
+    info: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Planner:
@@ -146,6 +153,27 @@ class Planner:
                     Settings(**{name: extra[name]})  # says which settings there are
         return ours, extra
 
+    def asked(self, settings: Settings | Plan | None, values: Mapping[str, Any]) -> Plan:
+        """The plan of what somebody asks for: settings, or a plan that was made already; or fields of settings and
+        arguments of the pipeline by name, with the former what is changed in it.
+
+        Raises:
+            ValueError: one sentence, for settings which are refused.
+        """
+        values, extra = self.told_apart(values)
+        if isinstance(settings, Plan):
+            if not values and not extra:
+                return settings
+            extra = {**settings.extra, **extra}
+            settings = settings.settings
+        if settings is None:
+            settings = Settings(**values)
+        elif not isinstance(settings, Settings):
+            raise ValueError(f"settings must be a Settings object, got {shown(settings)}")
+        elif values:
+            settings = settings.replace(**values)
+        return self.plan(settings, extra)
+
     def plan(self, settings: Settings, extra: Mapping[str, Any] | None = None) -> Plan:
         """All that is known of a run before it starts.
 
@@ -157,6 +185,7 @@ class Planner:
             ValueError: one sentence, for what this model cannot do.
         """
         settings, extra = self.resolve(settings), dict(extra or {})
+        self._check_changes(settings, extra)
         wanting = self._family.wanting(self._pipeline, extra)
         if wanting:
             raise ValueError(wanting)
@@ -175,7 +204,65 @@ class Planner:
             "negative_cut": negative.cut,
         }
         ignored = self._family.ignored(self._pipeline, settings)
-        return Plan(settings, tokens, self.notes(settings), self._reader.unknown(settings.prompt), ignored, extra)
+        unknown = [word for _, stage in settings.stages() for word in self._reader.unknown(stage.prompt)]
+        return Plan(settings, tokens, self.notes(settings), list(dict.fromkeys(unknown)), ignored, extra)
+
+    def _check_changes(self, settings: Settings, extra: Mapping[str, Any]) -> None:
+        """Refuse what cannot change on the way here."""
+        stages = [stage for _, stage in settings.stages()]
+        if len(stages) == 1:
+            return
+        for stage in stages[1:]:
+            self._check_adapters(stage)
+        lacking = self._unplaced("changes on the way")
+        if lacking:
+            raise ValueError(lacking)
+        prompts = {(stage.prompt, stage.negative_prompt) for stage in stages}
+        encoded = [name for name in extra if "embeds" in name or "prompt" in name]
+        if len(prompts) > 1 and encoded:
+            raise ValueError(f"the prompt cannot change on the way where {encoded[0]} is handed over in its place")
+
+    def _unplaced(self, what: str) -> str:
+        """Why nothing can be placed on the way of a run, one sentence without a full stop; "" where it can."""
+        if isinstance(self._family, Looked):
+            name = type(self._pipeline).__name__
+            return f"{what} are for pipelines of a named family: what {name} gives its network, nobody knows here"
+        steps = self._schedules.abilities()["steps"]
+        return f"{what} are placed by noise levels. {steps.rstrip('.')}" if isinstance(steps, str) else ""
+
+    def branch(self, parent: Record, at: int, latents: Edit = None, **changes: Any) -> Plan:
+        """A run that is `parent` up to an evaluation, and goes on otherwise.
+
+        Args:
+            parent: the run; of this model, or of one with the same latents.
+            at: the first evaluation that is made anew.
+            latents: what it is made of, or a function of those of the run; None: as they are.
+            changes: settings that are others from there on.
+
+        Raises:
+            ValueError: one sentence, for what this model cannot do.
+        """
+        lacking = self._unplaced("branches")
+        if lacking:
+            raise ValueError(lacking)
+        if not isinstance(parent, Record):
+            raise ValueError(f"a branch is of a trace, got {shown(parent)}")
+        settings = branched(parent, at, **changes)
+        if parent.info.get("extra") and not parent.extra:
+            raise ValueError(
+                f"this run was given {', '.join(parent.info['extra'])}, which a loaded trace no longer has"
+            )
+        edit = None if latents is None else edited(parent, at, latents)
+        plan = self.plan(settings, parent.extra)
+        told = {
+            "at": int(at),
+            "changes": {name: dict(value) if name == "adapters" else value for name, value in changes.items()},
+            "latents": edit is not None,
+            "settings": parent.settings.told(),
+            "parent": parent.info.get("parent"),
+        }
+        replay = Replay(self._family, parent, int(at), edit, turns=bool(changes))
+        return replace(plan, probes=(replay,), info={"parent": told})
 
     def _started(self, settings: Settings, extra: dict[str, Any]) -> tuple[Settings, dict[str, Any]]:
         """What starts from a picture: with the picture at its size, and how much noise it gets."""
@@ -202,8 +289,13 @@ class Planner:
 
     def notes(self, settings: Settings) -> list[str]:
         """Plain sentences on what of these settings will be cut or ignored."""
+        notes: list[str] = []
+        for _, stage in settings.stages():
+            notes += [note for note in self._notes(stage) if note not in notes]
+        return notes + self._schedules.notes(settings.sampler or self._schedules.default)
+
+    def _notes(self, settings: Settings) -> list[str]:
         notes = []
         for name in ("prompt", "negative_prompt"):
             notes += self._reader.notes(getattr(settings, name), name.replace("_", " "))
-        notes += self._family.notes(self._pipeline, settings)
-        return notes + self._schedules.notes(settings.sampler or self._schedules.default)
+        return notes + self._family.notes(self._pipeline, settings)

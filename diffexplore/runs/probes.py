@@ -43,10 +43,13 @@ class Probe:
     Attributes:
         changes: whether the run comes out differently with it.
         inside: whether it looks into the networks; then every evaluation is computed, none is remembered.
+        outermost: whether it stands between the pipeline and its networks; such are attached after all others, and
+            asked at every step before them.
     """
 
     changes: bool = False
     inside: bool = False
+    outermost: bool = False
 
     def key(self) -> Hashable | None:
         """What stands for it in the memory of runs: equal keys, equal runs.

@@ -77,6 +77,10 @@ class Recorder(Probe):
         self._undo = ExitStack()
         self.trouble = ""
 
+    def ask(self, guidance: Sequence[float]) -> None:
+        """What each picture asks for from the next step on, where that changes on the way."""
+        self._asked = list(guidance)
+
     def attach(self, pipeline: Any) -> None:
         self._scheduler = scheduler = pipeline.scheduler
         self._signature = inspect.signature(scheduler.step)

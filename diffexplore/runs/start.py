@@ -123,8 +123,11 @@ class Start(Probe):
         latents.copy_(a * clean.reshape(latents.shape) + (b / unit) * latents)
 
     def _restore(self, module: torch.nn.Module, args: Any) -> None:
-        """The loop has its part of the schedule: schedulers that look up their place in it need all of it, and some
-        pipelines have told theirs to begin at the first.
+        self.restore()
+
+    def restore(self) -> None:
+        """Before the network is asked, whoever answers for it: the loop has its part of the schedule; schedulers that
+        look up their place in it need all of it, and some pipelines have told theirs to begin at the first.
         """
         if self._whole is not None:
             self._scheduler.timesteps, self._whole = self._whole, None
