@@ -25,6 +25,7 @@ _HOMES = {
     "VIEWS": "looks.views",
     "CURVES": "looks.curves",
     "forward": "experiments.forward",
+    "loss_by_level": "experiments.loss",
     "sweep": "experiments.sweep",
     "race": "experiments.race",
     "diminishing_returns": "experiments.returns",
@@ -53,6 +54,7 @@ __all__ = [
     "forward",
     "judge",
     "load",
+    "loss_by_level",
     "negative_words",
     "race",
     "read_recipe",
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from diffexplore.experiments.forward import forward
+    from diffexplore.experiments.loss import loss_by_level
     from diffexplore.experiments.negative import negative_words
     from diffexplore.experiments.race import race
     from diffexplore.experiments.returns import diminishing_returns

@@ -223,7 +223,7 @@ class Artist:
         start: Start | None = None
         if first.strength is not None:
             clean = encoded(family, self._pipeline, extra.pop("image"), width, height)
-            start = Start(family, clean, first.strength)
+            start = Start(clean, first.strength)
         arguments = family.arguments(self._pipeline, settings) | extra
         asked = {k: v for k, v in arguments.items() if k in ("guidance_scale", "true_cfg_scale")}
         for trace in traces:

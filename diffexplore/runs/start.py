@@ -7,8 +7,9 @@ noise for every sampler and any number of steps, as near as the schedule has a l
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,17 +17,28 @@ import numpy as np
 import torch
 
 from diffexplore.looks.pictures import fit
-from diffexplore.pipelines.base import Family, denoisers
+from diffexplore.pipelines.base import denoisers
+from diffexplore.pipelines.family import Family, family_of
+from diffexplore.record.numbers import Number, declare
+from diffexplore.record.step import Step
 from diffexplore.runs.levels import Levels
 from diffexplore.runs.probes import Probe, hooked, tapped
 
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["STRENGTH", "Start", "encoded"]
+__all__ = ["LOSS", "STRENGTH", "Retrace", "Start", "encoded"]
 
 STRENGTH: Final = 0.75
 """The share of noise a picture starts from where none is asked for."""
+
+LOSS: Final = declare(
+    Number(
+        "loss", "loss", "mean squared error",
+        "How far the predicted noise is from that which was added, squared and averaged: what training makes small.",
+    )
+)  # fmt: skip
+"""Of a run that :class:`Retrace` led: of a network that says nothing 1, of one that knows all 0."""
 
 
 def encoded(
@@ -45,64 +57,43 @@ def encoded(
     return family.encode(pipeline, pixels / 127.5 - 1)[0]
 
 
-class Start(Probe):
-    """Lets a run begin at a picture. To be attached before the recorder, which then reads what is left of the schedule.
+class _OnPicture(Probe):
+    """Puts a picture under the noise that a run starts from.
 
     The pipeline draws its starting noise as ever, from the run's own generator, so that a seed is the same noise with a
-    picture and without; what it then goes on with is that noise on the picture.
-
-    Attributes:
-        share: the share of noise that it began at, of the levels that the schedule has the nearest at or below what was
-            asked for; of one whose levels are all above, the last. nan before the run.
-        skipped: how many evaluations were left out.
+    picture and without.
     """
 
     changes = True
 
-    def __init__(self, family: Family, clean: torch.Tensor, strength: float) -> None:
-        """Where to begin.
-
-        Args:
-            family: of the pipeline.
-            clean: the encoded picture, (C, h, w), as :func:`encoded` gives it.
-            strength: the share of noise, above 0 to 1.
-        """
-        self._family = family
+    def __init__(self, clean: torch.Tensor) -> None:
         self._clean = clean
-        self._strength = strength
         self._undo = ExitStack()
-        self.share = float("nan")
-        self.skipped = 0
+
+    def key(self) -> Hashable:
+        """The picture; where it begins is in the settings."""
+        return type(self).__name__, hashlib.blake2b(self._clean.numpy().tobytes()).digest()
 
     def attach(self, pipeline: Any) -> None:
+        self._family = family_of(pipeline)
         self._pipeline, self._scheduler = pipeline, pipeline.scheduler
-        self._whole: Any = None  # the schedule, while the pipeline sees a part of it
         self._level: tuple[float, float] | None = None
         self._latents: torch.Tensor | None = None
-        self._unit = 1.0
         self._undo.enter_context(tapped(self._scheduler, "set_timesteps", self._set_timesteps))
         self._undo.enter_context(tapped(pipeline, "prepare_latents", self._prepare))
-        self._undo.enter_context(hooked(denoisers(pipeline), before=self._restore))
 
     def detach(self) -> None:
         self._undo.close()
 
     def _set_timesteps(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         inner(*args, **kwargs)
-        scheduler = self._scheduler
-        levels, order = Levels(scheduler), int(getattr(scheduler, "order", 1))
-        self._whole = whole = scheduler.timesteps
-        indexed = hasattr(scheduler, "set_begin_index")
-        for k in range(0, len(whole), order):
-            if indexed:
-                scheduler.set_begin_index(k)
-            a, b, _ = levels.at(k)
-            self.share, self.skipped, self._level = b * b / (a * a + b * b), k, (a, b)
-            if self.share <= self._strength + 1e-6:  # levels are read from tables of 32 bits
-                break
-        scheduler.timesteps = whole[self.skipped :]
+        self._level = self._first()
         # A flow model's pipeline draws its noise before it asks for a schedule, the others after it.
         self._begin()
+
+    def _first(self) -> tuple[float, float]:
+        """The a and b where the run begins."""
+        raise NotImplementedError
 
     def _prepare(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         made = inner(*args, **kwargs)
@@ -112,15 +103,63 @@ class Start(Probe):
 
     @torch.no_grad()
     def _begin(self) -> None:
-        """Put the picture under the noise, as soon as both it and its level are known."""
+        """Put the picture there, as soon as both its noise and its level are known."""
         latents = self._latents
         if latents is None or self._level is None:
             return
-        a, b = self._level
-        clean = self._family.pack(self._pipeline, self._clean.unsqueeze(0)).to(latents)
         # Pipelines of flow models leave their noise as it was drawn, the others make it as large as the schedule says.
         unit = 1.0 if self._family.flow else float(getattr(self._scheduler, "init_noise_sigma", 1.0))
-        latents.copy_(a * clean.reshape(latents.shape) + (b / unit) * latents)
+        packed = self._family.pack(self._pipeline, self._clean.unsqueeze(0)).to(latents)
+        self._noise, self._packed = latents / unit, packed.reshape(latents.shape)
+        latents.copy_(self._at(*self._level))
+
+    def _at(self, a: float, b: float) -> torch.Tensor:
+        """The picture with the noise on it, as the pipeline's loop keeps it."""
+        return a * self._packed + b * self._noise
+
+
+class Start(_OnPicture):
+    """Lets a run begin at a picture, and go on from there. To be attached before the recorder, which then reads what is
+    left of the schedule.
+
+    Attributes:
+        share: the share of noise that it began at, of the levels that the schedule has the nearest at or below what was
+            asked for; of one whose levels are all above, the last. nan before the run.
+        skipped: how many evaluations were left out.
+    """
+
+    def __init__(self, clean: torch.Tensor, strength: float) -> None:
+        """Where to begin.
+
+        Args:
+            clean: the encoded picture, (C, h, w), as :func:`encoded` gives it.
+            strength: the share of noise, above 0 to 1.
+        """
+        super().__init__(clean)
+        self._strength = strength
+        self.share = float("nan")
+        self.skipped = 0
+
+    def attach(self, pipeline: Any) -> None:
+        super().attach(pipeline)
+        self._whole: Any = None  # the schedule, while the pipeline sees a part of it
+        self._undo.enter_context(hooked(denoisers(pipeline), before=self._restore))
+
+    def _first(self) -> tuple[float, float]:
+        scheduler = self._scheduler
+        levels, order = Levels(scheduler), int(getattr(scheduler, "order", 1))
+        self._whole = whole = scheduler.timesteps
+        indexed = hasattr(scheduler, "set_begin_index")
+        a, b = 1.0, 0.0
+        for k in range(0, len(whole), order):
+            if indexed:
+                scheduler.set_begin_index(k)
+            a, b, _ = levels.at(k)
+            self.share, self.skipped = b * b / (a * a + b * b), k
+            if self.share <= self._strength + 1e-6:  # levels are read from tables of 32 bits
+                break
+        scheduler.timesteps = whole[self.skipped :]
+        return a, b
 
     def _restore(self, module: torch.nn.Module, args: Any) -> None:
         self.restore()
@@ -133,3 +172,49 @@ class Start(Probe):
             self._scheduler.timesteps, self._whole = self._whole, None
             if hasattr(self._scheduler, "set_begin_index"):
                 self._scheduler.set_begin_index(self.skipped)
+
+
+class Retrace(_OnPicture):
+    """Asks the network at every level of the schedule for the noise on a picture: whatever it answers, the next level
+    is again the picture with the noise of the seed on it. So a run is led along the forward process, and each of its
+    steps is what training asks for (Ho et al. 2020, arXiv 2006.11239, algorithm 1). It ends in the picture.
+
+    Every step gets the noise that was added as its tensor ``added``, and :data:`LOSS` as a number.
+    """
+
+    def __init__(self, clean: torch.Tensor, size: tuple[int, int]) -> None:
+        """What to show the network.
+
+        Args:
+            clean: the encoded picture, (C, h, w), as :func:`encoded` gives it.
+            size: (width, height) of the picture in pixels.
+        """
+        super().__init__(clean)
+        self._size = size
+
+    def attach(self, pipeline: Any) -> None:
+        super().attach(pipeline)
+        self._added: torch.Tensor | None = None
+        self._undo.enter_context(tapped(self._scheduler, "step", self._step))
+
+    def _first(self) -> tuple[float, float]:
+        self._levels, self._count = Levels(self._scheduler), 0
+        a, b, _ = self._levels.at(0)
+        return a, b
+
+    def _step(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        result = inner(*args, **kwargs)
+        self._count += 1
+        a, b = 1.0, 0.0  # after the last level there is the picture
+        if self._count < len(self._levels.schedule):
+            a, b, _ = self._levels.at(self._count)
+        if isinstance(result, tuple):
+            return self._at(a, b).to(result[0]), *result[1:]
+        result.prev_sample = self._at(a, b).to(result.prev_sample)
+        return result
+
+    def on_step(self, step: Step) -> None:
+        if self._added is None:
+            self._added = self._family.unpack(self._pipeline, self._noise, *self._size)[0].float().cpu()
+        step.tensors["added"] = self._added
+        step.numbers[LOSS.name] = float((step.noise - self._added).square().mean())
