@@ -32,8 +32,8 @@ class Trace(Record):
         settings: what was asked for, with every None filled in.
         final: the final latents (C, *axes, h, w) float32, or None (cancelled, or not there yet).
         image: the final picture (PIL), or None.
-        decode: latents (C, *axes, h, w) -> uint8 (H, W, 3), exactly as the final picture was decoded; None in a
-            loaded trace.
+        decode: latents (C, *axes, h, w) -> what the run's end was decoded to, exactly: uint8 (H, W, 3), of a video
+            (frames, H, W, 3), of a sound (channels, samples) float32; None in a loaded trace.
         cancelled: True if the run was stopped; the steps are those before.
         seconds: wall time of the run, decoding included.
         expected: how many evaluations the whole run takes.
@@ -42,22 +42,24 @@ class Trace(Record):
             run was known already.
     """
 
-    def view(self, kind: str, i: int, size: int | None = None) -> "Image.Image":
+    def view(self, kind: str, i: int, size: int | None = None, frame: int | None = None) -> "Image.Image":
         """A step as a picture: see :func:`diffexplore.looks.views.view`.
 
         Args:
             kind: one of ``diffexplore.VIEWS``.
             i: which evaluation, from 0.
             size: the longest side in pixels, 1 to 8192; None: as large as the run's own picture.
+            frame: of a video, which of its :attr:`frames`, from 0; None: the one in the middle. A sound has none: its
+                ``x0`` is a waveform over a spectrogram.
 
         Raises:
-            ValueError: for an unknown kind, or a size out of range.
+            ValueError: for an unknown kind, a size out of range, or a frame that is not there.
             IndexError: for an evaluation that is not there.
             TypeError: `i` is no whole number.
         """
         from diffexplore.looks import views
 
-        return views.view(self, kind, i, size)
+        return views.view(self, kind, i, size, None if frame is None else views.moment(self, frame))
 
     def plot(self) -> "Figure":
         """The run on one page: views over the steps and its curves. See :func:`diffexplore.looks.figures.plot`.

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffexplore.looks import views
+from diffexplore.looks import estimates, views
 from diffexplore.settings import Settings
 from diffexplore.trace import Step, Trace
 
@@ -232,7 +232,7 @@ def test_kept_pictures_are_bounded_and_go_with_the_trace(monkeypatch: pytest.Mon
         calls.append(1)
         return enlarge(latents)
 
-    monkeypatch.setattr(views, "_CACHE_BYTES", 3 * enlarge(field(0)).nbytes)
+    monkeypatch.setattr(estimates, "_CACHE_BYTES", 3 * enlarge(field(0)).nbytes)
     trace = trace_of(*(step(i) for i in range(5)), decode=counted)
     for i in (0, 1, 2, 0, 3, 0, 4, 0):
         assert np.array_equal(views.frame(trace, "x0", i), enlarge(trace[i].x0))

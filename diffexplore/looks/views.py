@@ -27,8 +27,11 @@ logarithmic for large ones (the asinh stretch of Lupton et al. 2004, PASP 116:13
 picture by half its range and one that moves it by a hundredth are both readable, and the first still looks
 the stronger.
 
-Latents may have axes between their channels and height and width, such as the frames of a video. A frame here is one
-plane of them, the middle one unless another is asked for.
+Latents may have axes between their channels and height and width, such as the frames of a video. A picture here is of
+one plane of them, the middle one unless another is asked for. A video has more frames than its latents have planes: a
+:class:`Moment` is a frame of what was decoded, and :func:`plane_of` says which plane of the latents it lies in.
+
+What makes a sound has pictures of its own, see ``looks.sounds``.
 
 A view is one row of :data:`KINDS`: what it is called, what it says, whether it takes the split or the decoder, and how
 it is drawn.
@@ -39,39 +42,54 @@ them over the whole picture. (One that overflows in the decoder itself is black.
 
 import math
 import operator
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from diffexplore.looks import sounds
+from diffexplore.looks.estimates import estimate, field_of, finite, forget, unit
 from diffexplore.words import near, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from diffexplore.record.record import Decoder, Record
+    from diffexplore.record.record import Record
     from diffexplore.record.step import Step
 
-__all__ = ["CAPTIONS", "KINDS", "VIEWS", "Plane", "View", "forget", "frame", "native", "view", "why_blank"]
+__all__ = [
+    "CAPTIONS",
+    "KINDS",
+    "VIEWS",
+    "Moment",
+    "Plane",
+    "View",
+    "forget",
+    "frame",
+    "moment",
+    "native",
+    "plane_of",
+    "view",
+    "why_blank",
+]
 
-Plane = int | tuple[int, ...] | None
+
+class Moment(NamedTuple):
+    """A frame of a video: its number, from 0, and how many there are."""
+
+    number: int
+    of: int
+
+
+Plane = int | tuple[int, ...] | Moment | None
 
 _GREY: Final = 128
 _KNEE: Final = 1 / 50
 _NOISE_CONTRAST: Final = 0.2  # standard deviation of drawn noise of variance 1; black to white is 1
 _BROKEN: Final = (255, 0, 255)
-_CACHE_BYTES: Final = 64 * 2**20
 _LARGEST: Final = 8192
-
-# Decoding is the one dear map (a VAE pass), and the same estimate is asked for as "x0" and twice as "change".
-# Decoded pictures are kept per trace, the least recently used go first, and all go with the trace.
-_decoded: "WeakKeyDictionary[Record, OrderedDict[tuple[str, int], np.ndarray]]" = WeakKeyDictionary()
-_decoded_lock = threading.Lock()
 
 
 def view(trace: "Record", kind: str, i: int, size: int | None = None, plane: Plane = None) -> Image.Image:
@@ -116,7 +134,8 @@ def frame(trace: "Record", kind: str, i: int, exact: bool = True, plane: Plane =
             there is neither: linear colours, in well under a millisecond.
         plane: where latents have axes between channels and height, such as frames, the place on them, a number or
             one for each axis; None: the middle. Where the decoder gives a single picture for all planes, one that is
-            asked for has linear colours.
+            asked for has linear colours. A :class:`Moment` is a frame of a video, however many of them the latents
+            hold in one plane.
 
     Returns:
         (H, W, 3) uint8, not to be written to: of the picture's size where decoded, else one pixel per latent.
@@ -128,6 +147,9 @@ def frame(trace: "Record", kind: str, i: int, exact: bool = True, plane: Plane =
     """
     row, i = _checked_kind(kind), _checked_index(trace, i)
     step = trace[i]
+    if trace.kind == "sound":
+        with np.errstate(all="ignore"):
+            return sounds.frame(trace, kind, i, exact, why_blank(trace, kind, i))
     _place(step.shape, plane)
     if why_blank(trace, kind, i):
         return np.full((*native(step), 3), _GREY, np.uint8)
@@ -145,10 +167,36 @@ def why_blank(trace: "Record", kind: str, i: int) -> str:
     return ""
 
 
-def forget(trace: "Record") -> None:
-    """Let go of the pictures that were decoded for a trace; they are made again when asked for."""
-    with _decoded_lock:
-        _decoded.pop(trace, None)
+def moment(trace: "Record", number: int) -> Moment:
+    """A frame of a run's pictures by its number.
+
+    Args:
+        trace: finished, or still growing.
+        number: from 0; negative numbers count from the end.
+
+    Raises:
+        ValueError: one sentence, where there is no such frame, or where there are none.
+    """
+    count = trace.frames
+    if not count:
+        raise ValueError(f"this run made a {trace.kind}, which has no frames: got frame {shown(number)}")
+    if isinstance(number, bool) or not isinstance(number, int) or not -count <= number < count:
+        counted = f"or from {-count} counted from the end"
+        raise ValueError(f"frame must be from 0 to {count - 1}, {counted}; got {shown(number)}")
+    return Moment(number % count, count)
+
+
+def plane_of(number: int, frames: int, planes: int) -> int:
+    """In which plane of the latents a frame of a video lies.
+
+    Where 1 + r (planes - 1) frames came of the planes, r a power of two, the first frame is a plane of its own and r of
+    the others share one, as in causal video autoencoders; else each plane stands for as many as the others.
+    """
+    if planes > 1 and (frames - 1) % (planes - 1) == 0:
+        each = (frames - 1) // (planes - 1)
+        if each & (each - 1) == 0:
+            return -(-number // each)
+    return number * planes // max(frames, 1)
 
 
 def native(step: "Step") -> tuple[int, int]:
@@ -192,7 +240,7 @@ def _noise_as(kind: str) -> "Callable[[Record, int, bool, Plane], np.ndarray]":
 
 
 def _latents(trace: "Record", i: int, exact: bool, plane: Plane) -> np.ndarray:
-    return _bytes(_linear(trace, _at(_unit(trace[i]), plane)))
+    return _bytes(_linear(trace, _at(unit(trace[i]), plane)))
 
 
 def _guidance(trace: "Record", i: int, exact: bool, plane: Plane) -> np.ndarray:
@@ -245,6 +293,9 @@ CAPTIONS: Final = {kind: row.sentence for kind, row in KINDS.items()}
 def _place(shape: "Sequence[int]", plane: Plane) -> tuple[int, ...]:
     """Where a plane lies on the axes between channels and height."""
     between = tuple(shape[1:-2])
+    if isinstance(plane, Moment):
+        first = [plane_of(plane.number, plane.of, count) for count in between[:1]]
+        return (*first, *(count // 2 for count in between[1:]))
     if plane is None:
         return tuple(count // 2 for count in between)
     where = plane if isinstance(plane, tuple) else (plane,) * (len(between) == 1)
@@ -287,19 +338,10 @@ def _signed(difference: np.ndarray) -> np.ndarray:
 
 def _change(trace: "Record", i: int, exact: bool, plane: Plane) -> np.ndarray:
     now, before = trace[i].x0, trace[i - 1].x0
-    if exact and trace.decoded and _sound(now) and _sound(before):
+    if exact and trace.decoded and finite(now) and finite(before):
         decoded = [_picture(trace, "x0", k, exact, plane).astype(np.float32) for k in (i, i - 1)]
         return (decoded[0] - decoded[1]) / 255
     return _linear(trace, _at(now - before, plane), bias=False)
-
-
-def _sound(field: "Tensor") -> bool:
-    return bool(np.isfinite(field.numpy()).all())
-
-
-def _unit(step: "Step") -> "Tensor":
-    """x_t brought to unit scale, see the head of this file."""
-    return step.latents / (math.hypot(step.a, step.b) or 1.0)
 
 
 def _bytes(colours: np.ndarray) -> np.ndarray:
@@ -327,36 +369,25 @@ def _matrix(trace: "Record", channels: int) -> np.ndarray:
 
 def _picture(trace: "Record", kind: str, i: int, exact: bool, plane: Plane) -> np.ndarray:
     """What the decoder makes of a field, or its linear colours."""
-    step = trace[i]
-    field: Tensor = _unit(step) if kind == "latents_decoded" else getattr(step, kind)
-    one_for_all = plane is not None and field.ndim > 3
-    if exact and kind == "x0" and trace.decode is None and not one_for_all:
-        kept = trace.picture(i)
-        if kept is not None:
-            return kept
-    if exact and trace.decode is not None and _sound(field):
-        pixels = _decode(trace, trace.decode, kind, i, field)
-        if pixels.ndim == 4:  # a picture for each plane, if not for each one of the latents
-            count, of = len(pixels), field.shape[1]
-            return pixels[round(_place(field.shape, plane)[0] % of * (count - 1) / max(of - 1, 1))]
-        if not one_for_all:
-            return pixels
-    return _bytes(_linear(trace, _at(field, plane)))
-
-
-def _decode(trace: "Record", decode: "Decoder", kind: str, i: int, field: "Tensor") -> np.ndarray:
-    with _decoded_lock:
-        cache = _decoded.setdefault(trace, OrderedDict())
-        if (kind, i) in cache:
-            cache.move_to_end((kind, i))
-            return cache[kind, i]
-    pixels: np.ndarray = np.array(decode(field))  # outside the lock, since this may take seconds
-    pixels.flags.writeable = False
-    with _decoded_lock:
-        cache[kind, i] = pixels
-        while len(cache) > 2 and sum(kept.nbytes for kept in cache.values()) > _CACHE_BYTES:
-            cache.popitem(last=False)
+    field = field_of(trace[i], kind)
+    assert field is not None, "why_blank has looked"
+    one_for_all = plane is not None and not isinstance(plane, Moment) and field.ndim > 3
+    pixels = estimate(trace, kind, i) if exact else None
+    if pixels is not None and pixels.ndim == 4:  # a picture for each plane, if not for each one of the latents
+        return np.asarray(pixels[_number(len(pixels), field.shape, plane)])
+    if pixels is None or one_for_all:
+        return _bytes(_linear(trace, _at(field, plane)))
     return pixels
+
+
+def _number(count: int, shape: "Sequence[int]", plane: Plane) -> int:
+    """Which of `count` decoded frames is meant."""
+    if plane is None:
+        return count // 2
+    if isinstance(plane, Moment):
+        return plane.number if plane.of == count else round(plane.number * (count - 1) / max(plane.of - 1, 1))
+    of = shape[1]
+    return round(_place(shape, plane)[0] % of * (count - 1) / max(of - 1, 1))
 
 
 # What people pass

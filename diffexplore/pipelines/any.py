@@ -110,7 +110,8 @@ class Looked(Family):
         self.embeds: bool | None = None
         self.denoising: tuple[str, ...] = ()
         self.stages: tuple[str, ...] = ()
-        self.kind = ""
+        # A call that takes a length in seconds makes a sound: it is known before the first run.
+        self.kind = "sound" if {"audio_length_in_s", "audio_end_in_s"} & self._takes.keys() else ""
         self.decodes: bool | None = None
         self._last_shape: tuple[int, ...] = ()
         self._layouts: dict[tuple[int, ...], tuple[Layout, Grid, bool]] = {}

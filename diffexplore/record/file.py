@@ -1,8 +1,9 @@
 """Runs in files, and :func:`written`, by which every file of this package is written: whole, or not at all.
 
 A run is one safetensors file. Tensors: ``latents``, ``output`` (steps, C, *axes, h, w); ``cond``, ``uncond`` (the split
-ones, in order); ``final`` (C, *axes, h, w); ``matrix`` (C + 1, 3); ``image`` (PNG bytes as uint8); ``pictures`` (the
-estimates as image files, one after the other, as uint8); ``step/<name>``, what probes left in ``step.tensors`` (those
+ones, in order); ``final`` (C, *axes, h, w); ``matrix`` (C + 1, 3); ``image`` (PNG bytes as uint8); of a video
+``frames`` (frames, H, W, 3) uint8, of a sound ``sound`` (channels, samples) float32; ``pictures`` (the estimates as
+``record.kept`` has them, one after the other, as uint8); ``step/<name>``, what probes left in ``step.tensors`` (those
 steps that have one, stacked; where they differ in shape or type, ``step/<name>/<step>`` each). The metadata key
 ``diffexplore`` holds JSON: ``version``, ``settings``, ``steps`` (the scalars of each, and ``numbers``, what probes left
 there), ``cancelled``, ``seconds``, ``expected``, ``info``, ``pictures``, the bytes of each, ``tensors``, name -> the
@@ -46,6 +47,7 @@ __all__ = ["FORMAT", "checksum", "load", "save", "written"]
 FORMAT = 2
 MAX_METADATA = 16 * 2**20  # bytes of JSON read from a file; a 1,000-step run needs about 0.2 MB
 MAX_SIDE = 8192  # of the picture in a file, as of one that settings can ask for
+MAX_FRAMES = 10_000
 _DECLARED = ("name", "label", "unit", "sentence", "log")  # of a number
 _LARGEST = 1e9  # of a number that says when, how long or how noisy
 
@@ -93,7 +95,7 @@ def save(record: "Record", path: str | os.PathLike[str], pictures: Sequence[byte
     Args:
         record: the run.
         path: where to write; an existing file is replaced.
-        pictures: the decoded x0 of every step as image files; None: those that the record has.
+        pictures: the decoded x0 of every step as files; None: those that the record has.
 
     Raises:
         ValueError: the run holds what cannot be read back, such as steps of several shapes.
@@ -120,6 +122,10 @@ def save(record: "Record", path: str | os.PathLike[str], pictures: Sequence[byte
         png = io.BytesIO()
         record.image.save(png, "PNG")
         tensors["image"] = _as_tensor(png.getvalue())
+    if record.kind == "video" and isinstance(record.output, list):
+        tensors["frames"] = torch.from_numpy(np.stack([np.asarray(one.convert("RGB")) for one in record.output]))
+    if record.kind == "sound" and isinstance(record.output, np.ndarray):
+        tensors["sound"] = torch.from_numpy(np.ascontiguousarray(record.output, dtype=np.float32))
     if kept:
         tensors["pictures"] = _as_tensor(b"".join(kept))
     where: dict[str, list[int]] = {}
@@ -283,6 +289,10 @@ _INFO: dict[str, tuple[Callable[[Any], bool], str]] = {
     "schedule": (lambda value: isinstance(value, list) and all(map(_is_number, value)), "a list of numbers"),
     "model": (lambda value: value is None or _is_text(value), "text"),
     "reused": (lambda value: isinstance(value, bool), "true or false"),
+    "kind": (_is_text, "text"),
+    "frames": (lambda value: _is_whole(value, 1, MAX_FRAMES), f"a number of frames up to {MAX_FRAMES}"),
+    "rate": (lambda value: _is_whole(value, 1), "a number of samples a second"),
+    "fps": (lambda value: _is_number(value, 0), "a number of frames a second"),
 }
 
 
@@ -356,10 +366,11 @@ def _check_tensors(facts: dict[str, Any], tensors: Mapping[str, torch.Tensor], h
     for name in ("image", "pictures"):
         if name in tensors and (tensors[name].ndim != 1 or tensors[name].dtype != torch.uint8):
             raise ValueError(f"{name} must be bytes, got {tensors[name].dtype} of shape {tuple(tensors[name].shape)}")
+    moves = _check_moving(tensors)
     lengths, found = facts["pictures"], tensors["pictures"].numel() if "pictures" in tensors else 0
     if lengths and (len(lengths) != count or sum(lengths) != found):
         raise ValueError(f"{len(lengths)} pictures of {sum(lengths)} bytes for {count} steps, found {found} bytes")
-    known = {*shapes, *(("image",) if "image" in tensors else ()), *(("pictures",) if lengths else ())}
+    known = {*shapes, *moves, *(("image",) if "image" in tensors else ()), *(("pictures",) if lengths else ())}
     for name, where in facts["tensors"].items():
         check_name(name)
         if not isinstance(where, list) or not where or not all(_is_whole(i, 0, count - 1) for i in where):
@@ -396,6 +407,27 @@ def _check_maps(facts: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -
                     )
 
 
+def _check_moving(tensors: Mapping[str, torch.Tensor]) -> list[str]:
+    """Whether what a run made can be frames or a sound; gives the name that it has."""
+    frames, sound = tensors.get("frames"), tensors.get("sound")
+    if frames is not None:
+        fits = frames.ndim == 4 and frames.shape[3] == 3 and frames.numel() and max(frames.shape[1:3]) <= MAX_SIDE
+        if not fits or len(frames) > MAX_FRAMES or frames.dtype != torch.uint8:
+            raise ValueError(f"frames must be bytes (frames, H, W, 3), got {frames.dtype} of {tuple(frames.shape)}")
+    if sound is not None and (sound.ndim != 2 or not sound.numel() or sound.dtype != torch.float32):
+        raise ValueError(f"sound must be float32 (channels, samples), got {sound.dtype} of {tuple(sound.shape)}")
+    return [name for name in ("frames", "sound") if name in tensors]
+
+
+def _output(tensors: Mapping[str, torch.Tensor]) -> Any:
+    """What a run made that is more than its picture."""
+    from PIL import Image
+
+    if "frames" in tensors:
+        return [Image.fromarray(one) for one in tensors["frames"].numpy()]
+    return tensors["sound"].numpy() if "sound" in tensors else None
+
+
 def _parts(facts: dict[str, Any], tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     """The arguments of a record, of checked facts and tensors."""
     ends = list(accumulate(facts["pictures"]))
@@ -405,6 +437,7 @@ def _parts(facts: dict[str, Any], tensors: Mapping[str, torch.Tensor]) -> dict[s
         "steps": _steps(facts, tensors),
         "final": tensors.get("final"),
         "image": _image(tensors["image"].numpy().tobytes()) if "image" in tensors else None,
+        "output": _output(tensors),
         "matrix": tensors["matrix"].numpy() if "matrix" in tensors else None,
         "cancelled": facts["cancelled"],
         "seconds": float(facts["seconds"]),

@@ -6,18 +6,18 @@ step as an image file (``pictures``), and a small latents-to-RGB matrix.
 """
 
 import copy
-import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, overload
 
 import numpy as np
 import torch
 
+from diffexplore.record import kept
 from diffexplore.record.numbers import NUMBERS, Number
 from diffexplore.record.step import Step, bytes_of
 from diffexplore.samplers import SAMPLERS
 from diffexplore.settings import Settings
-from diffexplore.words import near, sentence, shown
+from diffexplore.words import near, shown
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -50,15 +50,15 @@ class Record(Sequence[Step]):
         settings: what was asked for, with every None filled in.
         final: the final latents (C, *axes, h, w) float32, or None (cancelled, or not there yet).
         image: the final picture (PIL), or None.
-        decode: latents (C, *axes, h, w) -> uint8 (H, W, 3), exactly as the final picture was decoded; None in a
-            loaded run.
+        decode: latents (C, *axes, h, w) -> what the run's end was decoded to, exactly: uint8 (H, W, 3), of a video
+            (frames, H, W, 3), of a sound (channels, samples) float32; None in a loaded run.
         cancelled: True if the run was stopped; the steps are those before.
         seconds: wall time of the run, decoding included.
         expected: how many evaluations the whole run takes.
         info: plain JSON-able facts: model, its commit, family, pipeline, sampler class and config, versions, tokens,
             unknown words, notes, schedule, how many were drawn together (``batch``), what the axes of the latents are
             (``axes``); ``reused`` (True) only where the run was known already.
-        pictures: of a loaded run, the decoded x0 of every step as an image file; else empty.
+        pictures: of a loaded run, the decoded x0 of every step as a file (``record.kept``); else empty.
         declared: what the file of a loaded run says of numbers that are not declared here.
         output: what the pipeline made: the picture, the frames of a video (a list of PIL pictures; ``image`` is the one
             in the middle), the samples of a sound, (channels, samples), at ``info["rate"]``; None where ``image`` is.
@@ -97,7 +97,7 @@ class Record(Sequence[Step]):
         self.info: dict[str, Any] = {} if info is None else info
         self.pictures = list(pictures)
         self.declared = {number.name: number for number in declared}
-        self.output = image if output is None else output
+        self.output: Any = image if output is None else output
         self.extra: Mapping[str, Any] = {} if extra is None else extra
         self.tape = tape
         self._steps = list(steps)
@@ -172,8 +172,12 @@ class Record(Sequence[Step]):
         size = bytes_of(tensors if self.final is None else [*tensors, self.final])
         if isinstance(self._matrix, np.ndarray):
             size += self._matrix.nbytes
-        if self.image is not None:
-            size += self.image.width * self.image.height * 4  # Pillow keeps colours in four bytes
+        pictures = self.output if isinstance(self.output, list) else [self.image]
+        for one in pictures:
+            if one is not None:
+                size += one.width * one.height * 4  # Pillow keeps colours in four bytes
+        if isinstance(self.output, np.ndarray):
+            size += self.output.nbytes
         return size + sum(map(len, self.pictures)) + getattr(self.tape, "nbytes", 0)
 
     def lend(self, decode: Decoder | None, matrix: np.ndarray | Callable[[], np.ndarray | None] | None) -> None:
@@ -212,6 +216,25 @@ class Record(Sequence[Step]):
         """Whether its estimates can be seen as pictures: it has a decoder, or kept what that made."""
         return self.decode is not None or bool(self.pictures)
 
+    @property
+    def kind(self) -> str:
+        """What it makes: "picture", "video", "sound" or "numbers", as far as is known."""
+        return str(self.info.get("kind") or "picture")
+
+    @property
+    def frames(self) -> int:
+        """How many frames each of its estimates has, of a run that was cut short those of its latents; 0 where there
+        are none.
+        """
+        if "kind" in self.info and self.kind != "video":
+            return 0
+        count, axes = self.info.get("frames"), self.axes
+        if isinstance(self.output, list):
+            count = len(self.output)
+        elif not isinstance(count, int) and "frames" in axes and len(self):
+            count = self[0].shape[axes.index("frames")]
+        return count if isinstance(count, int) and count > 1 else 0
+
     def picture(self, i: int) -> np.ndarray | None:
         """The decoded estimate of a step as a loaded run kept it.
 
@@ -219,23 +242,22 @@ class Record(Sequence[Step]):
             i: which evaluation, from 0.
 
         Returns:
-            (H, W, 3) uint8, without loss up to 128 x 128 pixels, else from a JPEG; None where none was kept.
+            (H, W, 3) uint8, of a video (frames, H, W, 3), without loss up to 128 x 128 pixels, else from a JPEG; of a
+            sound (channels, samples) float32 of 16 bits; None where none was kept.
 
         Raises:
             IndexError: for an evaluation that is not there.
             ValueError: it is damaged.
         """
-        from PIL import Image
-
         if not self.pictures:
             return None
         try:
-            kept = Image.open(io.BytesIO(self.pictures[i]), formats=["PNG", "WEBP", "JPEG"])
-            if kept.width * kept.height > MAX_PIXELS:
-                raise OSError(f"{kept.width} x {kept.height} pixels")
-            return np.asarray(kept.convert("RGB"))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ValueError(f"the picture of step {i} is damaged ({sentence(error)})") from None
+            if self.kind == "sound":
+                return kept.samples_of(self.pictures[i])[0]
+            pixels = np.asarray(kept.image_of(self.pictures[i], MAX_PIXELS))
+            return kept.frames_of(pixels, self.frames) if self.frames else pixels
+        except ValueError as error:
+            raise ValueError(f"the picture of step {i} is damaged ({error})") from None
 
     def first_bad(self) -> int | None:
         """The first step that holds numbers which are not finite (NaN, or beyond what its type can hold); None where

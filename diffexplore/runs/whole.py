@@ -21,6 +21,8 @@ from diffexplore.words import sentence
 
 __all__ = ["Whole"]
 
+_FPS = ("frame_rate", "fps")
+
 
 class Whole:
     """Draws with one pipeline of no named family, and decodes what it drew."""
@@ -63,6 +65,8 @@ class Whole:
         trace.info["sampler"] = {"class": type(scheduler).__name__, "config": _plain(getattr(scheduler, "config", {}))}
         trace.info["asked"] = family.asked(arguments)
         trace.info["batch"] = 1
+        if family.kind:
+            trace.info["kind"] = family.kind  # as far as is known before its end
 
         def emit(step: Step) -> None:
             run_through(probes, step)
@@ -113,10 +117,21 @@ class Whole:
         trace.info["kind"] = made.kind
         if made.rate:
             trace.info["rate"] = made.rate
+        if made.kind == "video":
+            trace.info["frames"] = len(made.output)
+            fps = next((value for name in _FPS if (value := self._said(arguments, name)) is not None), None)
+            if fps is not None:
+                trace.info["fps"] = fps
         trace.info["looked"] = family.looks(self._pipeline)
         if trace.extra:
             trace.info["extra"] = described(dict(trace.extra))
         trace.info["notes"] = [*trace.info["notes"], *family.told(trace, watcher.trouble)]
+
+    def _said(self, arguments: Mapping[str, Any], name: str) -> float | None:
+        """A number above 0 that the call was given, or has by itself; None where it takes none of that name."""
+        takes = self._family.takes
+        value = arguments.get(name, takes[name].default if name in takes else None)
+        return value if isinstance(value, int | float) and not isinstance(value, bool) and value > 0 else None
 
     def _learn(self, trace: Trace, watcher: Watcher, made: Made) -> None:
         family, width, height = self._family, trace.settings.width, trace.settings.height
@@ -159,10 +174,12 @@ class Whole:
     def lend(self, trace: Trace) -> None:
         """Give a trace of this pipeline what it decodes its estimates with."""
         tape = trace.tape
-        if not isinstance(tape, Tape) or tape.kind not in ("picture", "video"):
-            trace.lend(None, None)  # what it makes cannot be seen: views have linear colours
-            return
-        trace.lend(lambda latents: self.pixels(latents, tape), lambda: _fitted(trace))
+        if not isinstance(tape, Tape) or tape.kind not in ("picture", "video", "sound"):
+            trace.lend(None, None)  # what it makes is neither seen nor heard: views have linear colours
+        elif tape.kind == "sound":
+            trace.lend(lambda latents: np.asarray(self.made(latents, tape).output), None)
+        else:
+            trace.lend(lambda latents: self.pixels(latents, tape), lambda: _fitted(trace))
 
     def made(self, latents: torch.Tensor, tape: Tape | None = None) -> Made:
         """What the pipeline makes of latents after its last step: a picture, frames or a sound.
