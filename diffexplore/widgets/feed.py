@@ -9,7 +9,7 @@ are still on their way. What is on show stays until something newer covers it.
 
 **While the run goes** only cheap frames are made: the view looked at first, newest step first, then the others as long
 as all this takes under `SHARE` of the run's time, and none through the picture decoder. After the run come the finished
-picture, the frames the decoder makes, and what was left out.
+picture, the frames the decoder makes, those of a video, the sounds, and what was left out.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from diffexplore.looks.views import CAPTIONS, VIEWS
-from diffexplore.widgets.film import DECODED, Film, Frame, Status
+from diffexplore.looks.views import VIEWS
+from diffexplore.widgets.film import DECODED, Film, Frame, Status, captions
 
 if TYPE_CHECKING:
     from diffexplore.record.record import Record
@@ -50,8 +50,6 @@ LOOK: Final = "look"
 PING: Final = "ping"
 HERE: Final = "here"
 WHAT_IF: Final = "what if"
-
-CAPTIONS_SENT: Final = {kind: CAPTIONS[kind] for kind in VIEWS}
 
 Key = tuple[int, str, int]  # film, kind (or "final"), evaluation
 
@@ -165,7 +163,7 @@ class Feed:
                 for i in reversed(range(len(film.steps))):
                     if running and kind != looked_at and self._spent > SHARE * (time.perf_counter() - self._began):
                         return
-                    for one in kinds:
+                    for one in (key for name in kinds for key in film.keys(name, i)):
                         shot = film.frames.get((one, i))
                         if shot is None or (not running and isinstance(shot, Frame) and not shot.exact):
                             yield k, one, i, not running
@@ -245,6 +243,9 @@ class Feed:
                 "expected": film.expected,
                 "seconds": film.seconds,
                 "columns": film.columns,
+                "reel": film.reel,
+                "sound": film.sound,
+                "digest": film.digest,
                 "first": steps.start,
                 "steps": [list(film.steps[i]) for i in steps],
             }
@@ -254,7 +255,7 @@ class Feed:
             "kind": PIECE,
             "run": self.run,
             "piece": number,
-            "captions": CAPTIONS_SENT,
+            "captions": captions(self.films),
             "films": films,
             "shots": [[*key, shot.format, shot.exact] for key, shot in shots if isinstance(shot, Frame)],
             "blanks": [[*key, shot] for key, shot in shots if isinstance(shot, str)],

@@ -13,7 +13,8 @@ The document, with every length in bytes and every index counted from 0::
                 "columns": [{"name": "timestep", "label": "timestep", "unit": "training step", "log": false}, ...],
                 "steps": [[timestep, sigma, seconds, change, [power, ...], adherence, ...], ...],
                 "frames": {"x0": [[offset, length, "webp"], ...], ...},
-                "final": [offset, length, "webp"]}]}
+                "final": [offset, length, "webp"],
+                "reel": null, "sound": null, "digest": ""}]}
 
 A seed is text, since a browser rounds integers above 2**53. A number that is not finite is null, so is a frame that is
 not there (yet); a string in place of a triple says why there is no picture.
@@ -27,38 +28,47 @@ declared elsewhere (`record.numbers`), where the run has some. ``columns`` says 
 early where a step has no more. A token is "" where the model reads it, "cut" where it never
 sees it, "unknown" where it belongs to a word of which it saw no example, and "more" says how many others there are.
 
+Of a video ``reel`` says which of its ``frames`` are ``shown``, by number, how many there are a second (``fps``, as far
+as known) and, where some are left out so that the film stays under `shots.ROOM` bytes, a ``note``. The rows of
+``frames`` that have a view's name are the frame in the ``middle``; those of frame 3 are "x0@3". Frames that lie in one
+plane of the latents look alike in all views but the decoded ones: there they are those of the first of them (``first``,
+for each that is shown). What comes before the end of a run is the middle frame.
+
+Of a sound the row "sound" is the estimate of each step as WAV, "end" has one entry, the sound itself; ``sound`` says
+how many ``seconds`` it has, where on a picture its time axis begins and ends (``from``, ``to``, shares of the width),
+and in a ``note`` what was left out to stay under that. ``digest`` tells what such runs made apart.
+
 Pictures up to 128 x 128 are kept losslessly (a 64 x 64 picture is about 6 KB, a frame of 16 x 16 latents 0.9 KB);
-larger ones as JPEG of quality 88, scaled down to `SIDE`. The finished picture keeps its size.
+larger ones as JPEG of quality 88, scaled down to `shots.SIDE`. The finished picture keeps its size.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from os import PathLike
 from typing import Any, Final, Literal
 
 import numpy as np
-from PIL import Image
 
-from diffexplore.looks import pictures
+from diffexplore.looks import sounds
 from diffexplore.looks.curves import adherence_at, spectrum
-from diffexplore.looks.views import CAPTIONS, KINDS, VIEWS, frame, native, why_blank
+from diffexplore.looks.estimates import estimate
+from diffexplore.looks.views import CAPTIONS, KINDS, VIEWS, Moment, frame, native, why_blank
 from diffexplore.pocket.judge import coverage
 from diffexplore.record.numbers import COMPUTED, NUMBERS
 from diffexplore.record.predictions import rms
 from diffexplore.record.record import Record
 from diffexplore.trace import Trace
+from diffexplore.widgets.shots import ROOM, SIDE, Frame, digest, encode, pictures_of, reel_of, sound, sound_of
 from diffexplore.words import shown
 
-__all__ = ["SIDE", "Film", "Frame", "Numbers", "encode", "films_of", "pack", "pictures_of", "unpack"]
+__all__ = ["SIDE", "Film", "Frame", "Numbers", "captions", "encode", "films_of", "pack", "pictures_of", "unpack"]
 
 FORMAT: Final = 1
-SIDE: Final = 384
-"""Longest side of a frame in pixels; the finished picture may be larger."""
 BANDS: Final = 12
 """Most bands of a spectrum."""
 TOKENS: Final = 160
@@ -78,34 +88,7 @@ Column = dict[str, str | bool]
 """What one of those is: its name, label and unit, and whether it is best drawn on a logarithmic axis."""
 
 _SPECTRUM: Final[Column] = {"name": "spectrum", "label": "spectrum", "unit": "log10 of power", "log": False}
-_LOSSLESS_PIXELS: Final = 128 * 128
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One encoded picture: the bytes of an image file, its format (png, webp or jpeg), and whether a better one is to
-    follow."""
-
-    data: bytes
-    format: str
-    exact: bool = True
-
-
-def encode(pixels: np.ndarray | Image.Image, *, exact: bool = True, side: int = SIDE) -> Frame:
-    """Encode (H, W, 3) uint8 pixels, or a picture, as a `Frame` no longer than `side` pixels."""
-    picture = pixels.convert("RGB") if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
-    if max(picture.size) > side:
-        picture.thumbnail((side, side), Image.Resampling.LANCZOS)
-    # Below 32 x 32 the container is what counts, and PNG is the smaller and the faster.
-    pixels_of = picture.width * picture.height
-    chosen = "png" if pixels_of <= 32 * 32 else "webp" if pixels_of <= _LOSSLESS_PIXELS else "jpeg"
-    return Frame(pictures.encode(picture, chosen, quick=True), chosen, exact)
-
-
-def pictures_of(trace: Record) -> list[bytes]:
-    """The decoded x0 of every step as image files: without loss up to 128 x 128 pixels, else as JPEG."""
-    frames = (frame(trace, "x0", i) for i in range(len(trace)))
-    return [encode(pixels, side=max(pixels.shape)).data for pixels in frames]
+_QUIET: Final = "This step has no sound: its numbers are not finite, or nobody can decode it."
 
 
 @dataclass(eq=False)
@@ -123,7 +106,10 @@ class Film:
         columns: What each of the numbers is; there may come to be more.
         steps: `Numbers` for every evaluation so far.
         frames: (kind, evaluation) -> `Frame`, or a sentence where there is nothing to see.
-        final: The finished picture, once there is one.
+        final: The finished picture, once there is one; of a video its middle frame, of a sound its spectrogram.
+        reel: Of a finished video, which of its frames are there, as the head of this file says it.
+        sound: Likewise of a sound.
+        digest: Of all the frames of a video, or of a sound; "" of a picture.
     """
 
     label: str = ""
@@ -138,6 +124,10 @@ class Film:
     steps: list[Numbers] = field(default_factory=list)
     frames: dict[tuple[str, int], Frame | str] = field(default_factory=dict)
     final: Frame | None = None
+    reel: dict[str, Any] | None = None
+    sound: dict[str, Any] | None = None
+    digest: str = ""
+    _side: int = SIDE
 
     @classmethod
     def of(cls, trace: Record, label: str = "") -> Film:
@@ -146,7 +136,8 @@ class Film:
         film.end(trace)
         for i in range(len(film.steps)):  # all views of a step together: what is decoded for one serves the others
             for kind in VIEWS:
-                film.shoot(trace, kind, i)
+                for key in film.keys(kind, i):
+                    film.shoot(trace, key, i)
         return film
 
     @classmethod
@@ -166,6 +157,8 @@ class Film:
         size = (settings.width or 1, settings.height or 1)
         if trace.image is not None:
             size = trace.image.size
+        elif trace.kind == "sound":
+            size = sounds.SIZE
         film = cls(label=label, about=about, expected=trace.expected, size=size, tokens=_tokens(trace))
         # As in `looks.curves`: the name of a model is for people.
         film.judged = str(coverage(settings.prompt)) if trace.info.get("world") == "pocket" else ""
@@ -180,7 +173,8 @@ class Film:
             self.size = native(step)[::-1]
         with np.errstate(all="ignore"):  # broken numbers are shown as such, not reported by numpy
             change = _finite(rms(step.x0 - trace[i - 1].x0)) if i else None
-            bands = _bands(spectrum(trace, i))
+            # Of a sound's latents one axis is time: a scale in both means nothing.
+            bands = () if trace.kind == "sound" else _bands(spectrum(trace, i))
         others = self._others(trace, i)
         self.steps.append(
             (_finite(step.timestep), _finite(step.sigma), _finite(step.seconds), change, bands, None, *others)
@@ -220,16 +214,62 @@ class Film:
         if trace.image is not None:
             self.final = encode(trace.image, side=max(trace.image.size))
             self.size = trace.image.size
+        if trace.kind == "sound":
+            self._end_sound(trace)
+        elif trace.frames:
+            self.reel, self._side = reel_of(trace)
+            if isinstance(trace.output, list):
+                self.digest = digest(np.asarray(one) for one in trace.output)
 
-    def shoot(self, trace: Record, kind: str, i: int, exact: bool = True) -> None:
+    def _end_sound(self, trace: Record) -> None:
+        if self.size != sounds.SIZE:  # it was not known what it would make
+            self.size = sounds.SIZE
+            self.frames.clear()
+        if isinstance(trace.output, np.ndarray):
+            self._side = max(sounds.SIZE)
+            self.final = encode(sounds.heard(trace.output, sounds.rate_of(trace)), side=self._side)
+            self.digest = digest([trace.output])
+            self.sound = sound_of(trace, self._room)
+
+    @property
+    def _room(self) -> int:
+        """Bytes of the sound of one step."""
+        return ROOM // (len(self.steps) + 1)
+
+    def keys(self, kind: str, i: int) -> Iterator[str]:
+        """The rows of ``frames`` to which a view of an evaluation belongs: itself first, then, once the run is over,
+        the frames of a video, and with the estimate its sound."""
+        yield kind
+        if self.reel and not isinstance(self.frames.get((kind, i)), str):
+            reel = self.reel
+            for number in dict.fromkeys(reel["shown"] if kind in DECODED else reel["first"]):
+                if number != reel["middle"]:
+                    yield f"{kind}@{number}"
+        if self.sound and kind == "x0":
+            yield "sound"
+            if i == 0:
+                yield "end"
+
+    def shoot(self, trace: Record, key: str, i: int, exact: bool = True) -> None:
         """Encode one view of one evaluation, unless that has been done as well as asked."""
-        now = self.frames.get((kind, i))
+        now = self.frames.get((key, i))
         if now is not None and (isinstance(now, str) or now.exact or not exact):
             return
+        if key in ("sound", "end"):
+            samples = estimate(trace, "x0", i) if key == "sound" else trace.output
+            self.frames[key, i] = _QUIET if samples is None else sound(samples, sounds.rate_of(trace), self._room)
+            return
+        kind, _, number = key.partition("@")
+        plane = Moment(int(number), self.reel["frames"]) if number and self.reel else None
         blank = why_blank(trace, kind, i)
         good = exact or kind not in DECODED or trace.decode is None
-        self.frames[kind, i] = blank or encode(frame(trace, kind, i, exact=exact), exact=good)
-        if kind == "x0" and exact and not blank:
+        pixels = None if blank else frame(trace, kind, i, exact=exact, plane=plane)
+        self.frames[key, i] = (
+            blank
+            if pixels is None
+            else encode(pixels, exact=good, side=self._side, plain=trace.kind == "sound" and kind != "x0")
+        )
+        if key == "x0" and exact and not blank:
             row = self.steps[i]
             self.steps[i] = (*row[:5], _finite(adherence_at(trace, i)), *row[6:])
 
@@ -238,7 +278,9 @@ class Film:
         """Whether every view of every evaluation is there as good as it gets, and the run is over."""
         if self.status == "running":
             return False
-        found = (self.frames.get((kind, i)) for kind in VIEWS for i in range(len(self.steps)))
+        found = (
+            self.frames.get((key, i)) for kind in VIEWS for i in range(len(self.steps)) for key in self.keys(kind, i)
+        )
         return all(isinstance(one, str) or (one is not None and one.exact) for one in found)
 
 
@@ -270,14 +312,25 @@ def pack(films: Sequence[Film], run: int = 0) -> tuple[dict[str, Any], bytes]:
             "tokens": [list(token) for token in film.tokens],
             "columns": [dict(column) for column in film.columns],
             "steps": [list(step) for step in film.steps],
-            "frames": {kind: [put(film.frames.get((kind, i))) for i in range(len(film.steps))] for kind in VIEWS},
+            "frames": {
+                kind: [put(film.frames.get((kind, i))) for i in range(len(film.steps))]
+                for kind in dict.fromkeys((*VIEWS, *(kind for kind, _ in film.frames)))
+            },
             "final": put(film.final),
+            "reel": film.reel,
+            "sound": film.sound,
+            "digest": film.digest,
         }
         for film in films
     ]
-    captions = {kind: CAPTIONS[kind] for kind in VIEWS}
-    document = {"format": FORMAT, "run": run, "bytes": len(data), "captions": captions, "films": documents}
+    document = {"format": FORMAT, "run": run, "bytes": len(data), "captions": captions(films), "films": documents}
     return document, bytes(data)
+
+
+def captions(films: Sequence[Film]) -> dict[str, str]:
+    """A sentence for each view, as a reader of these films needs it."""
+    said = sounds.CAPTIONS if films and all(film.size == sounds.SIZE for film in films) else {}
+    return {kind: said.get(kind, CAPTIONS[kind]) for kind in VIEWS}
 
 
 def unpack(document: Mapping[str, Any], data: bytes) -> list[Film]:
@@ -310,6 +363,9 @@ def unpack(document: Mapping[str, Any], data: bytes) -> list[Film]:
             seconds=one["seconds"],
             size=tuple(one["size"]),
             columns=[dict(column) for column in one.get("columns", ())],
+            reel=one.get("reel"),
+            sound=one.get("sound"),
+            digest=one.get("digest", ""),
         )
         film.tokens = [(text, matter) for text, matter in one["tokens"]]
         # The judge's number was added later: films saved before have none.

@@ -27,10 +27,10 @@
 ``{"kind": "piece", "run": r, "piece": n, "films": [...], "shots": [...], "blanks": [...], "captions": {...}}`` + one
 buffer per shot
     Piece n of run r, counted from 0. ``films``: for each film its ``label``, ``about``, ``judged``, ``size``,
-    ``status``, ``expected``, ``seconds``, ``tokens`` and ``columns``, and ``steps``, the numbers of the evaluations
-    from ``first`` on, all as in a packed film.
-    ``shots``: [film, kind, evaluation, format, exact], where kind may be "final"; ``blanks``: [film, kind, evaluation,
-    sentence]. Each piece is complete in itself, so one lost costs only what it held.
+    ``status``, ``expected``, ``seconds``, ``tokens``, ``columns``, ``reel``, ``sound`` and ``digest``, and ``steps``,
+    the numbers of the evaluations from ``first`` on, all as in a packed film. ``shots``: [film, kind, evaluation,
+    format, exact], where kind may be "final"; ``blanks``: [film, kind, evaluation, sentence]. Each piece is complete in
+    itself, so one lost costs only what it held.
 ``{"kind": "state", "run": r, "pieces": n}``
     The answer to "hello": n pieces of run r have been sent.
 ``{"kind": "here"}``

@@ -29,7 +29,7 @@ export function differing(films) {
  */
 export function identical(films) {
 	/** @type {Record<string, string[]>} */ const groups = {};
-	for (const { final, label } of films) if (final) (groups[final.format + final.bytes] ??= []).push(label);
+	for (const { final, label, digest } of films) if (final) (groups[digest || final.format + final.bytes] ??= []).push(label);
 	const same = Object.entries(groups).filter(([, { length }]) => length > 1);
 	return same.map(([key, labels]) => `${labels.join(" and ")} are identical ${key.startsWith("jpeg") ? "as JPEG" : "to the bit"}.`).join(" ");
 }

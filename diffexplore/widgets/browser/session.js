@@ -2,6 +2,7 @@
 import { Calm } from "./calm.js";
 import { behind, ghostOf, identical, inPlaceOf, shot, unpack, wordOf } from "./films.js";
 import { stepOf } from "./numbers.js";
+import { frameRate, framesOf, rowOf } from "./reel.js";
 import { Shelf } from "./shelf.js";
 import { lengthOf, lineup, pace, placeOf } from "./timeline.js";
 import { ACK, AGAIN, HELLO, LOOK, PATIENCE, PIECE, SILENCE, STATE, bytesOf, missing } from "./wire.js";
@@ -28,6 +29,10 @@ export class Session {
 		this.playing = false;
 		this.speed = 1;
 		this.loop = false;
+		this.share = 0.5; // how far into their frames videos are
+		this.rolling = false; // their frames are played
+		this.stood = 0; // where they stood before
+		this.roller = 0;
 		this.track = "sigma";
 		this.mode = "side"; // how films stand to the one that is pinned: side by side, "difference" or "swipe"
 		this.pin = 0; // which that is
@@ -85,6 +90,7 @@ export class Session {
 	close() {
 		for (const [name, wire] of this.wires) this.model.off(name, wire);
 		clearTimeout(this.timer);
+		clearTimeout(this.roller);
 		clearTimeout(this.asking);
 		clearTimeout(this.pacing);
 		clearInterval(this.watch);
@@ -136,6 +142,54 @@ export class Session {
 		return film.previous && !this.complete ? step : Math.min(step, film.steps.length - 1);
 	}
 
+	/** The film with most frames, undefined where nothing moves: a place of the second scrubber is one of its frames. */
+	get reel() {
+		return this.films.reduce((/** @type {Film | undefined} */ most, film) => (framesOf(film) > Math.max(1, framesOf(most)) ? film : most), undefined);
+	}
+
+	get frames() {
+		return framesOf(this.reel);
+	}
+
+	/** The frame on show, counted from 0, of those that there are. */
+	get at() {
+		return Math.round(this.share * Math.max(0, this.frames - 1));
+	}
+
+	/** The same for what keeps still while frames are played. */
+	get still() {
+		return this.rolling ? this.stood : this.at;
+	}
+
+	/**
+	 * Put the second scrubber somewhere by hand.
+	 * @param {number} at
+	 */
+	turn(at) {
+		this.roll(false);
+		this.hand += 1;
+		this.share = this.frames > 1 ? Math.max(0, Math.min(at / (this.frames - 1), 1)) : 0.5;
+		this.changed();
+	}
+
+	/** @param {boolean} on */
+	roll(on) {
+		clearTimeout(this.roller);
+		this.stood = this.at;
+		this.rolling = on && this.frames > 1;
+		const tick = () => {
+			const { reel, frames } = this;
+			if (!reel) return this.roll(false);
+			if (this.pacing) return void (this.roller = setTimeout(tick, 16)); // until the picture of this frame is there
+			const { stride, delay } = frameRate(reel, this.speed);
+			this.share = ((this.at + stride) % frames) / (frames - 1);
+			this.roller = setTimeout(tick, this.motion.matches ? Math.max(delay, SLOWLY) : delay);
+			this.changed();
+		};
+		if (this.rolling) tick();
+		else this.changed();
+	}
+
 	/**
 	 * Which evaluation of the run before lies behind one of a film, -1 for none.
 	 * @param {Film} film
@@ -150,10 +204,11 @@ export class Session {
 	 * @param {Film} film
 	 * @param {string} kind
 	 * @param {number} i
+	 * @param {number} at the frame
 	 * @returns {Slot}
 	 */
-	slot(film, kind, i) {
-		return film.frames[kind]?.[i] ?? film.previous?.frames[kind]?.[this.behind(film, i)] ?? null;
+	slot(film, kind, i, at = this.at) {
+		return film.frames[rowOf(film, kind, at, this.frames)]?.[i] ?? film.frames[kind]?.[i] ?? film.previous?.frames[kind]?.[this.behind(film, i)] ?? null;
 	}
 
 	/**
@@ -170,10 +225,11 @@ export class Session {
 	 * What to show large of a film at the place on show. Where pictures would flash it is for a moment the one before.
 	 * @param {Film} film
 	 * @param {string} kind
+	 * @param {{at?: number, i?: number, place?: string}} other another frame, evaluation and place of the page
 	 */
-	picture(film, kind) {
-		const place = `${kind} ${this.films.indexOf(film)}`;
-		const slot = this.slot(film, kind, this.stepOf(film));
+	picture(film, kind, { at = this.at, i = this.stepOf(film), place: where = "" } = {}) {
+		const place = `${where}${kind} ${this.films.indexOf(film)}`;
+		const slot = this.slot(film, kind, i, at);
 		if (typeof slot === "string") return slot;
 		if (!slot || !(this.bitmap(slot) && slot.bitmap)) return this.calm.shown(place) ?? slot;
 		const now = performance.now();

@@ -101,6 +101,12 @@ interface Film {
   frames: Record<string, Slot[]>;
   final: Shot | null;
   previous: Ghost | null;
+  /** Of a video, which of its frames are there, see film.py. */
+  reel?: { frames: number; middle: number; shown: number[]; first: number[]; fps: number; note: string } | null;
+  /** Of a sound, how long it is and where its time axis lies on a picture. */
+  sound?: { seconds: number; from: number; to: number; note: string } | null;
+  /** Of all that a video or a sound is. */
+  digest?: string;
 }
 
 /** The part of every picture on show: how much enlarged, and its corner as a share of the whole. */

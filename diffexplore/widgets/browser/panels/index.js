@@ -2,6 +2,8 @@
 import "./words.js";
 import "./notes.js";
 import "./stage.js";
+import "./frames.js";
+import "./sound.js";
 import "./views.js";
 import "./caption.js";
 import "./strip.js";
@@ -9,6 +11,7 @@ import "./lane.js";
 import "./play.js";
 import "./chart.js";
 import "./scrub.js";
+import "./peek.js";
 import "./facts.js";
 import "./spectrum.js";
 import "./differ.js";

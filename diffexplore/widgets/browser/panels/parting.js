@@ -22,7 +22,7 @@ panel("parting", (view) => {
 			const under = lineup(reference, pinned);
 			const rows = films.map((film) => {
 				const line = lineup(reference, film);
-				return line.map((i, place) => (film === pinned ? null : apart(session, film.frames.x0?.[i], pinned.frames.x0?.[under[place]])));
+				return line.map((i, place) => (film === pinned ? null : apart(session, session.slot(film, "x0", i, session.still), session.slot(pinned, "x0", under[place], session.still))));
 			});
 			const highest = Math.max(0.05, ...rows.flat().map((x) => x ?? 0));
 			here.style.left = `${places < 2 ? 50 : (100 * shown) / (places - 1)}%`;

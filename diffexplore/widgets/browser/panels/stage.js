@@ -3,6 +3,7 @@ import { box, call, h, icon, own, paint, pen, say } from "../dom.js";
 import { unitOf, wordOf } from "../films.js";
 import { duration, took } from "../numbers.js";
 import { panel } from "../panel.js";
+import { numberOf } from "../reel.js";
 import { STRONG, strength } from "../strength.js";
 import { lengthOf, panned } from "../timeline.js";
 
@@ -89,7 +90,7 @@ panel("stage", (view) => {
 	/** A picture as it is wanted: itself, or how strong it is. */
 	const wanted = (/** @type {Slot | undefined} */ slot) => {
 		const bitmap = session.bitmap(slot);
-		return bitmap && session.strong[session.kind] && STRONG.has(session.kind) ? strength(bitmap) : bitmap;
+		return bitmap && session.strong[session.kind] && STRONG.has(session.kind) && !as.hidden ? strength(bitmap) : bitmap;
 	};
 
 	const drawFilm = (/** @type {ReturnType<typeof screenOf>} */ one, /** @type {Film} */ film) => {
@@ -108,7 +109,7 @@ panel("stage", (view) => {
 		swiped(one, mode === "swipe" && other !== null);
 		cut.ariaLabel = film.label ? `swipe, ${film.label}` : "swipe";
 		cut.value = String(100 * session.cut);
-		canvas.ariaLabel = `${other ? `${apart ? "difference from" : "swipe with"} ${base?.label}: ` : ""}${wordOf(kind).word} at step ${i + 1} of ${lengthOf(film)}${film.label ? `, ${film.label}` : ""}`;
+		canvas.ariaLabel = `${other ? `${apart ? "difference from" : "swipe with"} ${base?.label}: ` : ""}${wordOf(kind).word} at step ${i + 1} of ${lengthOf(film)}${film.reel ? `, frame ${numberOf(film, session.at, session.frames) + 1} of ${film.reel.frames}` : ""}${film.label ? `, ${film.label}` : ""}`;
 		if (!view.many) return;
 		const spent = film.steps.slice(0, i + 1).reduce((sum, step) => sum + (step?.seconds ?? 0), 0);
 		const adherence = session.numbers(film)?.adherence;
@@ -127,6 +128,8 @@ panel("stage", (view) => {
 			while (screens.length > seats.length) screens.pop()?.figure.remove();
 			while (screens.length < seats.length) screens.push(screenOf());
 			screens[0].screen.append(as);
+			const moves = films.some(({ reel, sound }) => reel || sound);
+			stage.style.setProperty("--dx-shape", String(moves ? seats[0].shape : 1));
 			seats.forEach((seat, n) => {
 				const one = screens[n];
 				const film = films[seat.k];
@@ -141,7 +144,8 @@ panel("stage", (view) => {
 					drawFilm(one, film);
 					const i = session.stepOf(film);
 					// The neighbours are decoded ahead, so that scrubbing and playing find them ready.
-					for (const next of [i + 1, i - 1, i + 2]) session.bitmap(film.frames[kind]?.[next]);
+					for (const next of [i + 1, i - 1, i + 2]) session.bitmap(session.slot(film, kind, next));
+					for (const next of session.frames ? [1, 2] : []) session.bitmap(session.slot(film, kind, i, (session.at + next) % session.frames));
 				} else {
 					paint(one.canvas, null, true);
 					one.canvas.ariaLabel = "no picture yet";
@@ -156,7 +160,7 @@ panel("stage", (view) => {
 		draw() {
 			stage.classList.toggle("dx-zoomed", session.zoom.scale > 1);
 			view.root.classList.toggle("dx-enlarged", view.enlarged >= 0 && view.enlarged < screens.length);
-			as.hidden = !STRONG.has(session.kind) || !session.films.length;
+			as.hidden = !STRONG.has(session.kind) || !session.films.length || session.films.some(({ sound }) => sound);
 			as.ariaPressed = String(Boolean(session.strong[session.kind]));
 			as.title = `how strong the ${wordOf(session.kind).word.toLowerCase()} is, whatever its colour: dark is none, bright is most`;
 		},

@@ -52,7 +52,7 @@ panel("strip", (view) => {
 				if (!film) return shown.map(() => null);
 				const line = lineup(session.reference, film);
 				return shown.map((place) => {
-					const slot = session.slot(film, kind, line[place]);
+					const slot = session.slot(film, kind, line[place], session.still);
 					return slot && typeof slot === "object" ? (session.bitmap(slot) ?? undefined) : null;
 				});
 			});

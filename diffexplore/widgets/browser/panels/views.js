@@ -2,6 +2,7 @@
 import { MUTE, h, paint } from "../dom.js";
 import { WORDS, wordOf } from "../films.js";
 import { panel } from "../panel.js";
+import { Roll } from "../reel.js";
 import { STRONG, strength } from "../strength.js";
 
 panel("views", (view) => {
@@ -14,7 +15,10 @@ panel("views", (view) => {
 		const label = h("label", {}, radio, canvas, h("span", {}, word), " ", h("i", MUTE, symbol));
 		radio.addEventListener("change", () => radio.checked && session.look(kind), { signal });
 		choices.append(label);
-		return { kind, radio, label, canvas };
+		const roll = new Roll(session, () => session.changed()); // the frames of a video, while it is pointed at
+		for (const [name, act] of /** @type {[string, () => void][]} */ ([["pointerenter", () => roll.start()], ["focusin", () => radio.matches(":focus-visible") && roll.start()], ["pointerleave", () => roll.stop()], ["focusout", () => roll.stop()]])) label.addEventListener(name, act, { signal });
+		signal.addEventListener("abort", () => roll.stop());
+		return { kind, radio, label, canvas, roll };
 	});
 	return {
 		nodes: { views: [choices] },
@@ -23,12 +27,12 @@ panel("views", (view) => {
 			if (view.many || !radios[0].canvas.clientWidth) return;
 			choices.style.setProperty("--dx-shape", String(view.seats[0].shape));
 			const i = film ? session.stepOf(film) : 0;
-			for (const { kind, canvas } of radios) {
-				const slot = film && session.picture(film, kind);
+			for (const { kind, canvas, roll } of radios) {
+				const slot = film && session.picture(film, kind, roll.at < 0 ? {} : { at: roll.at, place: "thumb " });
 				const bitmap = session.bitmap(slot);
 				if (bitmap) paint(canvas, session.strong[kind] && STRONG.has(kind) ? strength(bitmap) : bitmap, session.squares(kind));
 				else if (!film || typeof slot === "string") paint(canvas, null, false);
-				for (const next of [i + 1, i - 1]) session.bitmap(film?.frames[kind]?.[next]);
+				for (const next of [i + 1, i - 1]) session.bitmap(film && session.slot(film, kind, next));
 			}
 		},
 		draw() {

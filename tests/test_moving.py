@@ -1,0 +1,207 @@
+"""Video and sound from end to end: small real pipelines, through the views, files, films and pages, as a user goes."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from moving import sound, video
+from tiny_any import CASES, of, pipeline, short, t5
+
+import diffexplore as dx
+from diffexplore.looks.views import VIEWS, plane_of
+from diffexplore.trace import Trace
+from diffexplore.widgets.film import Film, pack, unpack
+
+RATE = 8000
+
+
+def opened(name: str) -> Trace:
+    case = CASES[name]
+    width, height = case.sized
+    settings = dx.Settings(prompt="a red fox", steps=3, guidance=5.0, seed=3, width=width, height=height)
+    return dx.load(pipeline(name), reuse=0).trace(settings, **case.extra())
+
+
+@pytest.fixture(scope="module")
+def ltx() -> Trace:
+    return opened("LTXPipeline")
+
+
+@pytest.fixture(scope="module")
+def audio() -> Trace:
+    """Half a second of a real sound pipeline with random weights."""
+
+    def transformer():
+        from diffusers import StableAudioDiTModel
+
+        return StableAudioDiTModel(
+            sample_size=128,
+            in_channels=3,
+            num_layers=1,
+            attention_head_dim=4,
+            num_attention_heads=2,
+            num_key_value_attention_heads=2,
+            out_channels=3,
+            cross_attention_dim=4,
+            time_proj_dim=8,
+            global_states_input_dim=8,
+            cross_attention_input_dim=4,
+        ).eval()
+
+    def vae():
+        from diffusers import AutoencoderOobleck
+
+        return AutoencoderOobleck(
+            encoder_hidden_size=6,
+            downsampling_ratios=[4, 8],
+            decoder_channels=3,
+            decoder_input_channels=3,
+            audio_channels=2,
+            channel_multiples=[2, 4],
+            sampling_rate=RATE,
+        ).eval()
+
+    from tiny_any import cosine, sound_words
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        made = of(
+            "StableAudioPipeline",
+            "",
+            transformer=transformer,
+            vae=vae,
+            scheduler=cosine,
+            projection_model=sound_words,
+            text_encoder=t5,
+            tokenizer=short,
+        )()
+    made.set_progress_bar_config(disable=True)
+    return dx.load(made, reuse=0).trace(dx.Settings(prompt="rain", steps=3, guidance=5.0, seed=3))
+
+
+# --- video ---
+
+
+def test_every_frame_of_a_step_is_what_its_call_makes_of_it(ltx: Trace) -> None:
+    assert ltx.frames == len(ltx.output) == 9
+    decoded = ltx.decode(ltx[0].x0)
+    for k in (0, 4, 8, -1):
+        assert np.array_equal(np.asarray(ltx.view("x0", 0, frame=k)), decoded[k])
+    assert np.array_equal(np.asarray(ltx.view("x0", 2, frame=3)), np.asarray(ltx.output[3]))
+    assert np.array_equal(np.asarray(ltx.view("x0", 0)), decoded[4]), "the middle one"
+    assert ltx.view("latents", 0, frame=0).size == (64, 32)
+    assert not np.array_equal(ltx.view("latents", 0, frame=0), ltx.view("latents", 0, frame=8))
+
+
+def test_frames_lie_in_the_planes_of_the_latents_as_autoencoders_pack_them() -> None:
+    assert [plane_of(k, 9, 3) for k in range(9)] == [0, 1, 1, 1, 1, 2, 2, 2, 2]  # causal: LTX, Wan
+    assert [plane_of(k, 8, 2) for k in range(8)] == [0, 0, 0, 0, 1, 1, 1, 1]
+    assert [plane_of(k, 5, 5) for k in range(5)] == list(range(5))
+    assert [plane_of(k, 49, 13) for k in (0, 1, 4, 5, 48)] == [0, 1, 1, 2, 12]
+    assert {plane_of(k, 7, 1) for k in range(7)} == {0}
+
+
+def test_a_frame_that_is_not_there_is_named(ltx: Trace, audio: Trace, tiny_trace: Trace) -> None:
+    for wrong in (9, -10, 1.5, "3", True):
+        with pytest.raises(ValueError, match="frame must be from 0 to 8, or from -9 counted from the end; got"):
+            ltx.view("x0", 0, frame=wrong)
+    with pytest.raises(ValueError, match="this run made a sound, which has no frames: got frame 0"):
+        audio.view("x0", 0, frame=0)
+    with pytest.raises(ValueError, match="this run made a picture, which has no frames"):
+        tiny_trace.view("x0", 0, frame=0)
+
+
+@pytest.mark.parametrize("name", ["WanPipeline", "CogVideoXPipeline", "AnimateDiffPipeline"])
+def test_other_video_pipelines_have_films_of_all_their_frames(name: str) -> None:
+    trace = opened(name)
+    film = Film.of(trace)
+    assert film.complete
+    assert film.reel["shown"] == list(range(len(trace.output)))
+    for k in range(len(trace.output)):
+        key = "x0" if k == film.reel["middle"] else f"x0@{k}"
+        assert ("change", 2) in film.frames
+        assert (key, 2) in film.frames
+
+
+def test_a_film_survives_packing_and_a_saved_run_looks_as_the_run_did(ltx: Trace, tmp_path: Path) -> None:
+    film = Film.of(ltx)
+    document, data = pack([film])
+    (back,) = unpack(json.loads(json.dumps(document)), data)
+    assert (back.frames, back.reel, back.digest) == (film.frames, film.reel, film.digest)
+    ltx.save(tmp_path / "run.safetensors")
+    loaded = Trace.load(tmp_path / "run.safetensors")
+    assert (loaded.kind, loaded.frames, loaded.info["fps"]) == ("video", 9, 25)
+    assert all(np.array_equal(a, b) for a, b in zip(loaded.output, ltx.output, strict=True))
+    assert Film.of(loaded).frames == film.frames, "kept without loss at this size"
+    ltx.save(tmp_path / "small.safetensors", pictures=False)
+    plain = Trace.load(tmp_path / "small.safetensors")
+    assert plain.view("x0", 0, frame=8).size == (64, 32), "linear colours"
+
+
+def test_a_run_that_was_stopped_has_the_frames_of_its_latents() -> None:
+    trace = video()
+    stopped = Trace(trace.settings, list(trace)[:2], cancelled=True)
+    assert stopped.frames == 3
+    film = Film.of(stopped)
+    assert film.reel["shown"] == [0, 1, 2]
+    assert film.complete
+
+
+# --- sound ---
+
+
+def test_a_sound_is_seen_and_heard_at_every_step(audio: Trace) -> None:
+    assert audio.output.shape[0] == 2
+    assert audio.info["rate"] == RATE
+    np.testing.assert_array_equal(audio.decode(audio.final), audio.output)
+    assert audio.view("x0", 0).size == audio.view("latents", 0).size == (640, 320)
+    film = Film.of(audio)
+    assert film.complete
+    assert film.sound["seconds"] == pytest.approx(audio.output.shape[1] / RATE)
+    assert {film.frames["sound", i].format for i in range(3)} == {film.frames["end", 0].format} == {"wav"}
+    assert film.final is not None
+    assert [step[4] for step in film.steps] == [()] * 3, "no spectrum of scales: one axis is time"
+
+
+def test_a_saved_sound_is_the_same_sound(audio: Trace, tmp_path: Path) -> None:
+    audio.save(tmp_path / "run.safetensors")
+    loaded = Trace.load(tmp_path / "run.safetensors")
+    np.testing.assert_array_equal(loaded.output, audio.output)
+    np.testing.assert_allclose(loaded.picture(1), np.clip(audio.decode(audio[1].x0), -1, 1), atol=2e-5)
+    film, again = Film.of(audio), Film.of(loaded)
+    assert film.digest == again.digest
+    assert film.frames["end", 0] == again.frames["end", 0]
+
+
+# --- both ---
+
+
+def test_a_page_of_each_carries_all_of_it(tmp_path: Path) -> None:
+    for made in (video(), sound()):
+        made.to_html(tmp_path / "run.html")
+        page = (tmp_path / "run.html").read_text("utf-8")
+        data = re.search(r'id="dx-data">(.*?)</script>', page, re.DOTALL)
+        (film,) = json.loads(data[1])["traits"]["_film"]["films"]
+        rows = {name: [one for one in row if one] for name, row in film["frames"].items()}
+        assert all(len(rows[kind]) == 3 for kind in VIEWS)
+        if made.frames:
+            assert len([name for name in rows if name.startswith("x0@")]) == 8
+            assert len([name for name in rows if name.startswith("latents@")]) == 3, "as many as there are planes"
+        else:
+            assert (len(rows["sound"]), len(rows["end"])) == (3, 1)
+
+
+def test_files_that_say_what_cannot_be_are_refused(tmp_path: Path) -> None:
+    trace = video()
+    trace.info["frames"] = -1
+    with pytest.raises(ValueError, match="frames must be a number of frames up to 10000, got -1"):
+        trace.save(tmp_path / "run.safetensors")
+    trace = sound()
+    trace.output = np.zeros((0, 0), np.float32)
+    with pytest.raises(ValueError, match=r"sound must be float32 \(channels, samples\)"):
+        trace.save(tmp_path / "run.safetensors")
