@@ -7,6 +7,7 @@ import torch
 from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils import BaseOutput
+from PIL import Image
 from tiny_families import characters, t5, vae
 
 
@@ -87,8 +88,35 @@ class HandmadePipeline(DiffusionPipeline):
         return Answer(images=self.pictures.postprocess(pixels, output_type="pil"))
 
 
-def handmade() -> HandmadePipeline:
+class DemandingPipeline(HandmadePipeline):
+    """Cannot do without a picture, and takes arguments of every kind."""
+
+    def __call__(
+        self,
+        prompt: str,
+        image: Image.Image,
+        strength: float = 0.8,
+        mask_image: Image.Image | None = None,
+        warmth: float = 0,
+        repeats: int | None = None,
+        style: str = "plain",
+        bright: bool = False,
+        weights: list[float] | None = None,
+        num_inference_steps: int = 8,
+        guidance_scale: float = 3.0,
+        generator: torch.Generator | None = None,
+    ) -> Answer:
+        if style not in ("plain", "bold"):
+            raise KeyError(style)
+        red = float(VaeImageProcessor(vae_scale_factor=4).preprocess(image)[:, 0].mean())
+        return super().__call__(
+            prompt, "", num_inference_steps, guidance_scale, warmth=1 + strength * red + warmth + bright,
+            generator=generator,
+        )  # fmt: skip
+
+
+def handmade(cls: type[HandmadePipeline] = HandmadePipeline) -> HandmadePipeline:
     """One with random weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(11)
-        return HandmadePipeline(Weaver().eval(), vae(scaling_factor=0.5), t5(), characters(), SlowEuler(shift=3.0))
+        return cls(Weaver().eval(), vae(scaling_factor=0.5), t5(), characters(), SlowEuler(shift=3.0))

@@ -42,9 +42,9 @@ class Client:
     def ask(self) -> Mapping[str, Any]:
         return {label: self.model.plan(one) for label, one in self.wanted.items()}
 
-    def said(self) -> Mapping[str, Settings] | None:
+    def said(self) -> Mapping[str, Any] | None:
         with suppress(ValueError):
-            return {label: plan.settings for label, plan in self.ask().items()}
+            return self.ask()
         return None
 
     @property

@@ -54,7 +54,7 @@ def test_each_argument_has_a_kind_a_default_and_whether_it_is_required():
         ({"image": np.array([None])}, "finite numbers"),
         ({"image": Image.new("RGB", (8, 8)), "strength": "much"}, "strength of Takes must be a number, got 'much'"),
         ({"image": Image.new("RGB", (8, 8)), "strength": float("nan")}, "strength of Takes must be a number, got nan"),
-        ({"image": Image.new("RGB", (8, 8)), "frames": "3"}, "frames of Takes must be a number, got '3'"),
+        ({"image": Image.new("RGB", (8, 8)), "frames": "3"}, "frames of Takes must be a whole number, got '3'"),
     ],
 )
 def test_what_cannot_be_handed_over_is_refused_in_one_sentence(extra, said):

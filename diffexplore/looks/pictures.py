@@ -123,7 +123,7 @@ def save(
 # In
 
 
-def read_picture(image: "Image.Image | np.ndarray | str | os.PathLike[str]") -> Image.Image:
+def read_picture(image: "Image.Image | np.ndarray | str | bytes | os.PathLike[str]") -> Image.Image:
     """Any picture as RGB: the right values whatever its mode, upright, what is transparent white.
 
     16 bits are scaled to 8, as are floats from 0 to 1. PIL's own conversions give modes "I" and "F" values from 0 to
@@ -132,7 +132,7 @@ def read_picture(image: "Image.Image | np.ndarray | str | os.PathLike[str]") -> 
 
     Args:
         image: a PIL image of any mode; an array (H, W), (H, W, 3) or (H, W, 4) of uint8, uint16, or floats from 0 to
-            1; or the path of a picture, where ``~`` is the home folder.
+            1; the path of a picture, where ``~`` is the home folder; or what is in such a file.
 
     Returns:
         An image of its own: changing it changes nothing else.
@@ -145,6 +145,8 @@ def read_picture(image: "Image.Image | np.ndarray | str | os.PathLike[str]") -> 
         return _on_white(_from_array(image))
     if isinstance(image, Image.Image):
         return _from_pil(image, "the picture")
+    if isinstance(image, bytes):
+        return _from_file(io.BytesIO(image), "the file")
     if not isinstance(image, (str, os.PathLike)):
         raise ValueError(f"{_ACCEPTED}; got {shown(image)}")
     name, place = shown(os.fspath(image), 200), Path(image).expanduser()
@@ -154,9 +156,13 @@ def read_picture(image: "Image.Image | np.ndarray | str | os.PathLike[str]") -> 
         found = False
     if not found:
         raise FileNotFoundError(f"there is no file {name}")
+    return _from_file(place, name)
+
+
+def _from_file(file: Path | io.BytesIO, name: str) -> Image.Image:
     Image.init()
     try:
-        opened = Image.open(place, formats=[one for one in _READ if one in Image.OPEN])
+        opened = Image.open(file, formats=[one for one in _READ if one in Image.OPEN])
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ValueError(f"{name} has too many pixels: {_AT_MOST}") from None
     except UnidentifiedImageError:

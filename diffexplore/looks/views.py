@@ -358,8 +358,10 @@ def _bytes(colours: np.ndarray) -> np.ndarray:
 
 def _matrix(trace: "Record", channels: int) -> np.ndarray:
     """The trace's (C + 1, 3) matrix; one without shows its first three channels as red, green and blue."""
-    if trace.matrix is not None:
-        return np.asarray(trace.matrix)
+    known = trace.matrix
+    # One that was found out at the end of a run fits no field that was laid out as supposed before.
+    if known is not None and len(known) == channels + 1:
+        return np.asarray(known)
     matrix = np.zeros((channels + 1, 3), np.float32)
     for colour in range(3):
         matrix[min(colour, channels - 1), colour] = 0.25  # two standard deviations either way fill the range

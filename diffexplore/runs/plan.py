@@ -7,9 +7,10 @@ from typing import Any
 
 from diffexplore.looks.pictures import fit
 from diffexplore.pipelines.family import Family, Looked
-from diffexplore.pipelines.signature import arguments_of, check_extra
+from diffexplore.pipelines.signature import LackingError, arguments_of, check_extra
 from diffexplore.record.record import Record
 from diffexplore.runs.branch import Edit, Replay, branched, edited
+from diffexplore.runs.handed import made_right
 from diffexplore.runs.probes import Probe
 from diffexplore.runs.prompt import Reader
 from diffexplore.runs.schedules import Schedules
@@ -183,12 +184,14 @@ class Planner:
 
         Raises:
             ValueError: one sentence, for what this model cannot do.
+            LackingError: one sentence, where all is right but that the pipeline needs something more.
         """
         settings, extra = self.resolve(settings), dict(extra or {})
         self._check_changes(settings, extra)
         wanting = self._family.wanting(self._pipeline, extra)
         if wanting:
-            raise ValueError(wanting)
+            lacking = wanting == self._family.wanting(self._pipeline)
+            raise LackingError(wanting, ["ip_adapter_image"]) if lacking else ValueError(wanting)
         settings, extra = self._started(settings, extra)
         theirs = extra if isinstance(self._family, Looked) else {k: v for k, v in extra.items() if k != "image"}
         if isinstance(self._family, Looked):
@@ -196,6 +199,10 @@ class Planner:
         elif theirs:
             arguments = self._family.arguments(self._pipeline, [settings])
             check_extra(self._pipeline, theirs, [name for name in arguments if "guidance" in name or "cfg" in name])
+        notes = self.notes(settings)
+        if extra:
+            extra, said = made_right(self._pipeline, self._family.extras(self._pipeline), extra)
+            notes += said
         prompt, negative = self._reader.read(settings.prompt), self._reader.read(settings.negative_prompt)
         tokens = {
             "prompt": prompt.tokens,
@@ -205,7 +212,7 @@ class Planner:
         }
         ignored = self._family.ignored(self._pipeline, settings)
         unknown = [word for _, stage in settings.stages() for word in self._reader.unknown(stage.prompt)]
-        return Plan(settings, tokens, self.notes(settings), list(dict.fromkeys(unknown)), ignored, extra)
+        return Plan(settings, tokens, notes, list(dict.fromkeys(unknown)), ignored, extra)
 
     def _check_changes(self, settings: Settings, extra: Mapping[str, Any]) -> None:
         """Refuse what cannot change on the way here."""

@@ -15,6 +15,7 @@ import ipywidgets
 import traitlets
 
 from diffexplore.looks import figures
+from diffexplore.model import Model
 from diffexplore.settings import Settings
 from diffexplore.widgets import columns as rules
 from diffexplore.widgets.board import SHARED, Board, chip
@@ -33,6 +34,7 @@ from diffexplore.widgets.controls import (
     sentence,
     titled,
 )
+from diffexplore.widgets.extras import as_code
 from diffexplore.widgets.notebook import InNotebook
 from diffexplore.widgets.runner import TYPING, Jobs, Runner, evaluations, planning, shape
 from diffexplore.widgets.viewer import Viewer
@@ -41,7 +43,6 @@ from diffexplore.widgets.what_if import WhatIf
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from diffexplore.model import Model
     from diffexplore.runs.plan import Plan
     from diffexplore.trace import Trace
 
@@ -55,7 +56,8 @@ class Compare(InNotebook, ipywidgets.Box):  # type: ignore[misc]
         columns: Label -> what that run has of its own, two to six of them; or the name of one of `PRESETS`.
         model: A `Model` (see ``diffexplore.load``). None: the pocket model that comes with the package.
         live: Whether every change of a setting starts runs.
-        **shared: What all have in common, as `Settings` takes it; the seed too.
+        **shared: What all have in common, as `Settings` takes it; the seed too. With a `model`, also what its pipeline
+            takes beyond settings, such as ``image=``, see `Model.extras`: the same for all columns from then on.
 
     Attributes:
         columns, shared: Both as above, as traits: assign to them, observe them.
@@ -89,11 +91,14 @@ class Compare(InNotebook, ipywidgets.Box):  # type: ignore[misc]
         **shared: Any,
     ) -> None:
         """The widget, with nothing run yet; the class says what the arguments are."""
+        known = Settings.model_fields if isinstance(model, Model) else shared
+        beyond = {name: shared.pop(name) for name in list(shared) if name not in known}
         base = rules.settings_of(shared)
         start = rules.preset(columns) if isinstance(columns, str) else None
         if start is None:
             rules.checked(shared, columns)
         self.model = model = model_of(model, "Compare")
+        self._extra = dict(model.plan(Settings(), **beyond).extra) if beyond else {}
         self.errors: dict[str, str] = {}
         self._refused: dict[str, str] = {}
         self._asked: dict[str, Settings] = {}  # what each column asks for, as the traits were checked
@@ -103,7 +108,7 @@ class Compare(InNotebook, ipywidgets.Box):  # type: ignore[misc]
         self._runner = Runner(
             model, self.viewer,
             ask=self._ask, status=self._set_status, settled=self._say_ends, notes=self._notes,
-            wanted=lambda: self.settings,
+            wanted=lambda: self._plans()[0],
         )  # fmt: skip
         self._what_if = WhatIf(self.viewer, self._runner.traces_of)
         super().__init__(layout=layout())
@@ -153,9 +158,11 @@ class Compare(InNotebook, ipywidgets.Box):  # type: ignore[misc]
         """Python that makes the same comparison, with the model that `Model.code` opens."""
         lines = "".join(f"    {name}={value!r},\n" for name, value in self.shared.items())
         columns = "".join(f"        {label!r}: {own!r},\n" for label, own in self.columns.items())
+        opens, handed = as_code(self._extra)
         return (
-            f"import diffexplore as dx\n\n{self.model.code()}"
-            f"compare = dx.Compare(\n    {{\n{columns}    }},\n    model=model,\n{lines})\ntraces = compare.run()\n"
+            f"import diffexplore as dx\n{opens}\n{self.model.code()}"
+            f"compare = dx.Compare(\n    {{\n{columns}    }},\n    model=model,\n{lines}{handed})\n"
+            "traces = compare.run()\n"
         )
 
     def to_json(self) -> str:
@@ -210,7 +217,7 @@ class Compare(InNotebook, ipywidgets.Box):  # type: ignore[misc]
         plans, errors = {}, {}
         for label, asked in self._asked.items():
             try:
-                plans[label] = self._plan_of(asked)
+                plans[label] = self._plan_of(asked, self._extra)
             except ValueError as error:
                 errors[label] = sentence(error)
         return plans, errors

@@ -13,11 +13,13 @@ were all replaced before their first step would show nothing. One that will be o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import ipywidgets
 import traitlets
 
+from diffexplore.pipelines.signature import LackingError, alike
 from diffexplore.samplers import named, unknown
 from diffexplore.settings import Settings
 from diffexplore.widgets.controls import (
@@ -36,6 +38,7 @@ from diffexplore.widgets.controls import (
     row,
     sentence,
 )
+from diffexplore.widgets.extras import Extras, as_code, extras_for, settled
 from diffexplore.widgets.notebook import InNotebook, watched
 from diffexplore.widgets.runner import TYPING, Jobs, Runner, evaluations, planning, shape
 from diffexplore.widgets.viewer import Viewer
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
 __all__ = ["Explorer"]
 
 _TRAITS: Final = (*NAMES, "adapters")
+_OWN: Final = Settings.model_fields.keys() - {"strength"}  # settings that are no matter of a picture handed over
 _SECOND: Final = ("steps", "guidance", "seed", "sampler")
 
 
@@ -65,13 +69,16 @@ class Explorer(InNotebook, ipywidgets.Box):  # type: ignore[misc]
     Args:
         model: A `Model` (see ``diffexplore.load``). None: the pocket model that comes with the package.
         **settings: What `Settings` takes, and ``live``: whether every change of a setting starts a run (default
-            False), and the first display.
+            False), and the first display. And what the pipeline takes beyond settings, such as ``image=``, see
+            `Model.extras`.
 
     Attributes:
         prompt, negative_prompt, steps, guidance, seed, sampler: The settings, as traits: assign to them, observe them.
             A value that makes no sense is refused with a ValueError, said in the widget too, and changes nothing.
         adapters: Name -> scale of the LoRAs to use, kept as pairs; each that the model had loaded when the Explorer was
             made has a slider.
+        extra: Name -> value of what is handed to the pipeline beyond settings, without what it takes anyway. A picture
+            is kept as it is handed over; assign another dict to change it.
         live: Whether a change of a setting starts a run. While a run is going, a change replaces it in any case.
         status: "idle", "running", "done", "cancelled" or "failed"; read only.
         viewer: The `Viewer` inside.
@@ -92,37 +99,44 @@ class Explorer(InNotebook, ipywidgets.Box):  # type: ignore[misc]
     seed = _Setting(0, help="0 to 2**63 - 1.")
     sampler = _Setting(None, help="A name from `Model.samplers`; None: the model's own.")
     adapters = _Setting((), help="Name -> scale of the LoRAs to use, kept as pairs.")
+    extra = traitlets.Dict(help="Name -> value of what is handed to the pipeline beyond settings.")
     live = traitlets.Bool(False, help="Whether a change of a setting starts a run.")
     status = traitlets.Unicode("idle", read_only=True, help='"idle", "running", "done", "cancelled" or "failed".')
 
     _ready = False
     _typing = False  # a setting comes from a field that is being typed in
+    _hand = ""  # which of what is handed over beyond settings comes from its control
+    _more: Extras | None = None
 
     def __init__(self, model: Model | None = None, *, live: bool = False, **settings: Any) -> None:
         """The widget, with nothing run yet; the class says what the arguments are."""
+        beyond = {name: settings.pop(name) for name in list(settings) if name not in _OWN}
         asked = Settings(**settings)  # refuses nonsense before a model is loaded
         self.model = model_of(model, "Explorer")
         self._plan_of = planning(self.model)
-        self._asked = asked = self._plan_of(asked).settings
+        self._beyond = extras_for(self.model)
+        beyond = self._right(asked, beyond)
+        self._asked = asked = self._take(asked, beyond)
         self._plain = self.model.resolve(Settings())
         self._size = {"width": asked.width, "height": asked.height}
         self._wrong: dict[str, str] = {}  # setting -> why what stands in its control was refused
         self.viewer = Viewer(layout=layout())
         self._runner = Runner(
             self.model, self.viewer,
-            ask=self._ask, status=self._set_status, settled=self._say_failure, notes=lambda: self._plan().notes,
-            wanted=lambda: None if self._wrong else {"": self._plan().settings},
+            ask=self._ask, status=self._set_status, settled=self._say_failure, notes=self._notes,
+            wanted=self._wanted,
         )  # fmt: skip
         self._what_if = WhatIf(self.viewer, self._runner.traces_of)
         super().__init__(layout=layout())
         for name in _TRAITS:
             self.set_trait(name, getattr(asked, name))
+        self.extra = beyond
         self.live = live
         self._build()
         self._ready = True
-        self.observe(self._on_setting, names=list(_TRAITS))
+        self.observe(self._on_setting, names=[*_TRAITS, "extra"])
         self._foretell()
-        self._runner.say_truth()
+        self._say_wrong()
         self.settle_in()
 
     def __repr__(self) -> str:
@@ -136,7 +150,7 @@ class Explorer(InNotebook, ipywidgets.Box):  # type: ignore[misc]
     @property
     def settings(self) -> Settings:
         """What the next run would use, with every None filled in."""
-        return self._plan().settings
+        return self._filled(self._asked_now(), self.extra)
 
     @property
     def trace(self) -> Trace | None:
@@ -167,8 +181,11 @@ class Explorer(InNotebook, ipywidgets.Box):  # type: ignore[misc]
         settings = self.settings
         values = {"prompt": settings.prompt} | {name: one for name, (one, _) in settings.diff(self._plain).items()}
         always = {name: getattr(settings, name) for name in ("steps", "guidance", "seed", "sampler")}
-        arguments = "".join(f"    {name}={value!r},\n" for name, value in (values | always).items())
-        return f"import diffexplore as dx\n\n{self.model.code()}trace = model.trace(\n{arguments})\ntrace.image\n"
+        own = {name: value for name, value in (values | always).items() if name not in self.extra}
+        arguments = "".join(f"    {name}={value!r},\n" for name, value in own.items())
+        opens, handed = as_code(self.extra)
+        opened = f"{self.model.code()}trace = model.trace(\n{arguments}{handed})\ntrace.image\n"
+        return f"import diffexplore as dx\n{opens}\n{opened}"
 
     def close(self) -> None:
         """Stop what is going and take the widget off every page."""
@@ -179,13 +196,46 @@ class Explorer(InNotebook, ipywidgets.Box):  # type: ignore[misc]
 
     # --- settings ---
 
-    def _plan(self) -> Plan:
-        """What the next run would be."""
+    def _asked_now(self) -> Settings:
         values = {name: getattr(self, name) for name in _TRAITS}
         asked = self._asked
         if any(getattr(asked, name) != value for name, value in values.items()):
             asked = self._asked = Settings(**values, **self._size)
-        return self._plan_of(asked)
+        return asked
+
+    def _plan(self) -> Plan:
+        """What the next run would be."""
+        return self._plan_of(self._asked_now(), self.extra)
+
+    def _filled(self, asked: Settings, extra: Mapping[str, Any]) -> Settings:
+        """Settings with every None filled in, checked with what is handed over beside them."""
+        try:
+            return self._plan_of(asked, extra).settings
+        except LackingError:  # which is said, and waited for
+            return self.model.resolve(asked)
+
+    def _take(self, asked: Settings, extra: Mapping[str, Any]) -> Settings:
+        """The same, without what belongs to the picture that is handed over."""
+        return self._filled(asked, extra).model_copy(update={"strength": None})
+
+    def _right(self, asked: Settings, extra: Mapping[str, Any]) -> dict[str, Any]:
+        """What is handed over, checked."""
+        extra = settled(self._beyond, extra)
+        try:
+            self._plan_of(asked, extra)
+        except LackingError as error:
+            kinds = {one.name: one.kind for one in self._beyond}
+            if any(kinds.get(name, "other") == "other" for name in error.names):
+                raise  # nothing in the page could give it
+        return extra
+
+    def _lack(self) -> LackingError | None:
+        """What the pipeline waits for."""
+        try:
+            self._plan()
+        except LackingError as error:
+            return error
+        return None
 
     @traitlets.validate(*_TRAITS)
     def _checked(self, proposal: Any) -> Any:
@@ -196,7 +246,7 @@ class Explorer(InNotebook, ipywidgets.Box):  # type: ignore[misc]
         try:
             if name == "sampler" and isinstance(value, str) and named(value) is None:
                 raise ValueError(unknown(value, self.model.samplers))
-            asked = self._plan_of(Settings(**{name: value}, **others, **self._size)).settings
+            asked = self._take(Settings(**{name: value}, **others, **self._size), self.extra)
         except ValueError as error:
             self.viewer.tell(error=sentence(error))
             raise
@@ -206,25 +256,59 @@ class Explorer(InNotebook, ipywidgets.Box):  # type: ignore[misc]
             self._show(name, getattr(asked, name))
         return getattr(asked, name)
 
+    @traitlets.validate("extra")
+    def _checked_extra(self, proposal: Any) -> dict[str, Any]:
+        if not self._ready:
+            return dict(proposal["value"])
+        try:
+            made = self._right(self._asked_now(), proposal["value"])
+        except ValueError as error:
+            self.viewer.tell(error=sentence(error))
+            raise
+        # What came in code leaves nothing in the controls that was refused; what came from one speaks for that alone.
+        for name in [self._hand] if self._hand else [one.name for one in self._beyond]:
+            self._wrong.pop(name, None)
+        return made
+
     def _on_setting(self, change: Any) -> None:
         """A setting has changed, by whatever hand."""
-        self._show(change["name"], change["new"])
+        if change["name"] == "extra":
+            self._show_extra()
+        else:
+            self._show(change["name"], change["new"])
         self._say_wrong()
         self._foretell()
         self._run_if_live(TYPING if self._typing else 0.0)
 
     def _foretell(self) -> None:
         """Say what the next run will be."""
+        settings = self.settings
+        self.viewer.tell(notes=self._notes())
+        self.viewer.expect(steps=evaluations(self.model, settings), shape=shape(settings))
+
+    def _notes(self) -> list[str]:
+        """What is known of the next run, and what the one on show has told where it is that."""
+        if self._lack():
+            return []
+        notes, trace = list(self._plan().notes), self.trace
+        told = trace.info.get("notes", ()) if trace is not None and self._is_asked(trace) else ()
+        return [*notes, *(note for note in told if note not in notes)]
+
+    def _is_asked(self, trace: Trace) -> bool:
+        """Whether a run is what the controls say."""
+        if self._lack():
+            return False
         plan = self._plan()
-        self.viewer.tell(notes=plan.notes)
-        self.viewer.expect(steps=evaluations(self.model, plan.settings), shape=shape(plan.settings))
+        return trace.settings == plan.settings and alike(trace.extra, plan.extra)
 
     def _run_if_live(self, pause: float = 0.0) -> None:
-        if (self.live or self.status == "running") and not self._wrong:
+        if (self.live or self.status == "running") and not self._wrong and not self._lack():
             self._runner.start_soon(pause)
 
     def _say_wrong(self) -> None:
-        self.viewer.tell(error=" ".join(self._wrong.values()))
+        lack = self._lack()
+        needs = [f"Nothing can be drawn yet: {sentence(lack)}"] if lack else []
+        self.viewer.tell(error=" ".join([*self._wrong.values(), *needs]))
         self._runner.say_truth()
 
     # --- runs ---
@@ -235,12 +319,20 @@ class Explorer(InNotebook, ipywidgets.Box):  # type: ignore[misc]
             raise ValueError(" ".join(self._wrong.values()))
         return {"": self._plan()}
 
+    def _wanted(self) -> dict[str, Plan] | str | None:
+        """What the controls say, to be held against what is on show."""
+        if self._wrong:
+            return None
+        lack = self._lack()
+        return {"": self._plan()} if lack is None else f"waits for {' and '.join(lack.names)}"
+
     def _say_failure(self, jobs: Jobs) -> None:
         for job in jobs.values():
             if job.error is not None:
                 self.viewer.tell(error=f"The run failed: {sentence(job.error)}")
-            elif job.trace.settings == self.settings:
+            elif self._is_asked(job.trace):
                 self.viewer.code = self.code()
+                self.viewer.tell(notes=self._notes())
 
     def _ipython_display_(self, **more: Any) -> None:
         """Live from the first: where it is shown before anything was run, it draws."""
@@ -256,9 +348,13 @@ class Explorer(InNotebook, ipywidgets.Box):  # type: ignore[misc]
 
     def _build(self) -> None:
         self._controls = {name: control(name, self.model) for name in names_for(self.model)}
+        # Not where the model is made to learn from, unless something of it is used.
+        if self._beyond and (self.model.origin.kind != "pocket" or self.extra):
+            self._more = Extras(self._beyond, taken=self._from_extra, refused=lambda why: self.viewer.tell(error=why))
         self._go = button("Run", "draw with these settings (Ctrl+Enter)", "play", "run", button_style="primary")
         self._stop = button("", "Stop", "stop", "icon", "stop", disabled=True)
         live = live_box()
+        self._show_extra()
         for name, one in self._controls.items():
             self._show(name, getattr(self, name))
             one.observe(lambda change, name=name: self._from_control(name, change["new"]), names="value")
@@ -270,11 +366,44 @@ class Explorer(InNotebook, ipywidgets.Box):  # type: ignore[misc]
 
         rows = [
             row(*(self._controls[name] for name in TEXTS), self._go, self._stop, live, names=("first",)),
-            row(*(self._controls[name] for name in _SECOND)),
+            row(*(self._controls[name] for name in _SECOND), *([self._more.box] if self._more else [])),
         ]
         if "adapters" in self._controls:
             rows.append(row(marked(self._controls["adapters"], "wide")))
         app(self, [*rows, self.viewer])
+
+    def _show_extra(self) -> None:
+        if self._more is not None:
+            lack = self._lack()
+            self._more.show(self.extra, lack.names if lack else (), self._wrong)
+
+    def _from_extra(self, name: str, value: Any) -> None:
+        """Let what is handed over follow a control; what is refused stays in it."""
+        held_up = name in self._wrong
+        made = {other: one for other, one in self.extra.items() if other != name}
+        made |= {} if value is None else {name: value}
+        if "image" not in made and self.model.family != "any":
+            made.pop("strength", None)  # it is of the picture
+        if not held_up and alike(settled(self._beyond, made), self.extra):
+            return
+        self._hand = name
+        try:
+            self.set_trait("extra", made)
+        except ValueError as error:
+            self._wrong[name] = sentence(error)
+            self._say_wrong()
+        else:
+            self._say_wrong()
+            if held_up:
+                self._run_if_stale()
+        finally:
+            self._hand = ""
+
+    def _run_if_stale(self) -> None:
+        """What was refused was put right: run where the newest run is another."""
+        newest = next(iter(self._runner.jobs.values()), None)
+        if newest is not None and not self._is_asked(newest.trace):
+            self._run_if_live()
 
     def _show(self, name: str, value: Any) -> None:
         """Let the control of a setting show it, where it has one."""
@@ -294,9 +423,8 @@ class Explorer(InNotebook, ipywidgets.Box):  # type: ignore[misc]
             self._wrong[name] = sentence(error)
             self._say_wrong()
         else:
-            newest = next(iter(self._runner.jobs.values()), None)
-            if held_up and newest is not None and newest.trace.settings != self.settings:
-                self._run_if_live()
+            if held_up:
+                self._run_if_stale()
         finally:
             self._typing = False
 

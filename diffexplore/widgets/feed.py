@@ -80,6 +80,7 @@ class Feed:
         self._sent = -1e9  # when the last piece went
         self._outbox: dict[Key, None] = {}  # encoded, not yet sent
         self._told: list[tuple[int, Status, Frame | None]] = [(0, "running", None) for _ in films]
+        self._known = [_known_of(trace) for trace in traces]  # of the latents in its films
         self._began = time.perf_counter()
         self._spent = 0.0
 
@@ -116,11 +117,15 @@ class Feed:
             end = self.ends.get(k)  # before the steps: a run that is over then has no more of them
             if replaced and end == "cancelled":
                 end = None
-            if len(trace) < len(film.steps):  # a batch that failed is tried again one by one, from the first step
+            # A batch that failed is tried again one by one, from the first step; and how latents lie and are decoded
+            # may be found out only at the end of a run.
+            if len(trace) < len(film.steps) or (film.steps and _known_of(trace) != self._known[k]):
                 film.steps.clear()
                 film.frames.clear()
                 self._told[k] = (0, "running", None)
                 self._outbox = {key: None for key in self._outbox if key[0] != k}
+            if not film.steps:
+                self._known[k] = _known_of(trace)
             try:
                 for _ in range(len(film.steps), len(trace)):
                     film.grow(trace)
@@ -261,3 +266,11 @@ class Feed:
             "blanks": [[*key, shot] for key, shot in shots if isinstance(shot, str)],
         }
         return content, [shot.data for _, shot in shots if isinstance(shot, Frame)]
+
+
+def _known_of(trace: Record) -> tuple[Any, ...]:
+    """How its latents lie, and whether they can be decoded."""
+    try:
+        return tuple(trace[0].shape), trace.decode is not None
+    except IndexError:  # it has no step, or began anew just now
+        return ()

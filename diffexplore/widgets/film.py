@@ -58,6 +58,7 @@ from diffexplore.looks import sounds
 from diffexplore.looks.curves import adherence_at, spectrum
 from diffexplore.looks.estimates import estimate
 from diffexplore.looks.views import CAPTIONS, KINDS, VIEWS, Moment, frame, native, why_blank
+from diffexplore.pipelines.signature import described
 from diffexplore.pocket.judge import coverage
 from diffexplore.record.numbers import COMPUTED, NUMBERS
 from diffexplore.record.predictions import rms
@@ -152,6 +153,8 @@ class Film:
             about["sampler"] = settings.sampler
         if settings.loras:
             about["adapters"] = ", ".join(settings.loras)
+        for name, value in described(dict(trace.extra) or trace.info.get("extra") or {}).items():
+            about[name.replace("_", " ")] = value if isinstance(value, int | float | str) else str(value)[:200]
         if model := trace.info.get("model"):
             about["model"] = str(model)
         size = (settings.width or 1, settings.height or 1)

@@ -10,10 +10,14 @@ import contextvars
 import math
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, partial
+from contextlib import suppress
+from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from diffexplore.pipelines.signature import alike
 from diffexplore.widgets.controls import sentence
 from diffexplore.widgets.feed import PING, Feed
 from diffexplore.widgets.film import Status
@@ -49,17 +53,27 @@ _KEPT: Final = 16  # plans that a widget remembers
 Jobs = Mapping[str, "Job"]
 
 
-def planning(model: Model) -> Callable[[Settings], Plan]:
+def planning(model: Model) -> Callable[..., Plan]:
     """`Model.plan` that remembers: settings are looked at by many hands between a move and a run, and planned once.
+    Called with settings, and with what is handed over beside them.
 
-    What was planned is forgotten when other LoRAs are loaded.
+    What was planned is forgotten when other LoRAs are loaded, and when something else is handed over beside them.
     """
+    known: OrderedDict[Any, tuple[Mapping[str, Any], Plan]] = OrderedDict()
 
-    @lru_cache(_KEPT)
-    def known(settings: Settings, adapters: tuple[str, ...]) -> Plan:
-        return model.plan(settings)
+    def plan(settings: Settings, extra: Mapping[str, Any] = MappingProxyType({})) -> Plan:
+        key = settings, tuple(model.adapters)
+        kept = known.get(key)
+        if kept is not None and alike(kept[0], extra):
+            return kept[1]
+        made = model.plan(settings, **extra)
+        known[key] = extra, made
+        while len(known) > _KEPT:
+            with suppress(KeyError):  # another hand was faster
+                known.popitem(last=False)
+        return made
 
-    return lambda settings: known(settings, tuple(model.adapters))
+    return plan
 
 
 def evaluations(model: Model, settings: Settings) -> int:
@@ -83,8 +97,8 @@ class Runner:
         settled: Hears of the newest jobs, by label, when all are over and no others are about to start; before `status`
             does.
         notes: Gives the sentences that stand in the viewer.
-        wanted: Gives what the controls say now, settings by label; None where that is refused. Held against what is on
-            show, for `Viewer.truth`.
+        wanted: Gives what the controls say now, plans by label; None where that is refused, or what they wait for. Held
+            against what is on show, for `Viewer.truth`.
     """
 
     def __init__(
@@ -96,7 +110,7 @@ class Runner:
         status: Callable[[str], object],
         settled: Callable[[Jobs], object],
         notes: Callable[[], Sequence[str]],
-        wanted: Callable[[], Mapping[str, Settings] | None] = dict,
+        wanted: Callable[[], Mapping[str, Plan] | str | None] = dict,
     ) -> None:
         """Nothing is run yet; the class says what the arguments are."""
         self.model, self.viewer = model, viewer
@@ -351,9 +365,9 @@ class Runner:
         with self._lock:  # what is said last must be what was found out last
             shown = list(self.traces.values())
             wanted = self._wanted()
-            settings = None if wanted is None else list(wanted.values())
+            plans = wanted if wanted is None or isinstance(wanted, str) else list(wanted.values())
             self._answers += again
-            self.viewer.truth = truth(settings, shown, self._run, self._standing) | {"answers": self._answers}
+            self.viewer.truth = truth(plans, shown, self._run, self._standing) | {"answers": self._answers}
 
     def _on_message(self, _: Any, content: Any, __: Any) -> None:
         if isinstance(content, dict) and content.get("kind") == PING:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from diffexplore.pipelines.signature import alike
+
 if TYPE_CHECKING:
-    from diffexplore.settings import Settings
+    from diffexplore.runs.plan import Plan
     from diffexplore.trace import Trace
 
 __all__ = ["STALE", "truth"]
@@ -14,11 +16,11 @@ __all__ = ["STALE", "truth"]
 STALE: Final = "settings changed: Run"
 
 
-def truth(wanted: Sequence[Settings] | None, shown: Sequence[Trace], run: int, status: str) -> dict[str, Any]:
+def truth(wanted: Sequence[Plan] | str | None, shown: Sequence[Trace], run: int, status: str) -> dict[str, Any]:
     """What `Viewer.truth` is to say.
 
     Args:
-        wanted: What the controls say, column by column, with every None filled in; None: what they say is refused.
+        wanted: What the controls say, column by column; None: what they say is refused; a line: what they wait for.
         shown: The runs on show, column by column.
         run: Their number, as the viewer counts.
         status: How the newest run stands: "idle", "running", "done", "cancelled" or "failed".
@@ -30,10 +32,13 @@ def truth(wanted: Sequence[Settings] | None, shown: Sequence[Trace], run: int, s
         return {"state": "busy", "text": "drawing"}
     if wanted is None:
         return {"state": "stale", "text": "not accepted, see above: put it right"}
+    if isinstance(wanted, str):
+        return {"state": "stale" if shown else "none", "text": wanted}
     if not shown:
         failed = status in ("failed", "cancelled")
         return {"state": "none", "text": f"the run {_ENDED[status]} before its first step" if failed else "press Run"}
-    if [trace.settings for trace in shown] != list(wanted):
+    same = [trace.settings for trace in shown] == [plan.settings for plan in wanted]
+    if not (same and all(alike(trace.extra, plan.extra) for trace, plan in zip(shown, wanted, strict=True))):
         ended = f"the newest run {_ENDED[status]}: " if status == "failed" else ""
         return {"state": "stale", "text": ended + STALE}
     stopped = next((trace for trace in shown if trace.cancelled), None)
@@ -42,7 +47,7 @@ def truth(wanted: Sequence[Settings] | None, shown: Sequence[Trace], run: int, s
     if any(len(trace) < trace.expected for trace in shown):
         return {"state": "stale", "text": f"the run {_ENDED.get(status, 'ended early')}: Run"}
     several = len(shown) > 1
-    noise = len({(one.seed, one.width, one.height) for one in wanted}) == 1
+    noise = len({(one.seed, one.width, one.height) for one in (plan.settings for plan in wanted)}) == 1
     text = f"picture{'s match' if several else ' matches'} the controls"
     return {"state": "match", "run": run, "text": f"{text} · same starting noise" if several and noise else text}
 

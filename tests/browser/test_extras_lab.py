@@ -1,0 +1,61 @@
+"""What a pipeline takes beyond settings, in a real JupyterLab: folded away, filled in, a picture uploaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hands import write
+from PIL import Image
+from playwright.sync_api import expect
+
+SHOTS = Path(__file__).with_name("shots")
+CELL = """import diffexplore as dx
+from handmade import DemandingPipeline, handmade
+explorer = dx.Explorer(dx.load(handmade(DemandingPipeline)), prompt="a red fox", steps=4)
+explorer"""
+
+
+def test_a_picture_is_uploaded_and_drawn_with(lab: Any, tab: Any, axe: Any, tmp_path: Path) -> None:
+    write(lab.folder / "extras.ipynb", [CELL])
+    Image.new("RGB", (48, 32), (250, 20, 20)).save(tmp_path / "red.png")
+    (tmp_path / "none.png").write_text("no picture")
+    page = tab.page
+    page.set_viewport_size({"width": 1280, "height": 720})
+    lab.open(page, "extras.ipynb")
+    lab.run_all(page)
+    app = page.locator(".dx-app").first
+    expect(app.get_by_role("alert")).to_contain_text("DemandingPipeline needs image=")
+    height = app.bounding_box()["height"]
+    face = app.locator(".dx-extras > button.dx-face")
+    expect(face).to_have_text("needs image")
+    face.click()
+    pop = app.locator(".dx-extras > .dx-pop")
+    expect(pop).to_be_visible()
+    assert axe(page) == []
+
+    def choose(name: str) -> None:
+        with page.expect_file_chooser() as chooser:
+            pop.locator(".jupyter-button", has_text="choose").first.click()
+        chooser.value.set_files(tmp_path / name)
+
+    choose("red.png")
+    expect(pop.get_by_text("48 × 32")).to_be_visible()
+    choose("none.png")
+    expect(app.get_by_role("alert")).to_contain_text("no picture in a format that is read")
+    pop.locator(".dx-number input[type=text]").first.fill("0.5")
+    pop.locator(".dx-number input[type=text]").first.press("Enter")
+    page.wait_for_timeout(300)
+    SHOTS.mkdir(exist_ok=True)
+    page.screenshot(path=SHOTS / "extras.png")
+    box = pop.bounding_box()
+    assert box["x"] + box["width"] <= app.bounding_box()["x"] + app.bounding_box()["width"] + 1
+    page.keyboard.press("Escape")
+    expect(pop).to_be_hidden()
+    assert app.bounding_box()["height"] == pytest.approx(height, abs=0.5)
+    app.locator("button.dx-run").click()
+    expect(app.locator(".dx-film")).to_have_count(1)
+    lab.run(page, "import time\nwhile explorer.status == 'running': time.sleep(0.05)")
+    said = lab.run(page, "print(explorer.trace.info['extra'], explorer.viewer.truth['state'])")
+    assert said == "{'image': 'a picture of 48x32 pixels', 'strength': 0.5} match"
