@@ -46,7 +46,8 @@ class Trace(Record):
         """A step as a picture: see :func:`diffexplore.looks.views.view`.
 
         Args:
-            kind: one of ``diffexplore.VIEWS``.
+            kind: one of ``diffexplore.VIEWS``; or "attention:fox", where that word of the prompt looks, over the
+                estimate ("attention_negative:blurry" for one of the negative prompt).
             i: which evaluation, from 0.
             size: the longest side in pixels, 1 to 8192; None: as large as the run's own picture.
             frame: of a video, which of its :attr:`frames`, from 0; None: the one in the middle. A sound has none: its
@@ -57,8 +58,10 @@ class Trace(Record):
             IndexError: for an evaluation that is not there.
             TypeError: `i` is no whole number.
         """
-        from diffexplore.looks import views
+        from diffexplore.looks import overlay, views
 
+        if isinstance(kind, str) and kind.startswith(("attention:", "attention_negative:")):
+            return overlay.overlay(self, kind, i, size)
         return views.view(self, kind, i, size, None if frame is None else views.moment(self, frame))
 
     def plot(self) -> "Figure":
@@ -70,6 +73,24 @@ class Trace(Record):
         from diffexplore.looks import figures as plots
 
         return plots.plot(self)
+
+    def plot_attention(
+        self, words: Sequence[str] | None = None, columns: int = 6, *, negative: bool = False
+    ) -> "Figure":
+        """Where words look, over the estimates of some steps, and how much. See
+        :func:`diffexplore.looks.figures.plot_attention`.
+
+        Args:
+            words: which, up to 8; None: those of the prompt that look most.
+            columns: how many steps, 2 to 12.
+            negative: of the negative prompt.
+
+        Raises:
+            ValueError: the run did not keep where words look; a word that is not there; columns out of range.
+        """
+        from diffexplore.looks import figures as plots
+
+        return plots.plot_attention(self, words, columns, negative=negative)
 
     def plot_guidance(self, columns: int = 6) -> "Figure":
         """How guidance pulled: its halves as arrows, and their difference over the share of noise. See

@@ -219,20 +219,25 @@ def test_runs_that_were_drawn_together_took_their_time_once(tiny_trace: Trace) -
 def test_tokens_are_named_as_read_cut_or_unknown(tiny_trace: Trace) -> None:
     prompt = "A Zyx-fox, zyx and a zyxx"
     info = {
-        "tokens": {"prompt": ["A", "Zy", "x", "-", "fox", ",", "zyx", "and"], "cut": ["a", "zyxx"]},
+        "tokens": {
+            "prompt": ["A", "Zy", "x", "-", "fox", ",", "zyx", "and"],
+            "cut": ["a", "zyxx"],
+            "ids": ["1", "20", "21", "22", "3", "4", "5", "6", "1", "7"],
+        },
         "unknown": ["zyx-fox", "zyx"],
     }
     film = Film.begin(Trace(tiny_trace.settings.replace(prompt=prompt), info=info))
-    matter = dict(film.tokens)
-    assert [text for text, _ in film.tokens] == info["tokens"]["prompt"] + info["tokens"]["cut"]
-    assert {text for text in matter if matter[text] == "unknown"} == {"Zy", "x", "-", "fox", "zyx"}
-    assert {text for text in matter if matter[text] == "cut"} == {"a", "zyxx"}
+    assert film.tokens == [
+        ("A", "", "1"), ("Zyx-fox", "unknown", "20 21 22 3"), (",", "", "4"), ("zyx", "unknown", "5"), ("and", "", "6"),
+        ("a", "cut", "1"), ("zyxx", "cut", "7"),
+    ]  # fmt: skip
 
 
 def test_a_prompt_of_ten_thousand_tokens_does_not_become_as_many_chips(tiny_trace: Trace) -> None:
     info = {"tokens": {"prompt": ["fox"] * 14, "cut": ["fox"] * 9986}}
     film = Film.begin(Trace(tiny_trace.settings.replace(prompt="fox " * 10_000), info=info))
-    assert film.tokens == [("fox", "")] * 14 + [("fox", "cut")] * (TOKENS - 14) + [(f"{10_000 - TOKENS} more", "more")]
+    read, cut = [("fox", "", "")] * 14, [("fox", "cut", "")] * (TOKENS - 14)
+    assert film.tokens == [*read, *cut, (f"{10_000 - TOKENS} more", "more", "")]
 
 
 # --- packing ---

@@ -28,7 +28,7 @@ class Plan:
     Attributes:
         settings: with every None filled in.
         tokens: what the text encoder reads, and what it does not: ``{"prompt": [...], "cut": [...], "negative": [...],
-            "negative_cut": [...]}``.
+            "negative_cut": [...]}``; and ``"ids"``, the numbers of the prompt's tokens, as text.
         notes: plain sentences on what of the settings will be cut or ignored.
         unknown: words of the prompt which the model never saw.
         ignored: settings that the pipeline passes over, by name, and why, one sentence each.
@@ -209,6 +209,7 @@ class Planner:
             "cut": prompt.cut,
             "negative": negative.tokens,
             "negative_cut": negative.cut,
+            "ids": [str(number) for number in prompt.ids],
         }
         ignored = self._family.ignored(self._pipeline, settings)
         unknown = [word for _, stage in settings.stages() for word in self._reader.unknown(stage.prompt)]

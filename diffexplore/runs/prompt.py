@@ -34,12 +34,14 @@ class Reading(NamedTuple):
     Attributes:
         text: the prompt.
         pieces: where in it each of its tokens stands.
+        ids: the number of each in the tokenizer's vocabulary.
         room: for how many tokens there is room.
     """
 
     text: str
     pieces: tuple[tuple[int, int], ...]
     room: int
+    ids: tuple[int, ...] = ()
 
     @property
     def tokens(self) -> list[str]:
@@ -84,7 +86,7 @@ class Reader:
             found = self._tokenizer(
                 text, add_special_tokens=False, truncation=False, return_offsets_mapping=True, verbose=False
             )
-        return Reading(text, tuple(found["offset_mapping"]), self._room)
+        return Reading(text, tuple(found["offset_mapping"]), self._room, tuple(found["input_ids"]))
 
     def unknown(self, text: str) -> list[str]:
         """Words which the model never saw in training, each once, in order, in lower case; [] where its training

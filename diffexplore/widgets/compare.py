@@ -35,6 +35,7 @@ from diffexplore.widgets.controls import (
     titled,
 )
 from diffexplore.widgets.extras import as_code
+from diffexplore.widgets.eye import Looks
 from diffexplore.widgets.notebook import InNotebook
 from diffexplore.widgets.runner import TYPING, Jobs, Runner, evaluations, planning, shape
 from diffexplore.widgets.viewer import Viewer
@@ -49,13 +50,14 @@ if TYPE_CHECKING:
 __all__ = ["PRESETS", "Compare"]
 
 
-class Compare(InNotebook, ipywidgets.Box):  # type: ignore[misc]
+class Compare(Looks, InNotebook, ipywidgets.Box):  # type: ignore[misc]
     """Runs side by side, at equal noise level, on one scrubber.
 
     Args:
         columns: Label -> what that run has of its own, two to six of them; or the name of one of `PRESETS`.
         model: A `Model` (see ``diffexplore.load``). None: the pocket model that comes with the package.
         live: Whether every change of a setting starts runs.
+        attention: Whether runs keep where words look.
         **shared: What all have in common, as `Settings` takes it; the seed too. With a `model`, also what its pipeline
             takes beyond settings, such as ``image=``, see `Model.extras`: the same for all columns from then on.
 
@@ -88,6 +90,7 @@ class Compare(InNotebook, ipywidgets.Box):  # type: ignore[misc]
         model: Model | None = None,
         *,
         live: bool = False,
+        attention: bool = False,
         **shared: Any,
     ) -> None:
         """The widget, with nothing run yet; the class says what the arguments are."""
@@ -108,12 +111,13 @@ class Compare(InNotebook, ipywidgets.Box):  # type: ignore[misc]
         self._runner = Runner(
             model, self.viewer,
             ask=self._ask, status=self._set_status, settled=self._say_ends, notes=self._notes,
+            looks=lambda: self.attention,
             wanted=lambda: self._plans()[0],
         )  # fmt: skip
         self._what_if = WhatIf(self.viewer, self._runner.traces_of)
         super().__init__(layout=layout())
         self._set(shared, cast(Columns, columns) if start is None else start(model, base))
-        self.live = live
+        self.live, self.attention = live, attention
         self._ready = True
         self._build()
         self.observe(self._on_change, names=["columns", "shared"])
@@ -316,7 +320,7 @@ class Compare(InNotebook, ipywidgets.Box):  # type: ignore[misc]
         board = self._board
         json = marked(chip("Settings", "copy and paste all settings", self._json, take), "json")
         app(self, [
-            row(marked(self._vary, "vary"), board.text, self._go, self._stop, live, names=("first",)),
+            row(marked(self._vary, "vary"), board.text, self._go, self._stop, *self._eye(), live, names=("first",)),
             row(board.chips, marked(self._preset, "preset"), self._fewer, self._more, json),
             marked(board.columns, "row"),
             self.viewer,

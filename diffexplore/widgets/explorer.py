@@ -39,6 +39,7 @@ from diffexplore.widgets.controls import (
     sentence,
 )
 from diffexplore.widgets.extras import Extras, as_code, extras_for, settled
+from diffexplore.widgets.eye import Looks
 from diffexplore.widgets.notebook import InNotebook, watched
 from diffexplore.widgets.runner import TYPING, Jobs, Runner, evaluations, planning, shape
 from diffexplore.widgets.viewer import Viewer
@@ -63,11 +64,12 @@ class _Setting(traitlets.Any):  # type: ignore[misc]
     allow_none = False
 
 
-class Explorer(InNotebook, ipywidgets.Box):  # type: ignore[misc]
+class Explorer(Looks, InNotebook, ipywidgets.Box):  # type: ignore[misc]
     """One denoising run with everything in reach.
 
     Args:
         model: A `Model` (see ``diffexplore.load``). None: the pocket model that comes with the package.
+        attention: Whether runs keep where words look, which is then a click on a word away.
         **settings: What `Settings` takes, and ``live``: whether every change of a setting starts a run (default
             False), and the first display. And what the pipeline takes beyond settings, such as ``image=``, see
             `Model.extras`.
@@ -108,7 +110,9 @@ class Explorer(InNotebook, ipywidgets.Box):  # type: ignore[misc]
     _hand = ""  # which of what is handed over beyond settings comes from its control
     _more: Extras | None = None
 
-    def __init__(self, model: Model | None = None, *, live: bool = False, **settings: Any) -> None:
+    def __init__(
+        self, model: Model | None = None, *, live: bool = False, attention: bool = False, **settings: Any
+    ) -> None:
         """The widget, with nothing run yet; the class says what the arguments are."""
         beyond = {name: settings.pop(name) for name in list(settings) if name not in _OWN}
         asked = Settings(**settings)  # refuses nonsense before a model is loaded
@@ -124,14 +128,14 @@ class Explorer(InNotebook, ipywidgets.Box):  # type: ignore[misc]
         self._runner = Runner(
             self.model, self.viewer,
             ask=self._ask, status=self._set_status, settled=self._say_failure, notes=self._notes,
-            wanted=self._wanted,
+            looks=lambda: self.attention, wanted=self._wanted,
         )  # fmt: skip
         self._what_if = WhatIf(self.viewer, self._runner.traces_of)
         super().__init__(layout=layout())
         for name in _TRAITS:
             self.set_trait(name, getattr(asked, name))
         self.extra = beyond
-        self.live = live
+        self.live, self.attention = live, attention
         self._build()
         self._ready = True
         self.observe(self._on_setting, names=[*_TRAITS, "extra"])
@@ -181,7 +185,8 @@ class Explorer(InNotebook, ipywidgets.Box):  # type: ignore[misc]
         settings = self.settings
         values = {"prompt": settings.prompt} | {name: one for name, (one, _) in settings.diff(self._plain).items()}
         always = {name: getattr(settings, name) for name in ("steps", "guidance", "seed", "sampler")}
-        own = {name: value for name, value in (values | always).items() if name not in self.extra}
+        looks = {"attention": True} if self.attention else {}
+        own = {name: value for name, value in (values | always | looks).items() if name not in self.extra}
         arguments = "".join(f"    {name}={value!r},\n" for name, value in own.items())
         opens, handed = as_code(self.extra)
         opened = f"{self.model.code()}trace = model.trace(\n{arguments}{handed})\ntrace.image\n"
@@ -365,7 +370,7 @@ class Explorer(InNotebook, ipywidgets.Box):  # type: ignore[misc]
         traitlets.link((self, "live"), (live, "value"))
 
         rows = [
-            row(*(self._controls[name] for name in TEXTS), self._go, self._stop, live, names=("first",)),
+            row(*(self._controls[name] for name in TEXTS), self._go, self._stop, *self._eye(), live, names=("first",)),
             row(*(self._controls[name] for name in _SECOND), *([self._more.box] if self._more else [])),
         ]
         if "adapters" in self._controls:

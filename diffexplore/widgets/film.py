@@ -9,7 +9,7 @@ The document, with every length in bytes and every index counted from 0::
     {"format": 1, "run": 3, "bytes": 81234, "captions": {"x0": "The model's estimate ...", ...},
      "films": [{"label": "", "status": "done", "expected": 20, "seconds": 0.93, "size": [64, 64],
                 "about": {"prompt": "a red fox", "seed": "7", ...}, "judged": "2 of 2 words",
-                "tokens": [["a", ""], ["red", ""], ["zyx", "unknown"], ...],
+                "tokens": [["a", "", "320"], ["red", "", "736"], ["zyx", "unknown", "88 21"], ...],
                 "columns": [{"name": "timestep", "label": "timestep", "unit": "training step", "log": false}, ...],
                 "steps": [[timestep, sigma, seconds, change, [power, ...], adherence, ...], ...],
                 "frames": {"x0": [[offset, length, "webp"], ...], ...},
@@ -25,8 +25,9 @@ mean left out. ``adherence`` is how far the exact estimate shows what the prompt
 where nobody can tell and until that picture is there; ``judged`` says of how many words somebody can,
 "" where nobody. What follows are numbers
 declared elsewhere (`record.numbers`), where the run has some. ``columns`` says what each entry is, in order; a row ends
-early where a step has no more. A token is "" where the model reads it, "cut" where it never
-sees it, "unknown" where it belongs to a word of which it saw no example, and "more" says how many others there are.
+early where a step has no more. ``attention`` is where the words look that its column names in ``words``
+(`overlay.packed`). ``tokens`` are words with the numbers of their tokens: "" where the model reads one, "cut" where it
+never sees it, "unknown" where it saw no example of it, and "more" says how many other tokens there are.
 
 Of a video ``reel`` says which of its ``frames`` are ``shown``, by number, how many there are a second (``fps``, as far
 as known) and, where some are left out so that the film stays under `shots.ROOM` bytes, a ``note``. The rows of
@@ -57,9 +58,12 @@ import numpy as np
 from diffexplore.looks import sounds
 from diffexplore.looks.curves import adherence_at, spectrum
 from diffexplore.looks.estimates import estimate
+from diffexplore.looks.overlay import packed
 from diffexplore.looks.views import CAPTIONS, KINDS, VIEWS, Moment, frame, native, why_blank
 from diffexplore.pipelines.signature import described
+from diffexplore.pipelines.texts import words_in
 from diffexplore.pocket.judge import coverage
+from diffexplore.record.heat import words_of
 from diffexplore.record.numbers import COMPUTED, NUMBERS
 from diffexplore.record.predictions import rms
 from diffexplore.record.record import Record
@@ -81,15 +85,18 @@ DECODED: Final = tuple(kind for kind in VIEWS if KINDS[kind].decoded)
 Status = Literal["running", "done", "cancelled", "failed"]
 Numbers = tuple[
     float | None, float | None, float | None, float | None, tuple[float | None, ...], float | None,
-    *tuple[float | None, ...],
+    *tuple[Any, ...],
 ]  # fmt: skip
 """Of one evaluation: timestep, sigma, seconds, change, the spectrum of the estimate, and its adherence; then those
 declared elsewhere, as the columns of the film say."""
-Column = dict[str, str | bool]
+Column = dict[str, Any]
 """What one of those is: its name, label and unit, and whether it is best drawn on a logarithmic axis."""
 
 _SPECTRUM: Final[Column] = {"name": "spectrum", "label": "spectrum", "unit": "log10 of power", "log": False}
 _QUIET: Final = "This step has no sound: its numbers are not finite, or nobody can decode it."
+ATTENTION: Final = "attention"
+"""The column of where words look."""
+_ATTENTION: Final[Column] = {"name": ATTENTION, "label": "where words look", "unit": "share", "log": False}
 
 
 @dataclass(eq=False)
@@ -103,7 +110,8 @@ class Film:
         status, expected, seconds: How the run stands, how many evaluations it will take, how long it took; its
             share of what a batch took.
         size: (width, height) of the finished picture in pixels.
-        tokens: The prompt as the model reads it, token by token, each with "" or what is the matter with it.
+        tokens: The prompt as the model reads it, word by word, each with "" or what is the matter with it, and the
+            numbers of its tokens.
         columns: What each of the numbers is; there may come to be more.
         steps: `Numbers` for every evaluation so far.
         frames: (kind, evaluation) -> `Frame`, or a sentence where there is nothing to see.
@@ -120,7 +128,7 @@ class Film:
     expected: int = 0
     seconds: float = 0.0
     size: tuple[int, int] = (1, 1)
-    tokens: list[tuple[str, str]] = field(default_factory=list)
+    tokens: list[tuple[str, str, str]] = field(default_factory=list)
     columns: list[Column] = field(default_factory=list)
     steps: list[Numbers] = field(default_factory=list)
     frames: dict[tuple[str, int], Frame | str] = field(default_factory=dict)
@@ -184,7 +192,7 @@ class Film:
         )
         self.expected = max(self.expected, len(self.steps))
 
-    def _others(self, trace: Record, i: int) -> tuple[float | None, ...]:
+    def _others(self, trace: Record, i: int) -> tuple[Any, ...]:
         """The numbers of an evaluation that were declared elsewhere, and those of a panel, where there are any."""
         left = trace[i].numbers
         known = {column["name"] for column in self.columns}
@@ -196,9 +204,15 @@ class Film:
         there = (name for name in computed if not NUMBERS[name].group or math.isfinite(NUMBERS[name].at(trace, i)))
         if new := [name for name in (*there, *left) if name not in known]:
             self.columns += trace.columns(new)
+        maps = packed(trace, i)
+        if maps is not None and ATTENTION not in known:
+            self.columns.append({**_ATTENTION, "words": words_of(trace)})
         names = [str(column["name"]) for column in self.columns[6:]]
         return tuple(
-            _finite(NUMBERS[name].at(trace, i) if name in NUMBERS else left.get(name, math.nan)) for name in names
+            maps
+            if name == ATTENTION
+            else _finite(NUMBERS[name].at(trace, i) if name in NUMBERS else left.get(name, math.nan))
+            for name in names
         )
 
     def end(self, trace: Record, status: Status | None = None) -> None:
@@ -370,7 +384,7 @@ def unpack(document: Mapping[str, Any], data: bytes) -> list[Film]:
             sound=one.get("sound"),
             digest=one.get("digest", ""),
         )
-        film.tokens = [(text, matter) for text, matter in one["tokens"]]
+        film.tokens = [(text, matter, ids[0] if ids else "") for text, matter, *ids in one["tokens"]]
         # The judge's number was added later: films saved before have none.
         film.steps = [(*row[:4], tuple(row[4]), row[5] if len(row) > 5 else None, *row[6:]) for row in one["steps"]]
         for kind, row in one["frames"].items():
@@ -426,21 +440,26 @@ def _columns(trace: Record) -> list[Column]:
     return [*trace.columns(("timestep", "sigma", "seconds", "change")), _SPECTRUM, *trace.columns(("adherence",))]
 
 
-def _tokens(trace: Record) -> list[tuple[str, str]]:
-    """The prompt token by token, and what is the matter with each."""
+def _tokens(trace: Record) -> list[tuple[str, str, str]]:
+    """The prompt word by word, what is the matter with each, and the numbers of its tokens."""
     found = trace.info.get("tokens") or {}
     prompt, unknown = trace.settings.prompt, {str(word) for word in trace.info.get("unknown") or ()}
-    strange = [word.span() for word in re.finditer(r"[^\W_]+(?:['-][^\W_]+)*", prompt) if word[0].lower() in unknown]
-    read, cut = list(found.get("prompt", ())), list(found.get("cut", ()))
-    tokens: list[tuple[str, str]] = []
+    read, cut, ids = list(found.get("prompt", ())), list(found.get("cut", ())), list(found.get("ids", ()))
+    pieces: list[tuple[int, int]] = []
     at = 0
-    for k, text in enumerate([*read, *cut][:TOKENS]):
+    for text in [*read, *cut][: 4 * TOKENS]:
         start = prompt.find(text, at)  # tokens come in order; a tokenizer may have changed what it read
         start, at = (start, start + len(text)) if start >= 0 else (at, at)
-        known = not any(begin < at and start < end for begin, end in strange)
-        tokens.append((text, "cut" if k >= len(read) else "" if known else "unknown"))
-    rest = len(read) + len(cut) - len(tokens)
-    return [*tokens, (f"{rest} more", "more")] if rest else tokens
+        pieces.append((start, at))
+    words: list[tuple[str, str, str]] = []
+    count = 0
+    for word in words_in(prompt, pieces)[:TOKENS]:
+        strange = word.text.lower() in unknown or any(part.lower() in unknown for part in re.split("['’-]", word.text))
+        matter = "cut" if word.tokens[0] >= len(read) else "unknown" if strange else ""
+        words.append((word.text, matter, " ".join(str(ids[k]) for k in word.tokens if k < len(ids))))
+        count = word.tokens[-1] + 1
+    rest = len(read) + len(cut) - count
+    return [*words, (f"{rest} more", "more", "")] if rest > 0 and words else words
 
 
 def _bands(power: np.ndarray) -> tuple[float | None, ...]:

@@ -99,6 +99,7 @@ class Runner:
         notes: Gives the sentences that stand in the viewer.
         wanted: Gives what the controls say now, plans by label; None where that is refused, or what they wait for. Held
             against what is on show, for `Viewer.truth`.
+        looks: Says whether runs keep where words look.
     """
 
     def __init__(
@@ -111,12 +112,13 @@ class Runner:
         settled: Callable[[Jobs], object],
         notes: Callable[[], Sequence[str]],
         wanted: Callable[[], Mapping[str, Plan] | str | None] = dict,
+        looks: Callable[[], bool] = bool,
     ) -> None:
         """Nothing is run yet; the class says what the arguments are."""
         self.model, self.viewer = model, viewer
         self.lane = object()
         self._ask, self._status, self._notes = ask, status, notes
-        self._settled, self._wanted = settled, wanted
+        self._settled, self._wanted, self._looks = settled, wanted, looks
         self._lock = threading.RLock()  # around the fields below
         self._jobs: Jobs = {}
         self._feed: Feed | None = None
@@ -204,9 +206,9 @@ class Runner:
 
         several = list(plans.values())
         if len(several) == 1:
-            made = [self.model.submit(several[0], wake, lane=self.lane)]
+            made = [self.model.submit(several[0], wake, lane=self.lane, attention=self._looks())]
         else:
-            made = self.model.submit_many(several, wake, lane=self.lane)
+            made = self.model.submit_many(several, wake, lane=self.lane, attention=self._looks())
         return dict(zip(plans, made, strict=True))
 
     def start_soon(self, pause: float = 0.0) -> None:

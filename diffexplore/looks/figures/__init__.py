@@ -9,7 +9,7 @@ What is named here is opened when it is asked for: matplotlib takes a while, and
 
 - ``kit``: ink, sizes, words; ``paper``: a page in inches.
 - ``strip``, ``table``, ``lines``: the forms, fed with pixels, numbers and words.
-- ``pull``: guidance taken apart.
+- ``pull``: guidance taken apart; ``words``: where words look.
 - ``runs``: which of them a record fills, and with what.
 """
 
@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     from diffexplore.looks.figures.pull import plot_guidance
     from diffexplore.looks.figures.runs import plot, plot_curves, plot_forward, plot_parting, plot_spectrum
     from diffexplore.looks.figures.table import Cell, plot_sheet, plot_table
+    from diffexplore.looks.figures.words import plot_attention
 
 __all__ = [
     "Cell",
     "Figure",
     "plot",
+    "plot_attention",
     "plot_curves",
     "plot_forward",
     "plot_guidance",
@@ -40,8 +42,9 @@ __all__ = [
 ]
 
 _HOMES: Final = {
-    "Cell": "table", "Figure": "kit", "plot": "runs", "plot_curves": "runs", "plot_forward": "runs",
-    "plot_guidance": "pull", "plot_parting": "runs", "plot_rows": "lines", "plot_sheet": "table",
+    "Cell": "table", "Figure": "kit", "plot": "runs", "plot_attention": "words", "plot_curves": "runs",
+    "plot_forward": "runs", "plot_guidance": "pull", "plot_parting": "runs", "plot_rows": "lines",
+    "plot_sheet": "table",
     "plot_spectrum": "runs", "plot_table": "table",
 }  # fmt: skip
 

@@ -87,7 +87,7 @@ export class Around {
 	 */
 	touched(target) {
 		const node = /** @type {Element} */ (target);
-		if (this.view.root.contains(node) || node.closest(".dx-live")) return;
+		if (this.view.root.contains(node) || node.closest(".dx-live, .dx-eye")) return;
 		this.last(node);
 		this.view.session.touch(!this.live);
 		this.ask();

@@ -87,7 +87,7 @@ export function stepOf(row, columns = []) {
  * @param {Film[]} films
  */
 const declared = (films) => {
-	const found = films.flatMap(({ columns }) => columns ?? []).filter(({ name }) => !NAMES.includes(name));
+	const found = films.flatMap(({ columns }) => columns ?? []).filter(({ name }) => name !== "attention" && !NAMES.includes(name));
 	return [...new Map(found.map((one) => [one.name, one])).values()];
 };
 

@@ -34,6 +34,7 @@ export class Session {
 		this.stood = 0; // where they stood before
 		this.roller = 0;
 		this.track = "sigma";
+		/** @type {string[]} */ this.looks = []; // words whose attention is shown, each at the place of its colour
 		this.mode = "side"; // how films stand to the one that is pinned: side by side, "difference" or "swipe"
 		this.pin = 0; // which that is
 		this.cut = 0.5; // where the swipe stands, from the left

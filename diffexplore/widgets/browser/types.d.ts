@@ -33,12 +33,22 @@ interface Step {
   change?: number | null;
   spectrum?: (number | null)[];
   adherence?: number | null;
+  attention?: Looks | null;
   /** A number that was declared in Python. */
   [name: string]: any;
 }
 
+/** Where the words of the prompt look at one evaluation, as looks/overlay.py packs it. */
+interface Looks {
+  size: [height: number, width: number];
+  shares: number[];
+  maps: string;
+}
+
 /** What an entry of a row is, as in film.py. */
 interface WireColumn {
+  /** Of where words look: which words. */
+  words?: string[];
   name: string;
   label: string;
   unit: string;
@@ -91,7 +101,7 @@ interface Film {
   seconds: number;
   size: [number, number];
   about: Record<string, string | number>;
-  tokens?: [text: string, matter: string][];
+  tokens?: [text: string, matter: string, ids?: string][];
   /** What changed on the way: an evaluation, and what. */
   flags?: [evaluation: number, text: string][];
   /** Of how many words of the prompt its judge can speak. */

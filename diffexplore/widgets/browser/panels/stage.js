@@ -1,6 +1,7 @@
 // The picture of every film at the place on show, zoomed, and compared with one of them.
-import { box, call, h, icon, own, paint, pen, say } from "../dom.js";
+import { MUTE, box, call, fill, h, icon, own, paint, pen, say } from "../dom.js";
 import { unitOf, wordOf } from "../films.js";
+import { chosenOf, lay } from "../looks.js";
 import { duration, took } from "../numbers.js";
 import { panel } from "../panel.js";
 import { numberOf } from "../reel.js";
@@ -55,13 +56,14 @@ panel("stage", (view) => {
 			event.preventDefault();
 			session.set({ cut: Math.max(0, Math.min(1, Math.round(100 * session.cut + by) / 100)) });
 		});
-		const screen = box("dx-screen", canvas, why);
+		const legend = h("ul.dx-legend", { ...MUTE, hidden: "" });
+		const screen = box("dx-screen", canvas, why, legend);
 		const name = h("b.dx-name");
 		const facts = h("span.dx-told", {}, h("span"), h("span"), h("span")); // the last are left out where they do not fit
 		const pin = h("button", { type: "button", class: "dx-pin", title: "compare the others with this one", "aria-label": "pin" }, icon("M5 2h6M6.5 2v5L4 9.5h8L9.5 7V2M8 9.5V14"), h("span", {}, "pin"));
 		const label = h("figcaption", {}, name, facts, pin);
 		const figure = h("figure", {}, screen, label);
-		const made = { figure, screen, canvas, why, cut, label, name, facts, pin };
+		const made = { figure, screen, canvas, why, legend, cut, label, name, facts, pin };
 		view.on(pin, "click", () => session.set({ pin: view.seats[screens.indexOf(made)].k }));
 		stage.append(figure);
 		return made;
@@ -106,10 +108,17 @@ panel("stage", (view) => {
 		if (bitmap) paint(canvas, bitmap, session.squares(kind), session.zoom);
 		else if (typeof slot === "string") paint(canvas, null, true);
 		if (bitmap && other) against(canvas, other, apart);
+		else if (bitmap) lay(canvas, session, film);
+		const words = chosenOf(session, film);
+		fill(one.legend, words, ({ word, k }) => {
+			const item = h("li", {}, word);
+			item.style.setProperty("--dx-own", `var(--dx-w${k})`);
+			return item;
+		});
 		swiped(one, mode === "swipe" && other !== null);
 		cut.ariaLabel = film.label ? `swipe, ${film.label}` : "swipe";
 		cut.value = String(100 * session.cut);
-		canvas.ariaLabel = `${other ? `${apart ? "difference from" : "swipe with"} ${base?.label}: ` : ""}${wordOf(kind).word} at step ${i + 1} of ${lengthOf(film)}${film.reel ? `, frame ${numberOf(film, session.at, session.frames) + 1} of ${film.reel.frames}` : ""}${film.label ? `, ${film.label}` : ""}`;
+		canvas.ariaLabel = `${other ? `${apart ? "difference from" : "swipe with"} ${base?.label}: ` : ""}${wordOf(kind).word} at step ${i + 1} of ${lengthOf(film)}${film.reel ? `, frame ${numberOf(film, session.at, session.frames) + 1} of ${film.reel.frames}` : ""}${film.label ? `, ${film.label}` : ""}${words.length ? `, with where ${words.map(({ word }) => word).join(" and ")} look` : ""}`;
 		if (!view.many) return;
 		const spent = film.steps.slice(0, i + 1).reduce((sum, step) => sum + (step?.seconds ?? 0), 0);
 		const adherence = session.numbers(film)?.adherence;
@@ -148,6 +157,7 @@ panel("stage", (view) => {
 					for (const next of session.frames ? [1, 2] : []) session.bitmap(session.slot(film, kind, i, (session.at + next) % session.frames));
 				} else {
 					paint(one.canvas, null, true);
+					fill(one.legend, [], () => one.label);
 					one.canvas.ariaLabel = "no picture yet";
 					one.label.title = seat.label;
 					swiped(one, false);
