@@ -30,6 +30,7 @@ _HOMES = {
     "race": "experiments.race",
     "diminishing_returns": "experiments.returns",
     "negative_words": "experiments.negative",
+    "swap_time": "experiments.swap_time",
     "read_recipe": "looks.pictures",
     "judge": "pocket.judge",
     "adherence": "pocket.judge",
@@ -58,6 +59,7 @@ __all__ = [
     "negative_words",
     "race",
     "read_recipe",
+    "swap_time",
     "sweep",
 ]
 
@@ -69,6 +71,7 @@ if TYPE_CHECKING:
     from diffexplore.experiments.negative import negative_words
     from diffexplore.experiments.race import race
     from diffexplore.experiments.returns import diminishing_returns
+    from diffexplore.experiments.swap_time import swap_time
     from diffexplore.experiments.sweep import sweep
     from diffexplore.looks.curves import Curve
     from diffexplore.looks.pictures import read_recipe

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from diffexplore.samplers import named, unknown
 from diffexplore.words import near, shown
 
-__all__ = ["CHANGING", "Settings"]
+__all__ = ["CHANGING", "Settings", "in_words"]
 
 MAX_PROMPT = 200_000
 MAX_STEPS = 1000
@@ -220,6 +220,11 @@ class Settings(BaseModel):
             now = later
         return found
 
+    @property
+    def changing(self) -> list[str]:
+        """What changes on the way, mark by mark, in words."""
+        return [f"from {mark:.3g}: {in_words(fields)}" for mark, fields in self.changes]
+
     def told(self) -> dict[str, Any]:
         """The values of the fields, as JSON takes them. Of fields newer than `adapters` only those that are not as they
         are by themselves: what was written without them stays as it was.
@@ -272,6 +277,19 @@ class Settings(BaseModel):
         if not isinstance(values, dict):
             raise ValueError(f"settings must be a JSON object, got {shown(text)}")
         return cls(**values)
+
+
+def in_words(fields: Iterable[tuple[str, Any]]) -> str:
+    """Settings that change at a mark, by name and value, in a few words."""
+    said = []
+    for name, value in fields:
+        if name == "adapters":
+            said += [f"{one} {scale:g}" for one, scale in value] or ["no LoRA"]
+        elif name == "guidance":
+            said.append(f"guidance {value:g}")
+        else:
+            said.append((f"without {value}" if value else "no negative") if name == "negative_prompt" else value)
+    return ", ".join(" ".join(one.split()) or "(no prompt)" for one in said)
 
 
 def _pairs(name: str, value: object, what: str) -> Iterable[tuple[Any, Any]]:

@@ -8,7 +8,7 @@ import numpy as np
 from diffexplore.experiments.shared import cost_line, cost_of
 from diffexplore.looks.curves import adherence_of
 from diffexplore.looks.figures import Cell, Figure, plot_rows, plot_table
-from diffexplore.settings import Settings
+from diffexplore.settings import Settings, in_words
 from diffexplore.trace import Trace
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Grid:
         first, axes = self.settings[0][0], self._axes()
         return [
             f"{name.replace('_', ' ')} {_named(getattr(first, name))}"
-            for name in ("sampler", "steps", "guidance", "seed", "negative_prompt", "adapters")
+            for name in ("sampler", "steps", "guidance", "seed", "negative_prompt", "adapters", "changes")
             if name not in axes and getattr(first, name) not in ("", ())
         ]
 
@@ -128,6 +128,8 @@ def _named(value: Any) -> str:
         return "(empty)"
     if isinstance(value, float):
         return f"{value:g}"
+    if isinstance(value, tuple) and value and isinstance(value[0][0], float):
+        return "; ".join(f"from {mark:.3g} {in_words(fields)}" for mark, fields in value)
     if isinstance(value, tuple):
         return ", ".join(f"{name} {scale:g}" for name, scale in value) or "(none)"
     return str(value)
