@@ -157,17 +157,42 @@ class Trace(Record):
         """The final picture as a file that carries its recipe; ``diffexplore.read_recipe`` reads it back.
 
         Args:
-            path: where to write: a .png or .webp, which lose nothing, or a .jpg; an existing file is replaced.
+            path: where to write: a .png or .webp, which lose nothing, or a .jpg; an existing file is replaced. Of a
+                video a .webp is an animation, as is a .gif (which carries no recipe); a .png or .jpg is a sheet of all
+                its frames.
 
         Raises:
-            ValueError: the run has no final picture, because it was cancelled; another suffix.
+            ValueError: the run has no final picture, because it was cancelled, or made a sound; another suffix.
             OSError: the file cannot be written.
         """
-        from diffexplore.looks import pictures
+        from diffexplore.looks import moving, pictures
 
+        if self.kind == "sound":
+            raise ValueError("the run made a sound, not a picture: save_sound writes it, plot draws it")
+        if isinstance(self.output, list) and self.frames:
+            moving.save_frames(self.output, path, self.settings, self.info)
+            return
         if self.image is None:
             raise ValueError(f"the run has no final picture to save: it has {len(self)} of {self.expected} steps")
         pictures.save(self.image, path, self.settings, self.info)
+
+    def save_sound(self, path: str | os.PathLike[str]) -> None:
+        """The final sound as a WAV file of 16 bits a sample.
+
+        Args:
+            path: where to write: a .wav; an existing file is replaced.
+
+        Raises:
+            ValueError: the run has no sound; another suffix.
+            OSError: the file cannot be written.
+        """
+        from diffexplore.looks import moving, sounds
+
+        if self.kind != "sound":
+            raise ValueError(f"the run made a {self.kind}, not a sound: save_image writes it")
+        if not isinstance(self.output, np.ndarray):
+            raise ValueError(f"the run has no final sound to save: it has {len(self)} of {self.expected} steps")
+        moving.save_sound(self.output, sounds.rate_of(self), path)
 
     def to_html(self, path: str | os.PathLike[str]) -> None:
         """The viewer with this run in one HTML file that needs no kernel and no network.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from pathlib import Path
@@ -10,12 +11,18 @@ import numpy as np
 import pytest
 import torch
 from moving import sound, video
+from PIL import Image
 from tiny_any import CASES, of, pipeline, short, t5
 
 import diffexplore as dx
+from diffexplore import read_recipe
 from diffexplore.looks.views import VIEWS, plane_of
+from diffexplore.record.kept import frames_of, samples_of
 from diffexplore.trace import Trace
 from diffexplore.widgets.film import Film, pack, unpack
+from diffexplore.widgets.handin import captions, poster
+from diffexplore.widgets.viewer import Viewer
+from diffexplore.widgets.what_if import WhatIf
 
 RATE = 8000
 
@@ -194,6 +201,96 @@ def test_a_page_of_each_carries_all_of_it(tmp_path: Path) -> None:
             assert len([name for name in rows if name.startswith("latents@")]) == 3, "as many as there are planes"
         else:
             assert (len(rows["sound"]), len(rows["end"])) == (3, 1)
+
+
+def test_a_video_is_saved_as_an_animation_or_as_a_sheet_with_its_recipe(tmp_path: Path) -> None:
+    trace = video()
+    for name in ("run.webp", "run.png", "run.jpg", "run.gif"):
+        trace.save_image(tmp_path / name)
+        if name != "run.gif":
+            assert read_recipe(tmp_path / name).prompt == "a square"
+    with Image.open(tmp_path / "run.webp") as animation:
+        assert (animation.n_frames, animation.info["loop"]) == (9, 0)
+        for k in range(9):
+            animation.seek(k)
+            assert np.array_equal(np.asarray(animation.convert("RGB")), np.asarray(trace.output[k]))
+            assert animation.info["duration"] == 125
+    assert Image.open(tmp_path / "run.gif").n_frames == 9
+    pixels = np.asarray(Image.open(tmp_path / "run.png").convert("RGB"))
+    assert np.array_equal(frames_of(pixels, 9), np.stack([np.asarray(one) for one in trace.output]))
+    with pytest.raises(ValueError, match=r"a video is saved as .webp or .gif, an animation, or as .png"):
+        trace.save_image(tmp_path / "run.mp4")
+    with pytest.raises(ValueError, match="the run made a video, not a sound: save_image writes it"):
+        trace.save_sound(tmp_path / "run.wav")
+
+
+def test_a_sound_is_saved_as_wav_and_never_as_a_picture(tmp_path: Path) -> None:
+    trace = sound()
+    trace.save_sound(tmp_path / "run.wav")
+    samples, rate = samples_of((tmp_path / "run.wav").read_bytes())
+    assert rate == 16_000
+    np.testing.assert_allclose(samples, trace.output, atol=2e-5)
+    with pytest.raises(ValueError, match="the run made a sound, not a picture: save_sound writes it"):
+        trace.save_image(tmp_path / "run.png")
+    with pytest.raises(ValueError, match=r"a sound is saved as .wav; got '.*run.mp3'"):
+        trace.save_sound(tmp_path / "run.mp3")
+    with pytest.raises(ValueError, match="no final sound to save: it has 2 of 3 steps"):
+        Trace(trace.settings, list(trace)[:2], info=trace.info, expected=3).save_sound(tmp_path / "no.wav")
+
+
+def texts(figure) -> set[str]:
+    return {one.get_text() for one in figure.findobj(lambda one: hasattr(one, "get_text"))}
+
+
+def test_a_figure_has_a_row_of_frames_for_each_step_or_what_was_heard(audio: Trace) -> None:
+    assert {"frame 1", "frame 9", "step 1", "step 3", "the video", "how the video settles"} <= texts(video().plot())
+    for trace in (sound(), audio):
+        figure = trace.plot()
+        assert {"waveform", "the sound", "kHz", "dBFS", "how the sound settles"} <= texts(figure)
+        assert figure._repr_png_()[0][:4] == b"\x89PNG"
+
+
+def test_what_stands_for_a_widget_that_is_handed_in_shows_frames_of_each_step() -> None:
+    film = Film.of(video())
+    picture = np.asarray(poster([film])).astype(int)
+    first, *_, last = captions("Replay", [film])
+    assert "a square" in first
+    assert (
+        last
+        == "Frames 1, 3, 4, 6, 7, 9 of 9, from left to right; from top to bottom the estimate at steps 1, 2, 3 of 3."
+    )
+    bright = (picture[:60].max(axis=(0, 2)) > 170).nonzero()[0]
+    assert bright.max() - bright.min() > 600, "the square is at the left in the first frame, at the right in the last"
+    assert "spectrogram of the finished sound" in captions("Replay", [Film.of(sound())])[-1]
+
+
+@pytest.mark.parametrize("k", [0, 8])
+def test_what_if_is_asked_of_the_frame_on_show(k: int) -> None:
+    trace = video()
+    told, (data,) = WhatIf(Viewer(), {1: [trace]}.get).answer(1, 0.5, [2], [k])
+    assert told == [""]
+    shown = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+    assert np.abs(shown - np.asarray(trace.view("x0", 2, 160, frame=k))).max() <= 1
+    told, _ = WhatIf(Viewer(), {1: [trace]}.get).answer(1, 0.5, [2], [99])
+    assert "frame must be from 0 to 8" in told[0]
+
+
+def test_a_run_that_goes_shows_its_middle_frame_and_has_them_all_at_its_end() -> None:
+    whole = video()
+    going = Trace(whole.settings, info=dict(whole.info))
+    viewer = Viewer()
+    feed = viewer.feed({"": going}, here=True)
+    for step in whole:
+        going.append(step)
+        viewer._turn()
+    assert {kind for kind, _ in feed.films[0].frames} <= set(VIEWS)
+    going.output, going.image = whole.output, whole.image
+    going.lend(whole.decode, None)
+    viewer.end(feed, "done")
+    viewer.drive(feed.complete.is_set)
+    (film,) = viewer.shown()
+    assert film.frames["x0@8", 0].data == Film.of(whole).frames["x0@8", 0].data
+    assert film.reel["shown"] == list(range(9))
 
 
 def test_files_that_say_what_cannot_be_are_refused(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ written is in ``looks.recipe``.
 import io
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ from diffexplore.record.file import written
 from diffexplore.settings import Settings
 from diffexplore.words import near, sentence, shown
 
-__all__ = ["FORMATS", "MAX_PIXELS", "encode", "fit", "read_picture", "read_recipe", "save"]
+__all__ = ["FORMATS", "MAX_PIXELS", "animation", "encode", "fit", "read_picture", "read_recipe", "save"]
 
 FORMATS: Final[Mapping[str, str]] = {".png": "png", ".webp": "webp", ".jpg": "jpeg", ".jpeg": "jpeg"}
 """Suffix of a file -> format."""
@@ -79,6 +79,33 @@ def encode(
         options["exif"] = _exif(texts, 65_500 if format == "jpeg" else None)
     buffer = io.BytesIO()
     picture.convert("RGB").save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def animation(
+    frames: Sequence[Image.Image],
+    format: str,
+    fps: float,
+    settings: Settings | None = None,
+    info: Mapping[str, Any] | None = None,
+) -> bytes:
+    """Frames as the bytes of an animation that goes round and round.
+
+    Args:
+        frames: PIL images of one size.
+        format: "webp", which loses nothing, or "gif", of 256 colours.
+        fps: frames a second.
+        settings: what was asked for, for a WebP that says how to draw it again; a GIF has no place for that.
+        info: as in :func:`save`.
+    """
+    first, *others = [one.convert("RGB") for one in frames]
+    options: dict[str, Any] = {"loop": 0, "duration": max(1, round(1000 / fps)), "save_all": True}
+    if format == "webp":
+        options |= _BEST["webp"]
+        if settings is not None:
+            options["exif"] = _exif(texts_of(settings, info), None)
+    buffer = io.BytesIO()
+    first.save(buffer, format, append_images=others, **options)
     return buffer.getvalue()
 
 

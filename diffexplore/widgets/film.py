@@ -253,6 +253,10 @@ class Film:
         """Bytes of the sound of one step."""
         return ROOM // (len(self.steps) + 1)
 
+    def row(self, kind: str, number: int) -> str:
+        """The row of ``frames`` that has a frame of a video, by its number."""
+        return kind if self.reel is None or number == self.reel["middle"] else f"{kind}@{number}"
+
     def keys(self, kind: str, i: int) -> Iterator[str]:
         """The rows of ``frames`` to which a view of an evaluation belongs: itself first, then, once the run is over,
         the frames of a video, and with the estimate its sound."""
@@ -261,7 +265,7 @@ class Film:
             reel = self.reel
             for number in dict.fromkeys(reel["shown"] if kind in DECODED else reel["first"]):
                 if number != reel["middle"]:
-                    yield f"{kind}@{number}"
+                    yield self.row(kind, number)
         if self.sound and kind == "x0":
             yield "sound"
             if i == 0:

@@ -39,6 +39,10 @@ HEIGHT: Final = 256
 """Pixels of its large pictures from top to bottom, at most."""
 ALONE: Final = (4, 2)
 """How many moments of a single run stand beside its picture, across and down."""
+ROWS: Final = 4
+"""How many moments of a single video have a row of frames,"""
+ACROSS: Final = 6
+"""and how many frames each."""
 BESIDE: Final = 4
 """How many moments of each of several runs stand under its picture."""
 
@@ -53,8 +57,11 @@ def poster(films: Sequence[Film]) -> Image.Image | None:
     """The films in one picture: of each the end and moments on the way to it, evenly spaced.
 
     Of a single run the end stands at the left, large, and the moments beside it, to be read as a page is; of several,
-    the ends stand in a row, each with its moments below. None where no film has a picture.
+    the ends stand in a row, each with its moments below. Of a single video there is a row for each moment, with frames
+    from the first to the last. None where no film has a picture.
     """
+    if len(films) == 1 and films[0].reel:
+        return _frames_of(films[0])
     reels = [(_end(film), moments(film, ALONE[0] * ALONE[1] if len(films) == 1 else BESIDE)) for film in films]
     if not any(end for end, _ in reels):
         return None
@@ -88,6 +95,32 @@ def poster(films: Sequence[Film]) -> Image.Image | None:
     return sheet
 
 
+def _frames_of(film: Film) -> Image.Image | None:
+    """A video: a row of frames for each of a few estimates."""
+    numbers = _numbers(film)
+    rows: list[list[Image.Image]] = []
+    for i in moments(film, ROWS):
+        found = [film.frames.get((film.row("x0", number), i)) for number in numbers]
+        shots = [one for one in found if isinstance(one, Frame)]
+        if len(shots) == len(numbers):
+            rows.append([_fitted(one, WIDTH // len(shots) - 2, HEIGHT) for one in shots])
+    if not rows:
+        return None
+    wide, high = (side + 2 for side in rows[0][0].size)
+    sheet = Image.new("RGB", (wide * len(numbers) - 2, high * len(rows) - 2), "white")
+    for y, row in enumerate(rows):
+        for x, one in enumerate(row):
+            sheet.paste(one, (x * wide, y * high))
+    return sheet
+
+
+def _numbers(film: Film) -> list[int]:
+    """The frames of a video that a poster shows, evenly spaced."""
+    shown = film.reel["shown"] if film.reel else []
+    count = min(ACROSS, len(shown))
+    return [shown[round(k * (len(shown) - 1) / max(count - 1, 1))] for k in range(count)]
+
+
 def moments(film: Film, count: int) -> dict[int, Frame]:
     """Up to `count` estimates of a film by their evaluation, counted from 0, evenly spaced from the first on."""
     there = [i for i in range(len(film.steps)) if isinstance(film.frames.get(("x0", i)), Frame)]
@@ -119,11 +152,18 @@ def captions(name: str, films: Sequence[Film]) -> list[str]:
     """
     if not films:
         return [f"{name}: nothing had been run when this was saved."]
+    if len(films) == 1 and films[0].reel:
+        (film,) = films
+        steps = ", ".join(str(i + 1) for i in moments(film, ROWS))
+        frames = ", ".join(str(number + 1) for number in _numbers(film))
+        said = f"Frames {frames} of {films[0].reel['frames']}, from left to right; from top to bottom the estimate at"
+        return [_settings(film.about) + _ended(film), f"{said} steps {steps} of {film.expected}."]
     if len(films) == 1:
         (film,) = films
         seen = [str(i + 1) for i in moments(film, ALONE[0] * ALONE[1])]
         steps = f"the estimate at step{'s' * (len(seen) != 1)} {', '.join(seen)}" if seen else "no picture on the way"
-        end = "The finished picture" if film.final else "The newest estimate"
+        made = "spectrogram of the finished sound" if film.sound else "finished picture"
+        end = f"The {made}" if film.final else "The newest estimate"
         return [_settings(film.about) + _ended(film), f"{end}; then {steps} of {film.expected}."]
     shared = {key: value for key, value in films[0].about.items() if all(f.about.get(key) == value for f in films)}
     lines = [f"{len(films)} runs from left to right, below each its estimates on the way. {_settings(shared)}".strip()]

@@ -12,6 +12,7 @@ from PIL import Image
 
 from diffexplore.looks import pictures, sounds
 from diffexplore.looks.estimates import estimate
+from diffexplore.looks.moving import FPS
 from diffexplore.looks.views import Moment, frame, plane_of
 from diffexplore.record import kept
 from diffexplore.record.record import Record
@@ -25,7 +26,6 @@ ROOM: Final = 16 * 2**20
 
 _LOSSLESS_PIXELS: Final = 128 * 128
 _SMALLER: Final = 256  # longest side of the frames of a video where larger ones take too much
-_FPS: Final = 8.0  # where a pipeline does not say
 _FEWEST: Final = 4  # frames of a video, however many bytes they take
 
 
@@ -114,7 +114,7 @@ def reel_of(trace: Record) -> tuple[dict[str, Any], int]:
     planes = shape[1] if len(shape) > 3 else 1
     lies = [plane_of(number, count, planes) for number in shown]
     first = [shown[lies.index(plane)] for plane in lies]
-    fps = trace.info.get("fps") or _FPS
+    fps = trace.info.get("fps") or FPS
     return {"frames": count, "middle": count // 2, "shown": shown, "first": first, "fps": fps, "note": note}, side
 
 

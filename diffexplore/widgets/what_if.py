@@ -2,12 +2,12 @@
 
 The page (``browser/panels/whatif.js``) asks for what stands at its scrubber, one question at a time::
 
-    {"kind": "what if", "run": r, "guidance": g, "steps": [i, ...], "who": name}
+    {"kind": "what if", "run": r, "guidance": g, "steps": [i, ...], "frames": [k, ...], "who": name}
 
-with the number of the run that it shows and, column by column, the evaluation on show, counted from 0; ``who`` is the
-view that asks. The answer is the question with ``"told": [sentence, ...]`` + one buffer per column: its picture, or
-none, in which case the sentence says why. A run that is no longer kept has no pictures at all: those of
-another would be taken for it.
+with the number of the run that it shows and, column by column, the evaluation on show, counted from 0, and of a video
+the frame (else null); ``who`` is the view that asks. The answer is the question with ``"told": [sentence, ...]`` + one
+buffer per column: its picture, or none, in which case the sentence says why. A run that is no longer kept has no
+pictures at all: those of another would be taken for it.
 """
 
 from __future__ import annotations
@@ -17,26 +17,25 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from diffexplore.looks.pictures import encode
-from diffexplore.looks.views import view
+from diffexplore.looks.views import moment, view
 from diffexplore.record.record import Record
 from diffexplore.record.step import Step
 from diffexplore.widgets.feed import WHAT_IF
 from diffexplore.words import sentence, shown
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from diffexplore.trace import Trace
     from diffexplore.widgets.viewer import Viewer
 
-__all__ = ["WhatIf", "what_if"]
+__all__ = ["WhatIf", "mixed", "what_if"]
 
 SIDE: Final = 160
 """Pixels of a picture."""
+_KEPT: Final = 6  # mixes: one for each column that a comparison may have
 _KINDS: Final = {"x0": "sample", "noise": "epsilon"}  # view -> the kind of prediction that it shows as it is
 
 
-def what_if(trace: Trace, i: int, guidance: float, kind: str = "x0") -> Any:
+def what_if(trace: Trace, i: int, guidance: float, kind: str = "x0", frame: int | None = None) -> Any:
     """One evaluation with another guidance, as a picture: what `Step.guided` gives, drawn as `trace` draws its own.
 
     Args:
@@ -44,17 +43,28 @@ def what_if(trace: Trace, i: int, guidance: float, kind: str = "x0") -> Any:
         i: The evaluation, counted from 0.
         guidance: Any number; the run's own gives the run's picture.
         kind: "x0" or "noise".
+        frame: Of a video, which of its frames, from 0; None: the one in the middle.
 
     Raises:
-        ValueError: One sentence: there is no such step, its guidance cannot be taken apart, or `guidance` is none.
+        ValueError: One sentence: there is no such step or frame, its guidance cannot be taken apart, or `guidance` is
+            none.
     """
+    return _view(mixed(trace, i, guidance, kind), trace, kind, frame)
+
+
+def mixed(trace: Trace, i: int, guidance: float, kind: str = "x0") -> Record:
+    """A run of that one evaluation, with another guidance. Arguments and errors are those of :func:`what_if`."""
     if not isinstance(i, int) or not 0 <= i < len(trace):
         raise ValueError(f"Step must be a whole number from 1 to {len(trace)}, got {shown(_counted(i))}.")
     step = trace[i]
     if step.split:
         raise ValueError(f"Step {i + 1} cannot be guided anew: {step.split}")
-    mixed = step.guided(guidance)
-    return _picture(trace, step, kind, mixed.x0 if kind == "x0" else mixed.noise)
+    other = step.guided(guidance)
+    made = Step(
+        index=step.index, timestep=step.timestep, seconds=step.seconds, a=step.a, b=step.b,
+        kind=_KINDS[kind], latents=step.latents, output=other.x0 if kind == "x0" else other.noise,
+    )  # fmt: skip
+    return Record(trace.settings, [made], decode=trace.decode, matrix=trace.matrix, info=trace.info)
 
 
 def _counted(i: object) -> object:
@@ -73,37 +83,50 @@ class WhatIf:
     def __init__(self, viewer: Viewer, traces_of: Callable[[int], Sequence[Trace] | None]) -> None:
         """Listens from now on; the class says what the arguments are."""
         self._viewer, self._traces_of = viewer, traces_of
+        # The newest mixes: each frame of a video asks for the same one.
+        self._kept: dict[tuple[int, int, float, bool], Record] = {}
+        self._run = -1  # of which run
         viewer.on_msg(self._asked)
 
     def _asked(self, _: Any, content: Any, __: Any) -> None:
         if isinstance(content, dict) and content.get("kind") == WHAT_IF:
             run, guidance, steps = content.get("run"), content.get("guidance"), content.get("steps")
             if isinstance(run, int) and isinstance(steps, list):
-                told, pictures = self.answer(run, guidance, steps)
+                told, pictures = self.answer(run, guidance, steps, content.get("frames") or ())
                 self._viewer.send({**content, "told": told}, pictures)
 
-    def answer(self, run: int, guidance: Any, steps: Sequence[Any]) -> tuple[list[str], list[bytes]]:
+    def answer(
+        self, run: int, guidance: Any, steps: Sequence[Any], frames: Sequence[Any] = ()
+    ) -> tuple[list[str], list[bytes]]:
         """A sentence and a picture for each column, one of them empty."""
         traces = self._traces_of(run)
         if traces is None or len(traces) < len(steps):
             return ["The kernel no longer has this run: press Run."] * len(steps), [b""] * len(steps)
         told, pictures = [], []
-        for trace, i in zip(traces, steps, strict=False):
+        for trace, i, at in zip(traces, steps, [*frames, *[None] * len(steps)], strict=False):
             try:
                 if isinstance(guidance, bool) or not isinstance(guidance, (int, float)) or not math.isfinite(guidance):
                     raise ValueError(f"guidance must be a finite number, got {shown(guidance)}")
-                pictures.append(encode(what_if(trace, i, guidance)))
+                record = self._mixed(run, trace, i, guidance)
+                pictures.append(encode(_view(record, trace, "x0", at if trace.frames else None)))
                 told.append("")
             except ValueError as error:
                 pictures.append(b"")
                 told.append(sentence(error))
         return told, pictures
 
+    def _mixed(self, run: int, trace: Trace, i: int, guidance: float) -> Record:
+        if run != self._run:
+            self._run, self._kept = run, {}
+        key = id(trace), i, guidance, trace.decode is None  # one that goes may learn to decode at its end
+        if key not in self._kept:
+            self._kept[key] = mixed(trace, i, guidance)
+            while len(self._kept) > _KEPT:
+                del self._kept[next(iter(self._kept))]
+        return self._kept[key]
 
-def _picture(trace: Trace, step: Step, kind: str, field: Tensor) -> Any:
+
+def _view(record: Record, trace: Trace, kind: str, frame: int | None) -> Any:
     """A prediction as the picture that `trace` shows of its own."""
-    made = Step(
-        index=step.index, timestep=step.timestep, seconds=step.seconds, a=step.a, b=step.b,
-        kind=_KINDS[kind], latents=step.latents, output=field,
-    )  # fmt: skip
-    return view(Record(trace.settings, [made], decode=trace.decode, matrix=trace.matrix), kind, 0, size=SIDE)
+    side = SIDE if trace.kind != "sound" else 2 * SIDE  # a spectrogram has words beside it
+    return view(record, kind, 0, size=side, plane=None if frame is None else moment(trace, frame))

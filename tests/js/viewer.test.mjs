@@ -3,6 +3,8 @@ import assert from "node:assert/strict";
 import test from "node:test";
 
 import * as calm from "../../diffexplore/widgets/browser/calm.js";
+import * as hear from "../../diffexplore/widgets/browser/hear.js";
+import * as reel from "../../diffexplore/widgets/browser/reel.js";
 import * as films from "../../diffexplore/widgets/browser/films.js";
 import * as numbers from "../../diffexplore/widgets/browser/numbers.js";
 import * as page from "../../diffexplore/widgets/browser/export.js";
@@ -298,4 +300,25 @@ test("what is held back says when it may come", () => {
 test("at less motion a run plays as fast, in fewer pictures", () => {
   const { stride, delay } = timeline.pace(20, 1, 500);
   assert.deepEqual([stride, delay], [3, 600]);
+});
+
+test("a frame of a video is a row of its pictures, the one in the middle that of the view itself", () => {
+  const film = { reel: { frames: 9, middle: 4, shown: [0, 2, 4, 6, 8], first: [0, 2, 2, 6, 6], fps: 8, note: "" } };
+  assert.deepEqual([0, 1, 2, 3, 4].map((at) => reel.rowOf(film, "x0", at, 5)), ["x0@0", "x0@2", "x0", "x0@6", "x0@8"]);
+  assert.deepEqual([0, 1, 2, 3, 4].map((at) => reel.rowOf(film, "latents", at, 5)), ["latents@0", "latents@2", "latents@2", "latents@6", "latents@6"]);
+  assert.deepEqual([0, 8, 16].map((at) => reel.numberOf(film, at, 17)), [0, 4, 8], "under a longer one");
+  assert.equal(reel.rowOf({ reel: null }, "x0", 3, 9), "x0");
+  assert.deepEqual(reel.frameRate(film, 1), { stride: 1, delay: 225 }, "five of nine frames take as long as all");
+  assert.equal(reel.frameRate({ reel: { ...film.reel, fps: 100 } }, 4).stride, 9);
+});
+
+test("a sound comes apart into its channels", () => {
+  const bytes = new Uint8Array(3 + 44 + 8); // it may begin anywhere in its buffer
+  const head = new DataView(bytes.buffer, 3);
+  head.setUint16(22, 2, true);
+  head.setUint32(24, 16000, true);
+  [32767, -32767, 0, 16384].forEach((value, k) => head.setInt16(44 + 2 * k, value, true));
+  const { channels, rate } = hear.heardOf(bytes.subarray(3));
+  assert.equal(rate, 16000);
+  assert.deepEqual(channels.map((one) => [...one].map((x) => Math.round(100 * x) / 100)), [[1, 0], [-1, 0.5]]);
 });

@@ -8,7 +8,7 @@ is: a ``$`` starts no formula.
 What is named here is opened when it is asked for: matplotlib takes a while, and most who could draw never do.
 
 - ``kit``: ink, sizes, words; ``paper``: a page in inches.
-- ``strip``, ``table``, ``lines``: the forms, fed with pixels, numbers and words.
+- ``strip``, ``heard``, ``table``, ``lines``: the forms, fed with pixels, numbers and words.
 - ``pull``: guidance taken apart; ``words``: where words look.
 - ``runs``: which of them a record fills, and with what.
 """

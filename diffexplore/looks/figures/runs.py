@@ -3,41 +3,52 @@
 Steps and levels are counted from 1, as people do and the widgets; Python's indices are one less.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from matplotlib import colormaps
 
-from diffexplore.looks import views
+from diffexplore.looks import sounds, views
 from diffexplore.looks.curves import CURVES, curve, parting, spectrum
+from diffexplore.looks.estimates import estimate
 from diffexplore.looks.figures import lines
+from diffexplore.looks.figures.heard import Heard
 from diffexplore.looks.figures.kit import COLOURS, FAINT, PALE_BLUE, Figure, heading, legend
 from diffexplore.looks.figures.strip import Strip
 from diffexplore.record.numbers import NUMBERS
 from diffexplore.words import shown
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from diffexplore.record.record import Record
 
 __all__ = ["plot", "plot_curves", "plot_forward", "plot_parting", "plot_spectrum"]
 
 _MOST_COLUMNS: Final = 12
+_MOST_ROWS: Final = 5  # steps of a video, or of a sound
 
 
 def plot(trace: "Record", columns: int = 8) -> Figure:
-    """The run on one page: x_t, noise and x0 along the way, the noise levels, and how the estimate settled.
+    """The run on one page: x_t, noise and x0 along the way, the noise levels, and how the estimate settled. Of a video
+    the frames of a few steps, a row each; of a sound the latents, the waveform and the spectrogram of a few steps.
 
     Args:
         trace: any trace with at least one step; one cut short, or still growing, is drawn as far as it went.
             The traces of ``diffexplore.forward`` get :func:`plot_forward`.
-        columns: how many evaluations to show, evenly spaced, the first and the last among them: 2 to 12.
+        columns: how many evaluations to show, evenly spaced, the first and the last among them: 2 to 12. Of a video as
+            many frames, and of evaluations up to 5; of those of a sound up to 5.
 
     Raises:
         ValueError: for a trace with no steps, or columns out of range.
     """
     if trace.info.get("forward"):
         return plot_forward(trace, columns)
+    if trace.kind == "sound":
+        return _plot_sound(trace, columns)
+    if trace.frames:
+        return _plot_video(trace, columns)
     chosen = _chosen(trace, columns)
     page = Strip(views.native(trace[0]), len(chosen), rows=3, beside=1)
     page.title(trace.settings.prompt or "(no prompt)", _recipe(trace))
@@ -51,13 +62,70 @@ def plot(trace: "Record", columns: int = 8) -> Figure:
         caption = "the estimate when it was stopped" if trace.cancelled else "the estimate so far"
         page.beside(views.frame(trace, "x0", chosen[-1]), caption, at_end=True)
 
-    noisiness, settling = page.panels()
+    _settling(trace, chosen, *page.panels())
+    return page.figure
+
+
+def _plot_video(trace: "Record", columns: int) -> Figure:
+    """The frames of the estimate at a few steps, a row each, and of the video in the last."""
+    count = trace.frames
+    chosen = _chosen(trace, min(columns, _MOST_ROWS))
+    numbers = sorted({round(float(k)) for k in np.linspace(0, count - 1, min(columns, count))})
+    moments = [views.Moment(k, count) for k in numbers]
+    made = trace.output if isinstance(trace.output, list) else []
+    page = Strip(views.native(trace[0]), len(numbers), rows=len(chosen) + 1 + bool(made), beside=0)
+    page.title(trace.settings.prompt or "(no prompt)", f"{_recipe(trace)} · {count} frames")
+    page.heads([f"frame {k + 1}" for k in numbers])
+    page.row(
+        0, f"step {chosen[0] + 1}", "what goes in: $x_t$", [_frame(trace, "latents", chosen[0], m) for m in moments]
+    )
+    for row, i in enumerate(chosen, 1):
+        tail = f"$x_0$ at σ {_short(trace[i].sigma)}"
+        page.row(row, f"step {i + 1}", tail, [_frame(trace, "x0", i, moment) for moment in moments])
+    if made:
+        frames = [np.asarray(made[k].convert("RGB")) for k in numbers]
+        page.row(len(chosen) + 1, "the video", "as it was made", frames)
+    _settling(trace, chosen, *page.panels())
+    return page.figure
+
+
+def _plot_sound(trace: "Record", columns: int) -> Figure:
+    """Latents, waveform and spectrogram of a few steps, side by side, and of the sound at the end."""
+    chosen = _chosen(trace, min(columns, _MOST_ROWS))
+    rate = sounds.rate_of(trace)
+    heads = [f"step {i + 1} · σ {_short(trace[i].sigma)}" for i in chosen]
+    latents = [sounds.table(trace, "latents", i) for i in chosen]
+    heard = [estimate(trace, "x0", i) for i in chosen]
+    if isinstance(trace.output, np.ndarray):
+        heads, heard = [*heads, "the sound"], [*heard, trace.output]
+    page = Heard(len(heads))
+    page.title(trace.settings.prompt or "(no prompt)", _recipe(trace))
+    for column, head in enumerate(heads):
+        samples = heard[column]
+        page.column(
+            column, head, rate, samples, None if samples is None else sounds.mel_spectrogram(samples, rate, 160),
+            latents[column] if column < len(latents) else None,
+        )  # fmt: skip
+    _settling(trace, chosen, *page.panels())
+    return page.figure
+
+
+def _frame(trace: "Record", kind: str, i: int, moment: views.Moment) -> np.ndarray:
+    return views.frame(trace, kind, i, plane=moment)
+
+
+def _settling(trace: "Record", chosen: "Sequence[int]", noisiness: "Axes", settling: "Axes") -> None:
+    """The two panels below a run: how noisy its latents are, and how its estimate settles."""
     sigma = curve(trace, "sigma")
     heading(noisiness, "how noisy the latents are", "noise level σ: noise per unit of picture")
     lines.line(noisiness, sigma, COLOURS[0])
     if (sigma > 0).any():
         noisiness.set_yscale("log")
-    heading(settling, "how the picture settles", "RMS over the latents")
+    heading(
+        settling,
+        f"how the {trace.kind if trace.kind in ('video', 'sound') else 'picture'} settles",
+        "RMS over the latents",
+    )
     lines.line(settling, curve(trace, "distance"), COLOURS[0], "x0: distance to the end")
     lines.line(settling, curve(trace, "change"), COLOURS[4], "x0: change since the step before")
     lines.line(settling, curve(trace, "guidance_norm"), COLOURS[1], "noise: with the prompt minus without")
@@ -65,7 +133,6 @@ def plot(trace: "Record", columns: int = 8) -> Figure:
     legend(settling)
     for axes in (noisiness, settling):
         lines.over_steps(axes, len(sigma), chosen)
-    return page.figure
 
 
 def plot_forward(trace: "Record", columns: int = 8) -> Figure:

@@ -32,7 +32,7 @@ class Strip:
         shape: (height, width) of a frame that shows one pixel per latent: such frames are drawn as plain squares, all
             others resampled.
         columns, rows: how many frames.
-        beside: how many pictures stand beside the strip, as high as all its rows: 1 (at the end) or 2.
+        beside: how many pictures stand beside the strip, as high as all its rows: none, 1 (at the end) or 2.
     """
 
     def __init__(self, shape: tuple[int, int], columns: int, rows: int, beside: int) -> None:

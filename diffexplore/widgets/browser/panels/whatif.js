@@ -3,12 +3,13 @@ import { box, h, paint, say } from "../dom.js";
 import { shot } from "../films.js";
 import { figures } from "../numbers.js";
 import { panel } from "../panel.js";
+import { numberOf } from "../reel.js";
 import { WHAT_IF, bytesOf } from "../wire.js";
 
 const ANSWERED = 5000; // ms that a kernel has to answer
 const MIXED = "A mix of what was recorded at this step: the run itself went on with its own, a new run would go elsewhere.";
 
-/** @typedef {{run: number, guidance: number, steps: number[], who: string}} Question */
+/** @typedef {{run: number, guidance: number, steps: number[], frames: (number | null)[], who: string}} Question */
 
 panel("whatif", (view) => {
 	const { id, session } = view;
@@ -26,8 +27,8 @@ panel("whatif", (view) => {
 
 	const own = () => Number(session.films[0]?.about.guidance ?? 1);
 	/** @returns {Question} */
-	const question = () => ({ run: session.run, guidance: chosen ?? own(), steps: session.films.map((film) => session.stepOf(film)), who: id });
-	const same = (/** @type {Question | null} */ one, /** @type {Question} */ other) => one !== null && JSON.stringify([one.run, one.guidance, one.steps]) === JSON.stringify([other.run, other.guidance, other.steps]);
+	const question = () => ({ run: session.run, guidance: chosen ?? own(), steps: session.films.map((film) => session.stepOf(film)), frames: session.films.map((film) => (film.reel ? numberOf(film, session.still, session.frames) : null)), who: id });
+	const same = (/** @type {Question | null} */ one, /** @type {Question} */ other) => one !== null && JSON.stringify([one.run, one.guidance, one.steps, one.frames]) === JSON.stringify([other.run, other.guidance, other.steps, other.frames]);
 	const ask = () => {
 		const wanted = question();
 		if (asked || same(answer, wanted)) return; // one on its way: the newest is asked for when it is answered
@@ -78,7 +79,7 @@ panel("whatif", (view) => {
 			if (!view.gone && !mute) ask();
 
 			// Never a picture of another run, nor of a step that is not on show.
-			const there = answer !== null && answer.run === wanted.run && JSON.stringify(answer.steps) === JSON.stringify(wanted.steps) ? answer : null;
+			const there = answer !== null && answer.run === wanted.run && JSON.stringify([answer.steps, answer.frames]) === JSON.stringify([wanted.steps, wanted.frames]) ? answer : null;
 			const { films } = session;
 			while (canvases.length > films.length) canvases.pop()?.remove();
 			while (canvases.length < films.length) {
