@@ -34,6 +34,8 @@ from diffexplore.runs.plan import Plan, Planner
 from diffexplore.runs.probes import Probe
 from diffexplore.runs.prompt import Reader, Vocabulary
 from diffexplore.runs.schedules import Schedules
+from diffexplore.runs.skips import Stage, stages_of
+from diffexplore.runs.skips import refused as no_skips
 from diffexplore.runs.start import encoded
 from diffexplore.settings import Settings
 from diffexplore.trace import Trace
@@ -249,7 +251,14 @@ class Model:
         is known where words look, "cross" or "joint", or one sentence why it is not.
         """
         looks = {"attention": ability(self._family, self.pipeline)}
-        return self._family.abilities(self.pipeline) | self._schedules.abilities() | looks
+        reason = no_skips(self.pipeline)
+        own = {"skips": f"{reason[0].upper()}{reason[1:]}." if reason else True}
+        return self._family.abilities(self.pipeline) | self._schedules.abilities() | looks | own
+
+    @property
+    def stages(self) -> list[Stage]:
+        """The stages of a U-Net, the coarsest first, for ``Settings.skips``; [] where `abilities` says why."""
+        return [] if no_skips(self.pipeline) else list(stages_of(self.pipeline))
 
     def tokens(self, prompt: str) -> dict[str, list[str]]:
         """What the text encoder reads of a `prompt`, and what it never sees for want of room.

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from diffexplore.samplers import named, unknown
 from diffexplore.words import near, shown
 
-__all__ = ["CHANGING", "Settings", "in_words"]
+__all__ = ["CHANGING", "Settings", "as_dict", "in_words"]
 
 MAX_PROMPT = 200_000
 MAX_STEPS = 1000
@@ -25,7 +25,7 @@ MAX_SEED = 2**63 - 1
 MAX_SIDE = 8192
 MAX_SCALE = 10.0
 MAX_MARKS = 100
-
+FREEU = ("b1", "b2", "s1", "s2")
 
 CHANGING = ("prompt", "negative_prompt", "guidance", "adapters")
 """What may change on the way."""
@@ -55,6 +55,10 @@ class Settings(BaseModel):
             draws with that prompt from the step on whose share of noise, b^2 / (a^2 + b^2), is at or below 0.6, and
             from 0.3 on without guidance. Marks are from 1 (all of the run) to 0 (none of it); `CHANGING` may change.
             Kept as pairs, the highest mark first; :meth:`stages` says what holds from where.
+        skips: for U-Nets, how strongly each stage on the way up takes what comes from below (the backbone) and from the
+            side (its skip connections): ``{0: {"skip": 0.0, "backbone": 1.2}}``, stage 0 being the coarsest, each
+            strength from 0 to 10; what is left out is 1, as the network was trained. Or FreeU, with diffusers' own
+            names: ``{"freeu": {"s1": 0.9, "s2": 0.2, "b1": 1.2, "b2": 1.4}}``. Kept as sorted pairs, without what is 1.
 
     Raises:
         ValueError: one sentence that names the value and what is accepted.
@@ -73,6 +77,7 @@ class Settings(BaseModel):
     adapters: tuple[tuple[str, float], ...] = ()
     strength: float | None = None
     changes: tuple[tuple[float, tuple[tuple[str, Any], ...]], ...] = ()
+    skips: tuple[tuple[str, tuple[tuple[str, float], ...]], ...] = ()
 
     def __init__(self, /, **values: Any) -> None:  # a file may have a field "self"
         """Check the `values` of the fields that are given; the others have their defaults."""
@@ -143,6 +148,39 @@ class Settings(BaseModel):
                 f"or None for the model's own, got {shown(value)}"
             )
         return whole
+
+    @field_validator("skips", mode="before")
+    @classmethod
+    def _check_skips(cls, value: object) -> tuple[tuple[str, tuple[tuple[str, float], ...]], ...]:
+        wrong = ValueError(
+            f"skips must map stages of a U-Net, from 0, to strengths from 0 to {MAX_SCALE:g}, such as "
+            "{0: {'skip': 0.5, 'backbone': 1.2}}, or 'freeu' to its s1, s2, b1 and b2, each above 0; "
+            f"got {shown(value)}"
+        )
+        try:
+            stages = [(name, dict(strengths)) for name, strengths in dict(value).items()]  # type: ignore[call-overload]
+        except (TypeError, ValueError):
+            raise wrong from None
+        made: dict[str, tuple[tuple[str, float], ...]] = {}
+        for name, strengths in stages:
+            free = name == "freeu"
+            stage = _exact(int(name) if isinstance(name, str) and name.isdecimal() and len(name) < 4 else name)
+            numbers = {key: _number(one) for key, one in strengths.items()}
+            fits = all(
+                one is not None and (one > 0 if free else one >= 0) and one <= MAX_SCALE for one in numbers.values()
+            )
+            known = sorted(map(str, numbers)) == list(FREEU) if free else set(numbers) <= {"backbone", "skip"}
+            if not fits or not known or not (free or (stage is not None and 0 <= stage < 100)):
+                raise wrong
+            key = "freeu" if free else str(stage)
+            if key in made:
+                raise wrong
+            made[key] = tuple((key, float(one)) for key, one in sorted(numbers.items()) if one is not None)
+        if "freeu" in made and len(made) > 1:
+            raise ValueError(f"skips are either FreeU or strengths of stages, not both; got {shown(value)}")
+        # A strength of 1 changes nothing, so two ways to ask for the same are the same.
+        plain = {k: v if k == "freeu" else tuple(one for one in v if one[1] != 1) for k, v in made.items()}
+        return tuple(sorted(((k, v) for k, v in plain.items() if v), key=lambda one: (len(one[0]), one[0])))
 
     @field_validator("adapters", mode="before")
     @classmethod
@@ -240,12 +278,23 @@ class Settings(BaseModel):
                 str(mark): {name: dict(one) if name == "adapters" else one for name, one in told}
                 for mark, told in self.changes
             }
+        if self.skips:
+            values["skips"] = as_dict(self.skips)
         return values
 
     @property
     def loras(self) -> list[str]:
         """The LoRAs that are on, each with its scale, in words."""
         return [f"{name} {scale:g}" for name, scale in self.adapters if scale]
+
+    @property
+    def skipped(self) -> list[str]:
+        """What of :attr:`skips` is not as the network was trained, in words; stages are counted from 1."""
+        return [
+            f"{'FreeU' if stage == 'freeu' else f'stage {int(stage) + 1}'} "
+            + " ".join(f"{name} {strength:g}" for name, strength in strengths)
+            for stage, strengths in self.skips
+        ]
 
     def diff(self, other: "Settings") -> dict[str, tuple[Any, Any]]:
         """What differs.
@@ -309,6 +358,13 @@ def _parsed(text: str) -> float | None:
         return float(text)
     except ValueError:
         return None
+
+
+def as_dict(pairs: Any) -> Any:
+    """Pairs as `Settings` keeps them as a dict, pairs within pairs too; anything else as it is."""
+    if isinstance(pairs, (tuple, list)) and all(isinstance(one, (tuple, list)) and len(one) == 2 for one in pairs):
+        return {name: as_dict(one) for name, one in pairs}
+    return pairs
 
 
 def _number(value: object) -> float | None:

@@ -108,7 +108,7 @@ class Grid:
         first, axes = self.settings[0][0], self._axes()
         return [
             f"{name.replace('_', ' ')} {_named(getattr(first, name))}"
-            for name in ("sampler", "steps", "guidance", "seed", "negative_prompt", "adapters", "changes")
+            for name in ("sampler", "steps", "guidance", "seed", "negative_prompt", "adapters", "changes", "skips")
             if name not in axes and getattr(first, name) not in ("", ())
         ]
 
@@ -131,7 +131,7 @@ def _named(value: Any) -> str:
     if isinstance(value, tuple) and value and isinstance(value[0][0], float):
         return "; ".join(f"from {mark:.3g} {in_words(fields)}" for mark, fields in value)
     if isinstance(value, tuple):
-        return ", ".join(f"{name} {scale:g}" for name, scale in value) or "(none)"
+        return ", ".join(f"{name} {_named(one)}" for name, one in value) or "(none)"
     return str(value)
 
 

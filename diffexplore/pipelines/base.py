@@ -242,6 +242,7 @@ class Family:
             settings.height,
             self.guided(pipeline, settings),
             settings.adapters,
+            settings.skips,
         )
         if not self.mixes or self.embedded(pipeline):
             key += (settings.guidance, bool(settings.negative_prompt))

@@ -29,6 +29,7 @@ from diffexplore.runs.mirror import Mirror
 from diffexplore.runs.probes import Cancel, Cancelled, Probe, Stop, attached, interruptible, run_through
 from diffexplore.runs.recorder import Recorder
 from diffexplore.runs.schedules import Schedules
+from diffexplore.runs.skips import Skips
 from diffexplore.runs.start import Start, encoded
 from diffexplore.runs.steer import Ahead, Steering, steered
 from diffexplore.runs.whole import Whole
@@ -104,6 +105,8 @@ class Artist:
 
     def _answer(self, traces: Sequence[Trace], stop: Stop, on_step: OnStep | None, probes: Sequence[Probe]) -> None:
         """Fill `traces` from memory where it knows them, else by drawing."""
+        if traces[0].settings.skips:  # a batch shares them
+            probes = [*probes, Skips(traces[0].settings.skips)]
         looked = self._whole is not None
         state = memory.fingerprint(self._pipeline, scheduler=looked) if self._store.budget else None
         said = [probe.key() for probe in probes]

@@ -14,6 +14,7 @@ from diffexplore.runs.handed import made_right
 from diffexplore.runs.probes import Probe
 from diffexplore.runs.prompt import Reader
 from diffexplore.runs.schedules import Schedules
+from diffexplore.runs.skips import refused as no_skips
 from diffexplore.runs.start import STRENGTH
 from diffexplore.settings import Settings
 from diffexplore.words import shown
@@ -109,6 +110,7 @@ class Planner:
             if value % multiple:
                 raise ValueError(f"{name} must be a multiple of {multiple} for this model, got {value}")
         self._check_adapters(settings)
+        self._check_skips(settings)
         least = self._family.least(self._pipeline)
         if settings.steps < least:
             raise ValueError(f"this pipeline takes at least {least} steps, got {settings.steps}")
@@ -127,10 +129,16 @@ class Planner:
             )
         if settings.adapters:
             self._check_adapters(settings)
+        self._check_skips(settings)
         assert isinstance(self._family, Looked)
         if not self._family.sized() and (settings.width or settings.height):
             raise ValueError("this pipeline takes no width and height: its pictures have a size of their own")
         return settings.model_copy(update={"sampler": self._schedules.default})
+
+    def _check_skips(self, settings: Settings) -> None:
+        reason = no_skips(self._pipeline, settings.skips) if settings.skips else ""
+        if reason:
+            raise ValueError(reason)
 
     def _check_adapters(self, settings: Settings) -> None:
         loaded = self._adapters()

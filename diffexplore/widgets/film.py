@@ -163,6 +163,8 @@ class Film:
             about["adapters"] = ", ".join(settings.loras)
         for name, value in described(dict(trace.extra) or trace.info.get("extra") or {}).items():
             about[name.replace("_", " ")] = value if isinstance(value, int | float | str) else str(value)[:200]
+        if settings.skipped:
+            about["skips"] = ", ".join(settings.skipped)
         if model := trace.info.get("model"):
             about["model"] = str(model)
         size = (settings.width or 1, settings.height or 1)
