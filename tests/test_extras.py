@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from handmade import DemandingPipeline, handmade
 from ipywidgets import Checkbox, FileUpload, Text
-from knobs import error, find, has, move, on, parts, press, truth, type_in, wait
+from knobs import error, find, has, move, notes, on, parts, press, truth, type_in, wait
 from PIL import Image
 
 import diffexplore as dx
@@ -169,4 +169,15 @@ def test_the_first_run_is_shown_as_it_was_found_to_be(model: dx.Model) -> None:
     trace = explorer.run()
     (film,) = explorer.viewer.shown()
     assert film.frames == Film.of(trace).frames
+    explorer.close()
+
+
+def test_a_run_without_steps_shows_its_picture_and_why(tiny_model: dx.Model) -> None:
+    explorer = dx.Explorer(tiny_model, image=RED, strength=0.0, **FEW)
+    trace = explorer.run()
+    assert (len(trace), explorer.trace) == (0, trace)
+    (film,) = explorer.viewer.shown()
+    assert film.final is not None
+    assert truth(explorer)[0] == "match"
+    assert any("draws nothing" in note for note in notes(explorer))
     explorer.close()

@@ -5,8 +5,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from handmade import DemandingPipeline, handmade
 from PIL import Image
+from tiny import make_pipeline
 
+import diffexplore as dx
 from diffexplore.pipelines.signature import Extra
 from diffexplore.runs.handed import made_right
 
@@ -61,3 +64,30 @@ def test_a_pipeline_made_for_transparent_pictures_gets_them():
 def test_what_is_no_picture_is_refused_with_its_name():
     with pytest.raises(ValueError, match="image cannot be handed over: the picture is in LAB colours"):
         right(Image.new("LAB", (4, 2)))
+
+
+FEW = {"prompt": "a red fox", "steps": 2}
+
+
+def test_what_only_the_call_can_know_is_refused_in_one_sentence_too():
+    model = dx.load(handmade(DemandingPipeline))
+    red = Image.new("RGB", (48, 32), "red")
+    with pytest.raises(ValueError, match=r"^DemandingPipeline refused image=, style=: KeyError: 'baroque'$"):
+        model.trace(image=red, style="baroque", **FEW)
+    for name, value, said in (("warmth", None, "a number, got None"), ("bright", "yes", "True or False, got 'yes'")):
+        with pytest.raises(ValueError, match=f"{name} of DemandingPipeline must be {said}"):
+            model.trace(image=red, **{name: value}, **FEW)
+    named = dx.load(make_pipeline())
+    with pytest.raises(ValueError, match="clip_skip of StableDiffusionPipeline must be a whole number from 0 to"):
+        named.trace(clip_skip=99, **FEW)
+    with pytest.raises(ValueError, match=r"^StableDiffusionPipeline refused cross_attention_kwargs="):
+        named.trace(cross_attention_kwargs=7, **FEW)
+
+
+def test_a_model_whose_numbers_are_none_says_so():
+    for pipeline in (make_pipeline(), handmade()):
+        weights = next((pipeline.unet if hasattr(pipeline, "unet") else pipeline.weaver).parameters())
+        weights.data.fill_(float("nan"))
+        trace = dx.load(pipeline).trace(**FEW)
+        assert any("not finite from step 1 on" in note for note in trace.info["notes"])
+    assert not any("finite" in note for note in dx.load(make_pipeline()).trace(**FEW).info["notes"])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from diffexplore.looks.chunks import MAX_TEXT
-from diffexplore.looks.pictures import encode
+from diffexplore.looks.pictures import encode, save
 from diffexplore.looks.recipe import from_parameters, parameters, read_recipe, texts_of
 from diffexplore.settings import Settings
 
@@ -331,3 +331,10 @@ def test_the_home_folder_is_known(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     png(tmp_path / "fox.png", parameters="a fox\nSteps: 5")
     assert read_recipe("~/fox.png").prompt == "a fox"
+
+
+def test_what_a_pipeline_was_given_beyond_settings_is_said_when_a_recipe_is_read(tmp_path):
+    info = {"model": "m", "extra": {"image": "a picture of 48x32 pixels", "strength": 0.6}}
+    save(Image.new("RGB", (8, 8)), tmp_path / "a.png", Settings(prompt="a fox"), info)
+    with pytest.warns(UserWarning, match=r"to be handed over beside it: image a picture of 48x32 pixels, strength 0.6"):
+        assert read_recipe(tmp_path / "a.png") == Settings(prompt="a fox")

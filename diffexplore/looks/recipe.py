@@ -71,11 +71,12 @@ def texts_of(settings: Settings, info: Mapping[str, Any] | None = None) -> dict[
 
     Args:
         settings: what was asked for, with everything filled in.
-        info: facts of the run; its ``model`` is named.
+        info: facts of the run; its ``model`` is named, and what its pipeline was given beyond the settings.
     """
-    model = (info or {}).get("model")
+    model, extra = (info or {}).get("model"), (info or {}).get("extra")
+    beside = {"extra": extra} if extra else {}
     return {
-        KEY: json.dumps({"settings": settings.told(), "model": model}),
+        KEY: json.dumps({"settings": settings.told(), "model": model, **beside}),
         "parameters": parameters(settings, model),
     }
 
@@ -107,8 +108,8 @@ def read_recipe(path: str | os.PathLike[str]) -> Settings:
     notes: list[str] = []
     try:
         if KEY in texts:
-            return _from_json(texts[KEY])
-        if "parameters" in texts:
+            settings, notes = _from_json(texts[KEY])
+        elif "parameters" in texts:
             settings, notes = from_parameters(texts["parameters"])
         else:
             programs = sorted({_FOREIGN[key] for key in texts})
@@ -123,11 +124,17 @@ def read_recipe(path: str | os.PathLike[str]) -> Settings:
     return settings
 
 
-def _from_json(text: str) -> Settings:
+def _from_json(text: str) -> tuple[Settings, list[str]]:
+    """Settings, and what of the text they cannot hold, in words."""
     try:
-        values = json.loads(text)["settings"]
-        return Settings(**values)
-    except (LookupError, TypeError, RecursionError, json.JSONDecodeError):
+        values = json.loads(text)
+        extra = values.get("extra") if isinstance(values.get("extra"), dict) else {}
+        told = [
+            f"{name[:40]} {value if isinstance(value, str) else shown(value)}"[:80] for name, value in extra.items()
+        ]
+        notes = [f"to be handed over beside it: {', '.join(told[:_MOST])}"] if told else []
+        return Settings(**values["settings"]), notes
+    except (LookupError, TypeError, AttributeError, RecursionError, json.JSONDecodeError):
         raise ValueError(f"it must be a JSON object with settings, got {shown(text)}") from None
 
 

@@ -24,6 +24,7 @@ from diffexplore.runs import memory
 from diffexplore.runs.adapters import Adapters
 from diffexplore.runs.branch import Replay
 from diffexplore.runs.decode import PictureDecoder
+from diffexplore.runs.handed import REFUSALS, refused
 from diffexplore.runs.jobs import OnStep, Turn
 from diffexplore.runs.mirror import Mirror
 from diffexplore.runs.probes import Cancel, Cancelled, Probe, Stop, attached, interruptible, run_through
@@ -32,7 +33,7 @@ from diffexplore.runs.schedules import Schedules
 from diffexplore.runs.skips import Skips
 from diffexplore.runs.start import Start, encoded
 from diffexplore.runs.steer import Ahead, Steering, steered
-from diffexplore.runs.whole import Whole
+from diffexplore.runs.whole import Whole, broken
 from diffexplore.samplers import AS_IT_CAME
 from diffexplore.trace import Trace
 
@@ -273,6 +274,11 @@ class Artist:
                         output_type="latent",
                     ).images
                 finals = unpack(latents)
+        except REFUSALS as error:
+            told = refused(self._pipeline, traces[0], error)
+            if told is None:
+                raise
+            raise told from error
         finally:
             # The user's object, not the clone: with model offload this puts fresh hooks where the
             # user's pipeline expects them.
@@ -295,6 +301,7 @@ class Artist:
             if checked and not np.asarray(trace.image).any():
                 trace.info["notes"] = [*trace.info["notes"], BLACKED]
             trace.final = final.to("cpu", torch.float32)
+            trace.info["notes"] = [*trace.info["notes"], *broken(trace)]
 
     def _steered(
         self,

@@ -1,4 +1,4 @@
-"""Pictures that are handed to a pipeline beyond settings, made what its call takes them for.
+"""What is handed to a pipeline beyond settings: pictures made what its call takes them for, and its refusals said.
 
 diffusers tells pictures from latents by the number of their channels, so one with transparent parts is taken for
 latents, with no word; and it takes bytes of an array for numbers from 0 to 1. Neither is what anybody means. What needs
@@ -14,8 +14,13 @@ from PIL import Image
 
 from diffexplore.looks.pictures import read_picture
 from diffexplore.pipelines.signature import Extra
+from diffexplore.trace import Trace
+from diffexplore.words import sentence
 
-__all__ = ["made_right"]
+__all__ = ["REFUSALS", "made_right", "refused"]
+
+REFUSALS = (TypeError, AttributeError, ValueError, LookupError, AssertionError, RuntimeError)
+"""What pipelines raise for arguments that they cannot take."""
 
 _CODERS = ("vae", "vqvae", "movq", "vqgan", "image_vae")
 
@@ -42,6 +47,18 @@ def made_right(pipeline: Any, extras: list[Extra], extra: Mapping[str, Any]) -> 
             made[name] = [one for one, _ in found] if several else found[0][0]
             said += dict.fromkeys(f"{name}: {note}." for _, note in found if note)
     return made, said
+
+
+def refused(pipeline: Any, trace: Trace, error: Exception) -> ValueError | None:
+    """What to raise where a call failed before its first step with something handed over: one sentence that names it;
+    None where that has nothing to do with it.
+    """
+    begun = len(trace) or "schedule" in trace.info
+    if begun or not trace.extra or isinstance(error, torch.OutOfMemoryError | NotImplementedError):
+        return None
+    return ValueError(
+        f"{type(pipeline).__name__} refused {', '.join(f'{name}=' for name in trace.extra)}: {sentence(error)}"
+    )
 
 
 def _layered(pipeline: Any) -> bool:

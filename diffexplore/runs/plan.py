@@ -208,6 +208,8 @@ class Planner:
             arguments = self._family.arguments(self._pipeline, [settings])
             check_extra(self._pipeline, theirs, [name for name in arguments if "guidance" in name or "cfg" in name])
         notes = self.notes(settings)
+        if settings.strength == 0 and not isinstance(self._family, Looked):
+            notes.append("A strength of 0 draws nothing: this is the picture as the encoder keeps it.")
         if extra:
             extra, said = made_right(self._pipeline, self._family.extras(self._pipeline), extra)
             notes += said

@@ -10,9 +10,9 @@ from diffexplore.samplers import AS_IT_CAME, FLOW, SAMPLERS, build, facts_of, na
 from diffexplore.samplers.came import begin, changed, copied, described, noise_of, state_of
 from diffexplore.words import sentence
 
-__all__ = ["Schedules"]
+__all__ = ["OF_THE_SEED", "Schedules"]
 
-_OF_THE_SEED = (
+OF_THE_SEED = (
     "The scheduler that came with this model adds noise on the way. A plain call of its pipeline draws it from torch's "
     "global generator, anew each time; here it is drawn from the run's seed, so that runs can be repeated."
 )
@@ -42,6 +42,7 @@ class Schedules:
         self._pipeline = pipeline
         self.came: Mapping[str, Any] = dict(came) if came else self._facts()
         self.default = default or AS_IT_CAME
+        self._changed: dict[str, tuple[tuple[Any, ...], str]] = {}  # what a menu entry does otherwise than what came
 
     def _facts(self) -> dict[str, Any]:
         scheduler = self.own
@@ -120,11 +121,16 @@ class Schedules:
     def notes(self, name: str) -> list[str]:
         """Plain sentences on what a sampler does otherwise than the one that came."""
         if name == AS_IT_CAME:
-            return [_OF_THE_SEED] if self._draws_unseeded() else []
+            return [OF_THE_SEED] if self._draws_unseeded() else []
         if self.default != AS_IT_CAME:
             return []
-        said = changed(name, self.make(name), self.own)
-        return [said] if said else []
+        # Made once for each scheduler that the pipeline has had: a plan is asked for at every move of a hand.
+        own = self.own
+        now = own, getattr(own, "config", None), getattr(own, "shift", None)
+        known = self._changed.get(name)
+        if known is None or known[0][0] is not own or known[0][1] is not now[1] or known[0][2] != now[2]:
+            known = self._changed[name] = (now, changed(name, self.make(name), own))
+        return [known[1]] if known[1] else []
 
     def _draws_unseeded(self) -> bool:
         """Whether its own scheduler adds noise that its pipeline's call takes from no generator it is given."""

@@ -116,6 +116,16 @@ class Watcher(Probe):
 
             enter(tapped(decoder, "decode", decode))
 
+    @property
+    def earlier(self) -> list[str]:
+        """What went before the steps that are in the trace, in words: each stage of the main scheduler, and what
+        others took.
+        """
+        return [
+            *self.stages,
+            *(f"{count} steps of its {name.replace('_', ' ')}" for name, count in self._others.items()),
+        ]
+
     def detach(self) -> None:
         self._undo.close()
 

@@ -11,15 +11,22 @@ from diffexplore.pipelines.any import Looked, schedulers_of
 from diffexplore.pipelines.output import Made, made_of
 from diffexplore.pipelines.signature import described, extras_of
 from diffexplore.record.step import Step
+from diffexplore.runs.handed import REFUSALS, refused
 from diffexplore.runs.jobs import OnStep
 from diffexplore.runs.mirror import Mirror
 from diffexplore.runs.probes import Cancel, Cancelled, Probe, Stop, attached, interruptible, run_through
 from diffexplore.runs.replay import Tape, clone_of, dice, play
+from diffexplore.runs.schedules import OF_THE_SEED
 from diffexplore.runs.watch import Recount, Watcher
 from diffexplore.trace import Trace
 from diffexplore.words import sentence
 
-__all__ = ["Whole"]
+__all__ = ["Whole", "broken"]
+
+DICED = (
+    "Something in this pipeline draws from torch's global generator, anew each time; here that begins at the run's "
+    "seed, so that runs can be repeated."
+)
 
 _FPS = ("frame_rate", "fps")
 
@@ -38,7 +45,8 @@ class Whole:
         """Fill an empty trace.
 
         Raises:
-            ValueError: one sentence, where the pipeline wants pictures that it was not given.
+            ValueError: one sentence, where the pipeline wants pictures that it was not given, or refuses what it was
+                given.
         """
         try:
             self._draw(trace, stop, on_step, probes)
@@ -46,14 +54,17 @@ class Whole:
             trace.clear()
             trace.info["notes"] = [*trace.info["notes"], *self._family.counted(trace.settings)]
             self._draw(trace, stop, on_step, probes)
-        except (TypeError, AttributeError, ValueError) as error:
+        except REFUSALS as error:
             wanted = [one.name for one in extras_of(self._pipeline) if one.kind == "picture"]
             wanted = [name for name in wanted if trace.extra.get(name) is None]
             if wanted and not trace.extra and not len(trace):
                 names = " or ".join(f"{name}=" for name in wanted)
                 title = type(self._pipeline).__name__
                 raise ValueError(f"{title} may need {names} beside the settings: {sentence(error)}") from error
-            raise
+            told = refused(self._pipeline, trace, error)
+            if told is None:
+                raise
+            raise told from error
 
     def _draw(self, trace: Trace, stop: Stop, on_step: OnStep | None, probes: Sequence[Probe]) -> None:
         family, settings = self._family, trace.settings
@@ -125,7 +136,10 @@ class Whole:
         trace.info["looked"] = family.looks(self._pipeline)
         if trace.extra:
             trace.info["extra"] = described(dict(trace.extra))
-        trace.info["notes"] = [*trace.info["notes"], *family.told(trace, watcher.trouble)]
+        told = [*family.told(trace, watcher.trouble), *broken(trace)]
+        if drew and OF_THE_SEED not in trace.info["notes"]:
+            told.append(DICED)
+        trace.info["notes"] = [*trace.info["notes"], *told]
 
     def _said(self, arguments: Mapping[str, Any], name: str) -> float | None:
         """A number above 0 that the call was given, or has by itself; None where it takes none of that name."""
@@ -137,7 +151,7 @@ class Whole:
         family, width, height = self._family, trace.settings.width, trace.settings.height
         family.kind = made.kind
         family.denoising = tuple(watcher.found) or family.denoising
-        family.stages = tuple(watcher.stages)
+        family.stages = tuple(watcher.earlier)
         if watcher.final is None:
             return
         kept = watcher.final.detach()[:1]
@@ -230,6 +244,20 @@ def _fitted(trace: Trace) -> np.ndarray | None:
     ridge[-1, -1] = 1e-9
     made: np.ndarray = np.linalg.solve(x.T @ x + ridge, x.T @ small.reshape(-1, 3)).astype(np.float32)
     return made
+
+
+def broken(trace: Trace) -> list[str]:
+    """What there is to say of a finished run whose latents are no numbers any more. Its steps are looked at only then,
+    and on the CPU, where they are at the end of a run.
+    """
+    if trace.final is None or bool(torch.isfinite(trace.final).all()):
+        return []
+    first = trace.first_bad()
+    where = "at its end" if first is None else f"from step {first + 1} on"
+    return [
+        f"The latents hold numbers that are not finite {where}, so the picture is none of this model's: its weights "
+        'are damaged, or too much for their type, where dx.load(..., dtype="float32") helps.'
+    ]
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -86,7 +86,8 @@ class Feed:
 
     @property
     def started(self) -> bool:
-        return any(len(trace) for trace in self.traces)
+        """Whether there is something to show of it: a step, or the picture of a run without."""
+        return any(len(trace) or trace.image is not None for trace in self.traces)
 
     @property
     def over(self) -> bool:

@@ -161,6 +161,8 @@ class Film:
             about["sampler"] = settings.sampler
         if settings.loras:
             about["adapters"] = ", ".join(settings.loras)
+        if settings.strength is not None:
+            about["strength"] = settings.strength
         for name, value in described(dict(trace.extra) or trace.info.get("extra") or {}).items():
             about[name.replace("_", " ")] = value if isinstance(value, int | float | str) else str(value)[:200]
         if settings.skipped:

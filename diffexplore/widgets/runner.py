@@ -76,6 +76,11 @@ def planning(model: Model) -> Callable[..., Plan]:
     return plan
 
 
+def _seen(trace: Trace) -> bool:
+    """Whether there is something to show of a run: a step, or the picture of one without."""
+    return bool(len(trace)) or trace.image is not None
+
+
 def evaluations(model: Model, settings: Settings) -> int:
     """How often the model will be asked, by settings with every None filled in."""
     return model.evaluations(settings.sampler or model.sampler, settings.steps)
@@ -145,7 +150,7 @@ class Runner:
 
     @property
     def traces(self) -> dict[str, Trace]:
-        """The newest runs that have a step, by label; those before them as long as none has.
+        """The newest runs that have a step, or a picture without any, by label; those before them as long as none has.
 
         Which these are is the viewer's to say: a run that was replaced between its first step and the first piece that
         a page would have got of it is on show nowhere.
@@ -153,7 +158,7 @@ class Runner:
         with self._lock:
             feed = self.viewer.on_show
             if feed is not None and feed.run in self._kept:
-                found = {label: trace for label, trace in self._kept[feed.run].items() if len(trace)}
+                found = {label: trace for label, trace in self._kept[feed.run].items() if _seen(trace)}
                 self._traces, self._run = found, feed.run
             return dict(self._traces)
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hands import write
 from PIL import Image
 from playwright.sync_api import expect
+
+from diffexplore.model import Model
+from diffexplore.widgets.explorer import Explorer
 
 SHOTS = Path(__file__).with_name("shots")
 CELL = """import diffexplore as dx
@@ -57,5 +62,18 @@ def test_a_picture_is_uploaded_and_drawn_with(lab: Any, tab: Any, axe: Any, tmp_
     app.locator("button.dx-run").click()
     expect(app.locator(".dx-film")).to_have_count(1)
     lab.run(page, "import time\nwhile explorer.status == 'running': time.sleep(0.05)")
-    said = lab.run(page, "print(explorer.trace.info['extra'], explorer.viewer.truth['state'])")
-    assert said == "{'image': 'a picture of 48x32 pixels', 'strength': 0.5} match"
+    said = lab.run(page, "print(sorted(explorer.trace.info['extra'].items()), explorer.viewer.truth['state'])")
+    assert said == "[('image', 'a picture of 48x32 pixels'), ('strength', 0.5)] match"
+
+
+def test_a_run_without_steps_is_its_picture(host: Any, tiny_model: Model) -> None:
+    red = Image.new("RGB", (48, 32), (250, 20, 20))
+    explorer = Explorer(tiny_model, image=red, strength=0.0, prompt="a red fox", steps=3)
+    trace = explorer.run()
+    page = host(explorer.viewer)
+    with Image.open(io.BytesIO(page.pixels())) as shown:
+        small = np.asarray(shown.convert("RGB").resize(trace.image.size, Image.Resampling.BOX), float)
+    assert abs(small - np.asarray(trace.image, float)).mean() < 6, "it is scaled up, smoothly"
+    expect(page.root).to_contain_text("draws nothing")
+    page.page.screenshot(path=SHOTS / "stepless.png")
+    explorer.close()

@@ -209,6 +209,7 @@ export class Session {
 	 * @returns {Slot}
 	 */
 	slot(film, kind, i, at = this.at) {
+		if (!lengthOf(film) && film.final) return kind === "x0" && i <= 0 ? film.final : null; // a run that has no steps to show
 		return film.frames[rowOf(film, kind, at, this.frames)]?.[i] ?? film.frames[kind]?.[i] ?? film.previous?.frames[kind]?.[this.behind(film, i)] ?? null;
 	}
 
