@@ -36,6 +36,7 @@ _HOMES = {
     "adherence": "pocket.judge",
     "Compare": "widgets.compare",
     "Explorer": "widgets.explorer",
+    "ForwardProcess": "widgets.process",
     "Replay": "widgets.viewer",
 }
 
@@ -45,6 +46,7 @@ __all__ = [
     "VIEWS",
     "Compare",
     "Explorer",
+    "ForwardProcess",
     "Model",
     "Replay",
     "Settings",
@@ -82,6 +84,7 @@ if TYPE_CHECKING:
     from diffexplore.trace import Step, Trace
     from diffexplore.widgets.compare import Compare
     from diffexplore.widgets.explorer import Explorer
+    from diffexplore.widgets.process import ForwardProcess
     from diffexplore.widgets.viewer import Replay
 
 # Declared here without a value, for whoever reads this file or the reference; `__getattr__` brings the value.

@@ -7,6 +7,7 @@ of it can be told.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -27,7 +28,6 @@ from diffexplore.words import shown
 if TYPE_CHECKING:
     import os
 
-    import torch
     from PIL import Image
 
     from diffexplore.model import Model
@@ -137,9 +137,10 @@ def loss_by_level(
         FileNotFoundError: there is no such file.
         ValueError: one sentence, for what is no model or has no encoder, and for a picture or settings which cannot be.
     """
-    question = Question(a_model(model), image, Settings(prompt=prompt, steps=steps, guidance=guidance, seed=seed))
+    model = a_model(model)
+    question = Question(model, image, Settings(prompt=prompt, steps=steps, guidance=guidance, seed=seed))
     guessed = model.trace(question.plan, probes=[question.probe()])
-    return LossByLevel(question.added(guessed), guessed)
+    return LossByLevel(question.added(model, guessed), guessed)
 
 
 class Question:
@@ -150,10 +151,6 @@ class Question:
         picture: the picture as it is encoded, at the model's size.
         clean: its latents, (C, h, w).
     """
-
-    plan: Plan
-    picture: Image.Image
-    clean: torch.Tensor
 
     def __init__(
         self, model: Model, image: Image.Image | np.ndarray | str | os.PathLike[str], settings: Settings
@@ -167,28 +164,42 @@ class Question:
         if family_of(model.pipeline).looked:
             title = type(model.pipeline).__name__
             raise ValueError(f"how a {title} starts from a picture of one's own is not known: it is of no named family")
-        sampler = next((name for name in _FIRST_ORDER if name in model.samplers), None)
-        self.plan = model.plan(settings.replace(sampler=sampler, strength=None))
+        self.plan = _plan(model, settings)
         self.picture = fit(image, *model.size)
         self.clean = model.encode(self.picture)
+
+    def about(self, model: Model, settings: Settings) -> Question:
+        """The question of other `settings`, about the same picture."""
+        made = copy.copy(self)
+        made.plan = _plan(model, settings)
+        return made
 
     def probe(self) -> Retrace:
         """What leads the run: one for each run."""
         return Retrace(self.clean, self.picture.size)
 
-    def added(self, guessed: Trace) -> Trace:
+    def blank(self, model: Model) -> Trace:
+        """The forward process, to be filled with a :meth:`step` for each of the run that asks."""
+        info = {"forward": True, "model": model.name, "family": model.family, "notes": [SPLIT], **self.plan.info}
+        return Trace(self.plan.settings, decode=model.decode, matrix=model.matrix, info=info)
+
+    def added(self, model: Model, guessed: Trace) -> Trace:
         """The forward process on the levels of a run that asked: what was added, where the run has what was guessed."""
-        made = Trace(
-            guessed.settings, [self.step(one) for one in guessed],
-            final=self.clean, image=self.picture, decode=guessed.decode, matrix=lambda: guessed.matrix,
-            info={**guessed.info, "forward": True, "notes": [SPLIT]}, expected=guessed.expected,
-        )  # fmt: skip
-        made.seconds = guessed.seconds
+        made = self.blank(model)
+        for one in guessed:
+            made.append(self.step(one))
+        made.final, made.image, made.output = self.clean, self.picture, self.picture
+        made.seconds, made.expected = guessed.seconds, guessed.expected
         return made
 
     def step(self, one: Step) -> Step:
-        """One of its steps."""
+        """What one step of the run that asked is in it."""
         return Step(
             index=one.index, timestep=one.timestep, seconds=0.0, a=one.a, b=one.b, kind="flow_prediction",
             latents=one.latents, output=one.tensors["added"] - self.clean, split=SPLIT,
         )  # fmt: skip
+
+
+def _plan(model: Model, settings: Settings) -> Plan:
+    sampler = next((name for name in _FIRST_ORDER if name in model.samplers), None)
+    return model.plan(settings.replace(sampler=sampler, strength=None))

@@ -105,6 +105,8 @@ class Runner:
         wanted: Gives what the controls say now, plans by label; None where that is refused, or what they wait for. Held
             against what is on show, for `Viewer.truth`.
         looks: Says whether runs keep where words look.
+        submit: Starts plans, by label, in this lane of the model, and lets the viewer hear of each step; None: each as
+            it is.
     """
 
     def __init__(
@@ -118,12 +120,14 @@ class Runner:
         notes: Callable[[], Sequence[str]],
         wanted: Callable[[], Mapping[str, Plan] | str | None] = dict,
         looks: Callable[[], bool] = bool,
+        submit: Callable[[Mapping[str, Plan], Callable[[object], None]], Jobs] | None = None,
     ) -> None:
         """Nothing is run yet; the class says what the arguments are."""
         self.model, self.viewer = model, viewer
         self.lane = object()
         self._ask, self._status, self._notes = ask, status, notes
         self._settled, self._wanted, self._looks = settled, wanted, looks
+        self._start_plans = submit
         self._lock = threading.RLock()  # around the fields below
         self._jobs: Jobs = {}
         self._feed: Feed | None = None
@@ -209,6 +213,8 @@ class Runner:
         def wake(_: object) -> None:
             self.viewer.wake()
 
+        if self._start_plans is not None:
+            return self._start_plans(plans, wake)
         several = list(plans.values())
         if len(several) == 1:
             made = [self.model.submit(several[0], wake, lane=self.lane, attention=self._looks())]

@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-__all__ = ["CONTROLS", "CONTROLS_CSS", "CSS", "ESM", "PAGE", "joined", "modules", "styles"]
+__all__ = ["CONTROLS", "CONTROLS_CSS", "CSS", "ESM", "PAGE", "PICTURE", "PICTURE_CSS", "joined", "modules", "styles"]
 
 _HERE: Final = Path(__file__).parent
 _IMPORT: Final = re.compile(r'import (?:\{ ([\w$, ]+) \} from )?"(\.{1,2}/[^"]+\.js)";')
@@ -129,4 +129,8 @@ PAGE: Final = joined(_HERE / "page.js", after=_HERE / "viewer.js")
 CONTROLS: Final = joined(_HERE / "controls.js")
 """The module of the controls: a menu with groups, and what makes those of ipywidgets at home in their rows."""
 CONTROLS_CSS: Final = styles(_HERE / "controls.js")
+"""Their style."""
+PICTURE: Final = joined(_HERE / "picture.js")
+"""The module of a field for a picture, with that of the controls."""
+PICTURE_CSS: Final = styles(_HERE / "picture.js")
 """Their style."""

@@ -79,7 +79,7 @@ function turn(chip, on) {
 }
 
 /**
- * Once for a box of controls, whichever of its menus comes first.
+ * Once for a box of controls, whichever of its parts comes first.
  * @param {HTMLElement} app
  */
 function enter(app) {
@@ -127,6 +127,20 @@ function enter(app) {
 	again();
 }
 
+/**
+ * Make the controls around a part at home; the box is found once the part is in the page.
+ * @param {HTMLElement} el
+ */
+export function atHome(el) {
+	const seen = new IntersectionObserver(() => {
+		const app = /** @type {HTMLElement | null} */ (el.closest(".dx-app"));
+		if (app) enter(app);
+		if (el.isConnected) seen.disconnect();
+	});
+	seen.observe(el);
+	return seen;
+}
+
 /** @param {{model: Model & {set(name: string, value: unknown): void, save_changes(): void}, el: HTMLElement}} host */
 const render = ({ model, el }) => {
 	const life = new AbortController();
@@ -156,13 +170,7 @@ const render = ({ model, el }) => {
 	model.on("change:value", show);
 	model.on("change:groups", furnish);
 	furnish();
-	// The box is found once this is in the page.
-	const seen = new IntersectionObserver(() => {
-		const app = /** @type {HTMLElement | null} */ (el.closest(".dx-app"));
-		if (app) enter(app);
-		if (el.isConnected) seen.disconnect();
-	});
-	seen.observe(el);
+	const seen = atHome(el);
 	return () => {
 		life.abort();
 		seen.disconnect();
