@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from diffexplore.settings import Settings
+from diffexplore.settings import Settings, as_dict
 from diffexplore.words import near, shown
 
 if TYPE_CHECKING:
@@ -51,6 +51,16 @@ def _samplers(model: Model) -> list[str]:
     return usual if len(usual) >= FEWEST else model.samplers[:4]
 
 
+def _skips(model: Model) -> Columns:
+    """As the network was trained, and without the skip connections of each stage."""
+    if not any(stage.skip for stage in model.stages):
+        raise ValueError(str(model.abilities["skips"]).rstrip("."))
+    without = [stage for stage in model.stages if stage.skip][: MOST - 1]
+    return {"as trained": {}} | {
+        f"{one.name.partition(',')[0]} without skip": {"skips": {str(one.number): {"skip": 0.0}}} for one in without
+    }
+
+
 PRESETS: Final[dict[str, Callable[[Model, Settings], Columns]]] = {
     "prompts": lambda _, s: with_one(
         "prompt", [s.prompt or "a fox in the snow at noon", "a castle in the desert at night"]
@@ -63,6 +73,7 @@ PRESETS: Final[dict[str, Callable[[Model, Settings], Columns]]] = {
     "steps": lambda _, __: with_one("steps", [4, 10, 20, 50]),
     "guidance": lambda _, __: with_one("guidance", [1.0, 3.0, 5.0, 10.0]),
     "seeds": lambda _, s: with_one("seed", [s.seed + k for k in range(4)]),
+    "skips": lambda model, _: _skips(model),
     "specificity": lambda _, __: with_one("prompt", _LADDER),
 }
 """Comparisons to start from: name -> what differs, for a model and the shared settings."""
@@ -129,7 +140,7 @@ def _written(text: str) -> bool:
 def plain(values: Mapping[str, Any], read: Settings) -> Values:
     """Values as `read` from them, but for what is left to the model; plain numbers, which go into JSON."""
     found = {name: getattr(read, name) for name, value in values.items() if value is not None}
-    return {name: dict(found[name]) if name == "adapters" else found.get(name) for name in values}
+    return {name: as_dict(found[name]) if name in ("adapters", "skips") else found.get(name) for name in values}
 
 
 # --- labels ---

@@ -21,7 +21,7 @@ import traitlets
 
 from diffexplore.pipelines.signature import LackingError, alike
 from diffexplore.samplers import named, unknown
-from diffexplore.settings import Settings
+from diffexplore.settings import Settings, as_dict
 from diffexplore.widgets.controls import (
     NAMES,
     TEXTS,
@@ -42,6 +42,7 @@ from diffexplore.widgets.extras import Extras, as_code, extras_for, settled
 from diffexplore.widgets.eye import Looks
 from diffexplore.widgets.notebook import InNotebook, watched
 from diffexplore.widgets.runner import TYPING, Jobs, Runner, evaluations, planning, shape
+from diffexplore.widgets.stages import Stages
 from diffexplore.widgets.viewer import Viewer
 from diffexplore.widgets.what_if import WhatIf
 
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Explorer"]
 
-_TRAITS: Final = (*NAMES, "adapters")
+_TRAITS: Final = (*NAMES, "adapters", "skips")
 _OWN: Final = Settings.model_fields.keys() - {"strength"}  # settings that are no matter of a picture handed over
 _SECOND: Final = ("steps", "guidance", "seed", "sampler")
 
@@ -81,6 +82,7 @@ class Explorer(Looks, InNotebook, ipywidgets.Box):  # type: ignore[misc]
             made has a slider.
         extra: Name -> value of what is handed to the pipeline beyond settings, without what it takes anyway. A picture
             is kept as it is handed over; assign another dict to change it.
+        skips: Strengths of the stages of a U-Net, kept as pairs; there are sliders where the model has stages.
         live: Whether a change of a setting starts a run. While a run is going, a change replaces it in any case.
         status: "idle", "running", "done", "cancelled" or "failed"; read only.
         viewer: The `Viewer` inside.
@@ -102,6 +104,7 @@ class Explorer(Looks, InNotebook, ipywidgets.Box):  # type: ignore[misc]
     sampler = _Setting(None, help="A name from `Model.samplers`; None: the model's own.")
     adapters = _Setting((), help="Name -> scale of the LoRAs to use, kept as pairs.")
     extra = traitlets.Dict(help="Name -> value of what is handed to the pipeline beyond settings.")
+    skips = _Setting((), help="Strengths of the stages of a U-Net, or FreeU, kept as pairs.")
     live = traitlets.Bool(False, help="Whether a change of a setting starts a run.")
     status = traitlets.Unicode("idle", read_only=True, help='"idle", "running", "done", "cancelled" or "failed".')
 
@@ -186,6 +189,8 @@ class Explorer(Looks, InNotebook, ipywidgets.Box):  # type: ignore[misc]
         values = {"prompt": settings.prompt} | {name: one for name, (one, _) in settings.diff(self._plain).items()}
         always = {name: getattr(settings, name) for name in ("steps", "guidance", "seed", "sampler")}
         looks = {"attention": True} if self.attention else {}
+        if settings.skips:
+            values["skips"] = as_dict(settings.skips)
         own = {name: value for name, value in (values | always | looks).items() if name not in self.extra}
         arguments = "".join(f"    {name}={value!r},\n" for name, value in own.items())
         opens, handed = as_code(self.extra)
@@ -353,6 +358,8 @@ class Explorer(Looks, InNotebook, ipywidgets.Box):  # type: ignore[misc]
 
     def _build(self) -> None:
         self._controls = {name: control(name, self.model) for name in names_for(self.model)}
+        if self.model.stages:
+            self._controls["skips"] = Stages(self.model.stages)
         # Not where the model is made to learn from, unless something of it is used.
         if self._beyond and (self.model.origin.kind != "pocket" or self.extra):
             self._more = Extras(self._beyond, taken=self._from_extra, refused=lambda why: self.viewer.tell(error=why))
@@ -371,7 +378,10 @@ class Explorer(Looks, InNotebook, ipywidgets.Box):  # type: ignore[misc]
 
         rows = [
             row(*(self._controls[name] for name in TEXTS), self._go, self._stop, *self._eye(), live, names=("first",)),
-            row(*(self._controls[name] for name in _SECOND), *([self._more.box] if self._more else [])),
+            row(
+                *(self._controls[name] for name in (*_SECOND, "skips") if name in self._controls),
+                *([self._more.box] if self._more else []),
+            ),
         ]
         if "adapters" in self._controls:
             rows.append(row(marked(self._controls["adapters"], "wide")))
@@ -436,4 +446,4 @@ class Explorer(Looks, InNotebook, ipywidgets.Box):  # type: ignore[misc]
 
 def _plain(value: Any) -> Any:
     """A setting as a control says it: LoRAs as a dict, not as pairs."""
-    return dict(value) if isinstance(value, tuple) else value
+    return as_dict(value) if isinstance(value, tuple) else value
