@@ -57,7 +57,8 @@ export const colourOf = (session, word) => session.looks.indexOf(word.toLowerCas
 export function shareOf(film, word, step) {
 	const shares = step?.attention?.shares;
 	if (!shares) return null;
-	return lookers(film).reduce((sum, one, k) => (one.toLowerCase() === word.toLowerCase() ? sum + (shares[k] ?? 0) : sum), 0);
+	const own = lookers(film).flatMap((one, k) => (one.toLowerCase() === word.toLowerCase() ? [Number(shares[k] ?? 0)] : []));
+	return own.length ? own.reduce((sum, share) => sum + share, 0) : null;
 }
 
 /**
