@@ -3,6 +3,7 @@ speed and while a control is dragged live."""
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import time
@@ -21,6 +22,7 @@ from diffexplore.widgets.viewer import Replay, Viewer
 Open = Callable[[Viewer], Any]
 
 MOST = 3  # flashes a second
+SEVERAL_FOR = float(os.environ.get("DIFFEXPLORE_DRAG", "5"))  # seconds that a hand drags a control of several columns
 
 
 # --- the counter itself ---
@@ -135,6 +137,76 @@ LIVE = [
     'explorer = dx.Explorer(model, prompt="a fox in the snow", guidance=9.0, seed=3, live=True)\nexplorer',
     "trace = explorer.run()",
 ]
+
+
+def drag_own_guidance(compare: Any, dice: random.Random) -> None:
+    handle = compare.locator(".dx-column .noUi-handle").nth(1)
+    handle.focus()
+    handle.press(dice.choice(("ArrowLeft", "ArrowRight")))
+
+
+def opened(act: Callable[[Any, random.Random], None], face: str) -> Callable[[Any, random.Random], None]:
+    """The act, on what is behind a chip."""
+
+    def acted(compare: Any, dice: random.Random) -> None:
+        chip = compare.locator(".dx-chip").filter(has=compare.page.get_by_title(face))
+        if chip.locator("button").first.get_attribute("aria-expanded") != "true":
+            chip.locator("button").first.click()
+        act(compare, dice)
+
+    acted.__name__ = f"shared_{act.__name__}"
+    return acted
+
+
+def choose_own_sampler(compare: Any, dice: random.Random) -> None:
+    menu = compare.locator(".dx-column .dx-menu-select").nth(1)
+    menu.select_option(index=dice.randrange(6))
+
+
+SEVERAL = [
+    LIVE[0],
+    "columns = {f'guidance {g}': {'guidance': float(g)} for g in (1, 9, 12)}\n"
+    'compare = dx.Compare(columns, model=model, prompt="a fox in the snow", steps=8, seed=3, live=True)\ncompare',
+    "traces = compare.run()",
+]
+
+
+def test_several_do_not_flash_when_what_they_share_or_one_of_them_is_dragged_live(lab: Any, tab: Any) -> None:
+    write(lab.folder / "flashes-of-several.ipynb", SEVERAL)
+    page = tab.page
+    lab.open(page, "flashes-of-several.ipynb")
+    lab.run_all(page)
+    compare = page.locator(".dx-explorer").first
+    tick = compare.locator(".dx-truth")
+    expect(tick).to_have_attribute("data-state", "match", timeout=60_000)
+    compare.get_by_label("step", exact=True).fill("4")
+    own_samplers = "{k: {'sampler': k} for k in ('Euler', 'DDIM', 'Heun')}"
+    found = {}
+    for act, each in (
+        (drag_own_guidance, 60),
+        (opened(drag_steps, "steps, shared by all"), 60),
+        (opened(throw_seed, "seed, shared by all"), 150),
+        (type_prompt, 120),
+        (opened(choose_sampler, "sampler, shared by all"), 300),
+        (choose_own_sampler, 300),
+    ):
+        if act is choose_own_sampler:
+            lab.run(page, f"compare.columns = {own_samplers}")
+            expect(tick).to_have_attribute("data-state", "match", timeout=60_000)
+        dice = random.Random(0)
+        recording = Recording(page)
+        begun, count = time.monotonic(), 0
+        while time.monotonic() < begun + SEVERAL_FOR:
+            act(compare, dice)
+            count += 1
+            page.wait_for_timeout(max(0.0, 1000 * (begun + count * each / 1000 - time.monotonic())))
+        times, frames = recording.stop()
+        found[act.__name__] = most_flashes(times, frames)
+        print(act.__name__, found[act.__name__], len(times))
+        assert len(times) > 1 or act is type_prompt, "the pictures follow the hand"
+        lab.run(page, 'compare.shared = {"prompt": "a fox in the snow", "steps": 8, "seed": 3}')
+        expect(tick).to_have_attribute("data-state", "match", timeout=60_000)
+    assert max(found.values()) <= MOST, found
 
 
 def test_no_control_flashes_when_it_is_dragged_live(lab: Any, tab: Any) -> None:

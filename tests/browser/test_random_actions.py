@@ -1,9 +1,10 @@
-"""Hundreds of random things that a hand does to an Explorer: nothing breaks, nothing grows, and whenever
-the page says that pictures are what the controls say, they are."""
+"""Hundreds of random things that a hand does to an Explorer and to a Compare: nothing breaks, nothing grows, and
+whenever the page says that pictures are what the controls say, they are."""
 
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 from collections.abc import Callable
@@ -16,12 +17,18 @@ from playwright.sync_api import TimeoutError as PatienceError
 from playwright.sync_api import expect
 
 ACTIONS = 300
-CHECKED = 15  # actions between two looks at the kernel
+CHECKED = 15  # actions between two looks at all of it, when it has come to rest
+GLANCED = 3  # and between two at the tick in the middle of it
 
 CELLS = {
     "explorer": [
         "import diffexplore as dx\nfrom random_actions_kernel import told\nmodel = dx.load()",
         "widget = dx.Explorer(model, prompt='a fox in the snow', steps=6, seed=7)\nwidget",
+    ],
+    "compare": [
+        "import diffexplore as dx\nfrom random_actions_kernel import told\nmodel = dx.load()",
+        "columns = {'guidance 1': {'guidance': 1.0}, 'guidance 5': {'guidance': 5.0}, 'strong': {'guidance': 10.0}}\n"
+        "widget = dx.Compare(columns, model=model, prompt='a fox in the snow', steps=4, seed=7)\nwidget",
     ],
 }
 KERNEL = '''
@@ -42,20 +49,34 @@ def told(widget):
 Action = Callable[[Any, Any, random.Random], None]
 
 
+class GoneError(Exception):
+    """There is nothing of the kind in sight."""
+
+
 def one_of(dice: random.Random, found: Any) -> Any:
-    """One of what is in sight; where there is none, an empty place."""
-    return found.nth(dice.randrange(max(1, found.count())))
+    """One of what is in sight."""
+    count = found.count()
+    if not count:
+        raise GoneError
+    return found.nth(dice.randrange(count))
+
+
+def at_hand(app: Any, dice: random.Random, selector: str) -> Any:
+    """One of what is in sight, or of what one of the chips has behind it."""
+    if not app.locator(selector).count():
+        one_of(dice, app.locator(".dx-face:visible")).click()
+    return one_of(dice, app.locator(selector))
 
 
 def sliders(page: Any, app: Any, dice: random.Random) -> None:
-    handle = one_of(dice, app.locator(".noUi-handle:visible"))
+    handle = at_hand(app, dice, ".noUi-handle:visible")
     handle.focus()
     for _ in range(dice.randint(1, 4)):
         handle.press(dice.choice(["ArrowLeft", "ArrowRight"]))
 
 
 def drag(page: Any, app: Any, dice: random.Random) -> None:
-    place = one_of(dice, app.locator(".noUi-handle:visible")).bounding_box()
+    place = at_hand(app, dice, ".noUi-handle:visible").bounding_box()
     if place is None:  # it is hidden again
         return
     page.mouse.move(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2)
@@ -66,9 +87,9 @@ def drag(page: Any, app: Any, dice: random.Random) -> None:
 
 
 def number(page: Any, app: Any, dice: random.Random) -> None:
-    field = one_of(dice, app.locator(".dx-number input[type=text]:visible"))
+    field = at_hand(app, dice, ".dx-number input[type=text]:visible")
     field.fill(dice.choice(["3", "7", "5.5", "10", "7,5", "0", "", "many", "2"]))
-    field.press(dice.choice(["Enter", "Tab"]))
+    field.press(dice.choice(["Enter", "Tab", "ArrowUp", "ArrowDown"]))
 
 
 def seed(page: Any, app: Any, dice: random.Random) -> None:
@@ -79,7 +100,7 @@ def seed(page: Any, app: Any, dice: random.Random) -> None:
 
 
 def button(page: Any, app: Any, dice: random.Random) -> None:
-    one_of(dice, app.locator(".dx-row button:visible:enabled")).click()
+    one_of(dice, app.locator(".dx-row button:visible:enabled")).click()  # columns, dice, chips, steppers, Run, Stop
 
 
 def prompt(page: Any, app: Any, dice: random.Random) -> None:
@@ -129,10 +150,24 @@ def paste(page: Any, app: Any, dice: random.Random) -> None:
         page.keyboard.press("Escape")
 
 
+STANDING_OUT = """app => app.scrollWidth <= app.clientWidth ? [] : [...app.querySelectorAll('*')]
+    .filter(one => one.checkVisibility() && one.getBoundingClientRect().right > app.getBoundingClientRect().right + 1)
+    .map(one => `${one.tagName} ${one.className} ${one.getBoundingClientRect().right}`).slice(0, 8)"""
+
 WEIGHTS: list[tuple[Action, int]] = [
     (sliders, 6), (drag, 4), (number, 4), (seed, 2), (button, 5), (prompt, 3), (menu, 2), (live, 1), (viewer, 3),
     (keys, 3), (paste, 1),
 ]  # fmt: skip
+
+
+def glance(lab: Any, page: Any, app: Any) -> None:
+    """A tick in the middle of it all is as true as one at rest."""
+    tick = app.locator(".dx-truth")
+    for _ in range(10):
+        if tick.get_attribute("data-state") != "match" or json.loads(lab.run(page, "told(widget)"))["same"]:
+            return
+        page.wait_for_timeout(50)  # what the kernel has heard already is on its way to the page
+    raise AssertionError("the tick is shown over pictures of other settings")
 
 
 def settled(lab: Any, page: Any, app: Any) -> dict[str, Any]:
@@ -160,16 +195,18 @@ def test_whatever_hands_do_the_tick_is_true_and_nothing_breaks(lab: Any, tab: An
     app.evaluate("app => app.scrollIntoView()")
     page.wait_for_timeout(300)
     height = app.evaluate("app => app.getBoundingClientRect().height")
-    page.set_default_timeout(3000)  # what is gone is not waited for
-    dice = random.Random(15)
+    page.set_default_timeout(2000)  # what is gone is not waited for
+    dice = random.Random(int(os.environ.get("DIFFEXPLORE_DICE", "15")))
     actions, weights = zip(*WEIGHTS, strict=True)
     matched = 0
     done = []
     for k in range(ACTIONS):
         action = dice.choices(actions, weights)[0]
         done.append(action.__name__)
-        with suppress(PatienceError):  # what was there a moment ago is gone: a column, a popover
+        with suppress(PatienceError, GoneError):  # what was there a moment ago is gone: a column, a popover
             action(page, app, dice)
+        if k % GLANCED == GLANCED - 1:
+            glance(lab, page, app)
         if k % CHECKED == CHECKED - 1:
             tick = app.locator(".dx-truth")
             for _ in range(20):  # what hands did last may still be on its way to the kernel
@@ -184,6 +221,6 @@ def test_whatever_hands_do_the_tick_is_true_and_nothing_breaks(lab: Any, tab: An
                 expect(tick).not_to_have_attribute("data-state", "match")
                 expect(tick).to_have_attribute("data-state", re.compile("stale|none"), timeout=15_000)
             assert app.evaluate("app => app.getBoundingClientRect().height") == height, done[-CHECKED:]
-            assert app.evaluate("app => app.scrollWidth <= app.clientWidth"), "nothing stands out"
+            assert app.evaluate(STANDING_OUT) == [], done[-CHECKED:]
     assert matched > 2, "a test that never saw the tick has not looked at it"
     page.wait_for_timeout(200)

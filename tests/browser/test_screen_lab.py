@@ -16,15 +16,35 @@ COMPARE = """columns = lambda count: {f"g {g}": {"guidance": float(g)} for g in 
 compare = dx.Compare(columns(2), model=model, prompt="a red fox", steps=6)
 compare"""
 SIZES = [(1280, 720), (1024, 768), (1440, 900)]
+MOVED = ".noUi-handle:visible, .dx-number input[type=text]:visible"  # narrow columns have fields in place of sliders
+
+# Controls, pictures, strips and scrubber that cover each other, and what stands out of the app.
+FAULTS = """app => {
+    const seen = [...app.querySelectorAll(
+        '.dx-row :is(input, select, button), .widget-slider, .dx-film canvas, .dx-strips, .dx-scrub, .dx-tabs, .dx-foot'
+    )].filter(node => node.checkVisibility() && !node.closest('.dx-pop'));
+    const edges = node => node.getBoundingClientRect();
+    const meet = (from, to, other, end) => from < end - 1 && other < to - 1;
+    const covers = (a, b) => meet(a.left, a.right, b.left, b.right) && meet(a.top, a.bottom, b.top, b.bottom);
+    const name = node => node.ariaLabel || node.className || node.textContent;
+    const faults = seen.flatMap((one, k) => seen.slice(k + 1)
+        .filter(other => !one.contains(other) && covers(edges(one), edges(other)))
+        .map(other => `${name(one)} covers ${name(other)}`));
+    if (app.scrollWidth > app.clientWidth) faults.push('it stands out');
+    return faults;
+}"""
 
 
-def in_sight(page: Any, app: Any) -> float:
-    """That slider, pictures, strips and scrubber are in sight together, in one row; returns the height of it all."""
-    app.evaluate("node => node.closest('.jp-OutputArea-output').scrollIntoView({ block: 'start' })")
+def in_sight(page: Any, app: Any, top: str = ".dx-app") -> float:
+    """That slider, pictures, strips and scrubber are in sight together, in one row; returns the height of it all.
+
+    `top`: what a person scrolls to.
+    """
+    app.locator(MOVED).first.evaluate("(node, top) => node.closest(top).scrollIntoView({ block: 'start' })", top)
     page.wait_for_timeout(300)
     window = page.locator(".jp-WindowedPanel-outer").first.bounding_box()
     films = app.locator(".dx-film")
-    parts = [app.locator(".noUi-handle:visible").first, *films.locator("canvas").all(), app.locator(".dx-strips")]
+    parts = [app.locator(MOVED).first, *films.locator("canvas").all(), app.locator(".dx-strips")]
     for part in [*parts, app.get_by_label("step", exact=True)]:
         box = part.bounding_box()
         assert box["y"] >= window["y"] - 1
@@ -64,4 +84,47 @@ def test_explorer_and_compare_are_one_screen(lab: Any, tab: Any, axe: Any) -> No
                 assert column.bounding_box()["x"] == pytest.approx(film.bounding_box()["x"], abs=2)
     assert all(len(found) == 1 for found in heights.values()), f"columns change the height: {heights}"
     page.set_viewport_size({"width": 1280, "height": 720})
-    assert axe(page) == []
+    assert [app.evaluate(FAULTS) for app in (explorer, compare)] == [[], []]
+    compare.locator(".dx-face").first.click()  # its popover too
+    for theme, light in (("JupyterLab Dark", "false"), ("JupyterLab Light", "true")):
+        page.evaluate("theme => window.jupyterapp.commands.execute('apputils:change-theme', { theme })", theme)
+        expect(page.locator("body")).to_have_attribute("data-jp-theme-light", light)
+        assert axe(page) == []
+
+
+def test_enlarged_by_half_it_is_used_as_ever_and_keys_run_and_save(lab: Any, tab: Any) -> None:
+    write(lab.folder / "enlarged.ipynb", [WIDGETS, "explorer", COMPARE])
+    page = tab.page
+    page.set_viewport_size({"width": 1280 * 2 // 3, "height": 720 * 2 // 3})
+    lab.open(page, "enlarged.ipynb")
+    lab.run_all(page)
+    explorer, compare = page.locator(".dx-app").nth(0), page.locator(".dx-app").nth(1)
+    lab.run(page, "compare.columns = columns(6); explorer.run(); compare.run(); None")
+    expect(compare.locator(".dx-film")).to_have_count(6, timeout=60_000)
+    for beside, width in (("its side bar", 0), ("nothing", 600)):
+        page.evaluate("shut => window.jupyterapp.shell[shut ? 'collapseLeft' : 'expandLeft']()", bool(width))
+        page.wait_for_timeout(300)
+        for app in (explorer, compare):
+            assert app.bounding_box()["width"] > width
+            assert app.evaluate(FAULTS) == [], f"beside {beside}"
+            if width:
+                in_sight(page, app, ".dx-row")
+
+    # A narrow column's number is stepped, by a button and by the arrows.
+    more = compare.get_by_role("button", name="more guidance of g 2")
+    more.click()
+    field = compare.get_by_label("guidance of g 2", exact=True).locator("visible=true")
+    field.press("ArrowUp")
+    expect(field).to_have_value("3")
+    told = "import json; print(json.dumps([own['guidance'] for own in compare.columns.values()]))"
+    assert lab.run(page, told) == "[1.0, 3.0, 3.0, 4.0, 5.0, 6.0]"
+
+    # With the prompt in hand.
+    prompt = explorer.get_by_label("prompt", exact=True).first
+    prompt.fill("a red dog")
+    prompt.press("Control+Enter")
+    expect(explorer.locator(".dx-truth")).to_have_text("picture matches the controls", timeout=60_000)
+    assert lab.run(page, "print(explorer.trace.settings.prompt)") == "a red dog"
+    page.evaluate("window.jupyterapp.shell.currentWidget.context.model.dirty = true")
+    prompt.press("Control+s")
+    page.wait_for_function("() => !window.jupyterapp.shell.currentWidget.context.model.dirty")
