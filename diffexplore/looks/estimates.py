@@ -13,7 +13,7 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from diffexplore.record.record import Decoder, Record
+    from diffexplore.record.record import Record
     from diffexplore.record.step import Step
 
 __all__ = ["estimate", "field_of", "finite", "forget", "unit"]
@@ -38,12 +38,28 @@ def estimate(trace: "Record", kind: str, i: int) -> np.ndarray | None:
         None where there is neither a decoder nor what one made, where the step has no such field, or that is not
         finite.
     """
-    field = field_of(trace[i], kind)
-    if field is None:
-        return None
+    i = range(len(trace))[i]
+    with _decoded_lock:
+        cache = _decoded.setdefault(trace, OrderedDict())
+        if (kind, i) in cache:
+            cache.move_to_end((kind, i))
+            return cache[kind, i]
+    made = _made(trace, kind, i)  # outside the lock, since this may take seconds
+    if made is not None:
+        made.flags.writeable = False
+        with _decoded_lock:
+            cache[kind, i] = made
+            while len(cache) > 2 and sum(kept.nbytes for kept in cache.values()) > _CACHE_BYTES:
+                cache.popitem(last=False)
+    return made
+
+
+def _made(trace: "Record", kind: str, i: int) -> np.ndarray | None:
     if trace.decode is None:
-        return trace.picture(i) if kind == "x0" else None
-    return _decode(trace, trace.decode, kind, i, field) if finite(field) else None
+        kept = trace.picture(i) if kind == "x0" else None
+        return None if kept is None else np.array(kept)
+    field = field_of(trace[i], kind)
+    return None if field is None or not finite(field) else np.array(trace.decode(field))
 
 
 def field_of(step: "Step", kind: str) -> "Tensor | None":
@@ -66,18 +82,3 @@ def forget(trace: "Record") -> None:
     """Let go of what was decoded for a trace; it is made again when asked for."""
     with _decoded_lock:
         _decoded.pop(trace, None)
-
-
-def _decode(trace: "Record", decode: "Decoder", kind: str, i: int, field: "Tensor") -> np.ndarray:
-    with _decoded_lock:
-        cache = _decoded.setdefault(trace, OrderedDict())
-        if (kind, i) in cache:
-            cache.move_to_end((kind, i))
-            return cache[kind, i]
-    made: np.ndarray = np.array(decode(field))  # outside the lock, since this may take seconds
-    made.flags.writeable = False
-    with _decoded_lock:
-        cache[kind, i] = made
-        while len(cache) > 2 and sum(kept.nbytes for kept in cache.values()) > _CACHE_BYTES:
-            cache.popitem(last=False)
-    return made

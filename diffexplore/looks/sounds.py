@@ -42,7 +42,7 @@ __all__ = [
 
 SIZE: Final = (640, 320)
 """(width, height) of every picture of a sound."""
-PLOT: Final = (56, 584)
+PLOT: Final = (64, 572)
 """From where to where the time axis runs, in pixels from the left."""
 FLOOR: Final = -80.0
 """dBFS of the darkest colour; the brightest is 0."""
@@ -55,7 +55,7 @@ COLOURS: Final = np.array(
 
 CAPTIONS: Final = {
     "x0": "The model's estimate of the finished sound: waveform, and mel spectrogram in decibels of full scale.",
-    "latents": "What the model is given at this step: the noisy latents, a row per channel, a column per moment.",
+    "latents": "The noisy latents: a row per channel (low frequencies at the bottom of each), a column per moment.",
     "guidance": "What the prompt pulls: the estimate with it minus the estimate without, in latents. Grey is no pull.",
     "change": "How the estimate changed since the evaluation before, in latents. Grey is no change.",
 }
@@ -246,7 +246,7 @@ def heard(samples: np.ndarray, rate: int) -> np.ndarray:
             pen.line((left + x, middle - half * part.max(), left + x, middle - half * part.min()), fill=(9, 105, 218))
     pen.line((left, middle, right, middle), fill=_RULE)
     for words, y in (("1", top + 6), ("0", middle), ("-1", bottom - 6)):
-        pen.text((left - 6, y), words, _QUIET, _font(11), "rm")
+        pen.text((left - 6, y), words, _QUIET, _font(15), "rm")
 
     top, bottom = _PICTURE
     decibels, middles = mel_spectrogram(samples, rate, wide)
@@ -258,8 +258,8 @@ def heard(samples: np.ndarray, rate: int) -> np.ndarray:
         y = bottom - (bottom - top) * _mel(hertz) / _mel(rate / 2)
         pen.line((left - 4, y, left, y), fill=_QUIET)
         if y > top + 8:
-            pen.text((left - 6, y), f"{hertz / 1000:g}", _QUIET, _font(11), "rm")
-    pen.text((6, (top + bottom) / 2), "kHz", _INK, _font(12), "lm")
+            pen.text((left - 6, y), f"{hertz / 1000:g}", _QUIET, _font(15), "rm")
+    pen.text((6, (top + bottom) / 2), "kHz", _INK, _font(16), "lm")
     _scale(image, pen, top, bottom)
     _seconds(pen, len(mean) / rate, bottom)
     pen.rectangle((left, top, right, bottom), outline=_RULE)
@@ -288,12 +288,9 @@ def _latents(values: np.ndarray, how: Kind, tall: bool) -> np.ndarray:
         if channel and tall:
             pen.line((left, y, right, y), fill=_PAPER)
         if channel % every == 0:
-            pen.text((left - 6, y + high / 2), str(channel + 1), _QUIET, _font(11), "rm")
-    pen.text((4, bottom + 14), "channel", _INK, _font(12), "lm")
-    pen.text(((left + right) / 2, bottom + 14), "time, one column per latent", _INK, _font(12), "mm")
-    if tall:
-        pen.text((right + 6, top + 6), "low below,", _QUIET, _font(9), "lm")
-        pen.text((right + 6, top + 18), "high above", _QUIET, _font(9), "lm")
+            pen.text((left - 6, y + high / 2), str(channel + 1), _QUIET, _font(15), "rm")
+    pen.text((4, bottom + 14), "channel", _INK, _font(16), "lm")
+    pen.text(((left + right) / 2, bottom + 14), "time, one column per latent", _INK, _font(16), "mm")
     pen.rectangle((left, top, right, bottom), outline=_RULE)
     return np.asarray(image)
 
@@ -327,8 +324,8 @@ def _scale(image: Image.Image, pen: ImageDraw.ImageDraw, top: int, bottom: int) 
     image.paste(Image.fromarray(_colours(np.repeat(np.linspace(1, 0, bottom - top)[:, None], 8, axis=1))), (left, top))
     for decibels in (0, -20, -40, -60, -80):
         y = top + (bottom - top) * decibels / FLOOR
-        pen.text((left + 12, min(max(y, top + 6), bottom - 6)), str(decibels), _QUIET, _font(10), "lm")
-    pen.text((left - 4, top - 10), "dBFS", _INK, _font(11), "lm")
+        pen.text((left + 12, min(max(y, top + 6), bottom - 6)), str(decibels), _QUIET, _font(14), "lm")
+    pen.text((left - 4, top - 10), "dBFS", _INK, _font(15), "lm")
 
 
 def _seconds(pen: ImageDraw.ImageDraw, seconds: float, bottom: int) -> None:
@@ -340,5 +337,5 @@ def _seconds(pen: ImageDraw.ImageDraw, seconds: float, bottom: int) -> None:
         x = left + (right - left) * k * step / max(seconds, 1e-6)
         pen.line((x, bottom, x, bottom + 4), fill=_QUIET)
         if x < right - 14:
-            pen.text((x, bottom + 13), f"{k * step:g}", _QUIET, _font(11), "mm")
-    pen.text((right, bottom + 13), "s", _INK, _font(12), "mm")
+            pen.text((x, bottom + 13), f"{k * step:g}", _QUIET, _font(15), "mm")
+    pen.text((right, bottom + 13), "s", _INK, _font(16), "mm")

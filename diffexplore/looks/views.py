@@ -337,11 +337,15 @@ def _signed(difference: np.ndarray) -> np.ndarray:
 
 
 def _change(trace: "Record", i: int, exact: bool, plane: Plane) -> np.ndarray:
-    now, before = trace[i].x0, trace[i - 1].x0
-    if exact and trace.decoded and finite(now) and finite(before):
-        decoded = [_picture(trace, "x0", k, exact, plane).astype(np.float32) for k in (i, i - 1)]
-        return (decoded[0] - decoded[1]) / 255
-    return _linear(trace, _at(now - before, plane), bias=False)
+    if exact and trace.decoded:
+        decoded = [_of_estimate(trace, "x0", k, trace[k].shape, plane) for k in (i, i - 1)]
+        if decoded[0] is not None and decoded[1] is not None and (trace.decode or _both_finite(trace, i)):
+            return (decoded[0].astype(np.float32) - decoded[1].astype(np.float32)) / 255
+    return _linear(trace, _at(trace[i].x0 - trace[i - 1].x0, plane), bias=False)
+
+
+def _both_finite(trace: "Record", i: int) -> bool:
+    return finite(trace[i].x0) and finite(trace[i - 1].x0)
 
 
 def _bytes(colours: np.ndarray) -> np.ndarray:
@@ -371,15 +375,21 @@ def _matrix(trace: "Record", channels: int) -> np.ndarray:
 
 def _picture(trace: "Record", kind: str, i: int, exact: bool, plane: Plane) -> np.ndarray:
     """What the decoder makes of a field, or its linear colours."""
+    pixels = _of_estimate(trace, kind, i, trace[i].shape, plane) if exact else None
+    if pixels is not None:
+        return pixels
     field = field_of(trace[i], kind)
     assert field is not None, "why_blank has looked"
-    one_for_all = plane is not None and not isinstance(plane, Moment) and field.ndim > 3
-    pixels = estimate(trace, kind, i) if exact else None
+    return _bytes(_linear(trace, _at(field, plane)))
+
+
+def _of_estimate(trace: "Record", kind: str, i: int, shape: "Sequence[int]", plane: Plane) -> np.ndarray | None:
+    """A picture of what was decoded; None where nothing was, or one for all planes of which one is asked for."""
+    pixels = estimate(trace, kind, i)
     if pixels is not None and pixels.ndim == 4:  # a picture for each plane, if not for each one of the latents
-        return np.asarray(pixels[_number(len(pixels), field.shape, plane)])
-    if pixels is None or one_for_all:
-        return _bytes(_linear(trace, _at(field, plane)))
-    return pixels
+        return np.asarray(pixels[_number(len(pixels), shape, plane)])
+    one_for_all = plane is not None and not isinstance(plane, Moment) and len(shape) > 3
+    return None if one_for_all else pixels
 
 
 def _number(count: int, shape: "Sequence[int]", plane: Plane) -> int:

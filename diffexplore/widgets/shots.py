@@ -99,9 +99,9 @@ def reel_of(trace: Record) -> tuple[dict[str, Any], int]:
     shown = list(range(count))
     if isinstance(trace.output, list):
         for side in (SIDE, _SMALLER):
-            # Two of the views are decoded, the others are small. An estimate is smoother than what comes of it.
+            # Of the views that are decoded the change is small, as are the others.
             each = [len(encode(trace.output[k], side=side).data) for k in {0, count // 2, count - 1}]
-            whole = 2 * max(each) * len(trace) * count
+            whole = round(1.5 * max(each) * len(trace) * count)
             if whole <= ROOM or max(trace.output[0].size) <= _SMALLER:
                 break
         if whole > ROOM:

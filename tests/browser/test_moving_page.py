@@ -4,15 +4,20 @@ its own."""
 from __future__ import annotations
 
 import io
+import itertools
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+from flashes import Recording, most_flashes
 from moving import sound, video
 from PIL import Image
+from test_screen import ABOVE, height, several, within
 
+from diffexplore.trace import Trace
 from diffexplore.widgets.page import to_html
 from diffexplore.widgets.viewer import Replay, Viewer
 
@@ -73,6 +78,32 @@ def test_frames_play_and_stop_and_a_strip_shows_what_is_pointed_at(host: Open) -
     assert len({page.pixels(".dx-peek canvas") for _ in range(8) if page.page.wait_for_timeout(60) is None}) == 1
 
 
+def test_frames_that_flicker_do_not_flash_when_they_play(host: Open) -> None:
+    trace = video(17)
+    flicker = np.stack([np.full((32, 64, 3), 255 * (k % 2), np.uint8) for k in range(17)])
+    trace.decode, trace.output = lambda latents: flicker.copy(), [Image.fromarray(one) for one in flicker]
+    page = host(Replay(trace))
+    page.root.get_by_label("speed").select_option("2")
+    page.settle()
+    recording = Recording(page.page)
+    page.root.get_by_role("button", name="play frames").click()
+    page.page.wait_for_timeout(3000)
+    page.root.locator(".dx-strips").hover(position={"x": 40, "y": 15})
+    page.page.wait_for_timeout(3000)
+    times, frames = recording.stop()
+    assert len(times) > 8, "they did play"
+    assert most_flashes(times, frames) <= 3
+    page.page.emulate_media(reduced_motion="reduce")
+    page.page.wait_for_timeout(1500)  # what was shown before has passed
+    shown, began = [], time.monotonic()
+    for _ in range(40):
+        shown.append(page.pixels())
+        page.page.wait_for_timeout(25)
+    seconds = time.monotonic() - began
+    changes = sum(a != b for a, b in itertools.pairwise(shown))
+    assert 1 <= changes <= 2 * seconds + 1, "two pictures a second, for those who ask for less motion"
+
+
 def test_two_videos_share_both_scrubbers(host: Open) -> None:
     traces = {"long": video(17), "short": video(9, seed=1)}
     page = host(Replay(traces))
@@ -120,3 +151,35 @@ def test_a_page_of_its_own_needs_no_kernel(tab: Any, tmp_path: Path) -> None:
     page.get_by_role("button", name="listen to the end").click()
     page.locator(".dx-cursor").wait_for()
     assert page.get_by_label("frame", exact=True).is_hidden()
+
+
+@pytest.mark.parametrize("room", [(848, 599), (592, 647)])
+def test_it_all_fits_one_screen_and_nothing_jumps(
+    host: Open, tab: Any, tiny_trace: Trace, axe: Callable[[Any], list[str]], room: tuple[int, int]
+) -> None:
+    tab.page.set_viewport_size({"width": room[0], "height": room[1]})
+    page = host(Replay(tiny_trace))
+    within(page, room[0])
+    plain = {1: height(page)}
+    page.viewer.show(several(tiny_trace, 2))
+    page.push()
+    plain[2] = height(page)
+    made = {"video": video(17), "sound": sound()}
+    for kind, trace in made.items():
+        for count in (1, 2, 4):
+            page.viewer.show(several(trace, count) if count > 1 else trace)
+            page.push()
+            if room[0] >= 720:  # else a picture is as high as its shape makes it
+                assert height(page) == plain[min(count, 2)], f"{count} of a {kind} are as high as pictures"
+            page.settle()
+            under = page.root.locator(".dx-under:visible")
+            parts = [*page.root.locator(".dx-film canvas").all(), under, page.root.locator(".dx-strips"), page.step]
+            for part in parts:
+                box = part.bounding_box()
+                assert ABOVE[min(count, 2)] + box["y"] + box["height"] <= room[1], f"{count} of a {kind}"
+                assert box["x"] + box["width"] <= room[0] + 0.5
+            assert page.root.locator(".dx-strips").bounding_box()["height"] >= 20 * count
+            pictures = page.root.locator(".dx-screen canvas").all()
+            lowest = max(one.bounding_box()["y"] + one.bounding_box()["height"] for one in pictures)
+            assert lowest <= under.bounding_box()["y"], "it stands under the pictures"
+        assert axe(page.page) == []
