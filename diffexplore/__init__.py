@@ -24,6 +24,7 @@ _HOMES = {
     "Trace": "trace",
     "VIEWS": "looks.views",
     "CURVES": "looks.curves",
+    "arrival": "experiments.arrival",
     "forward": "experiments.forward",
     "loss_by_level": "experiments.loss",
     "sweep": "experiments.sweep",
@@ -53,6 +54,7 @@ __all__ = [
     "Step",
     "Trace",
     "adherence",
+    "arrival",
     "diminishing_returns",
     "forward",
     "judge",
@@ -68,6 +70,7 @@ __all__ = [
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from diffexplore.experiments.arrival import arrival
     from diffexplore.experiments.forward import forward
     from diffexplore.experiments.loss import loss_by_level
     from diffexplore.experiments.negative import negative_words

@@ -242,6 +242,20 @@ def named(prompt: str) -> dict[str, str]:
     return {attribute: found[attribute] for attribute in ATTRIBUTES if attribute in found}
 
 
+def readable(prompt: str) -> dict[str, str]:
+    """:func:`named`, without what the prompt itself makes unreadable: a colour in a silhouette, the light in space.
+
+    Raises:
+        ValueError: `prompt` is not text.
+    """
+    wanted = named(prompt)
+    if wanted.get("style") in ("silhouette", "line"):
+        wanted.pop("colour", None)
+    if wanted.get("style") == "line" or wanted.get("setting") in ("space", "none"):
+        wanted.pop("light", None)
+    return wanted
+
+
 _SMALL = frozenset(
     ("a", "an", "the", "and", "or", "of", "in", "on", "at", "by", "to", "into", "from", "with", "without", "under",
      "over", "near", "behind", "beside", "between", "among", "for", "is", "are", "it", "its", "this", "that")
@@ -305,15 +319,11 @@ def adherence(image: Image.Image | np.ndarray | str | os.PathLike[str], prompt: 
         ValueError: the prompt names nothing that the judge can read, or the image is none.
         FileNotFoundError: as `judge`.
     """
-    wanted = named(prompt)
+    wanted = readable(prompt)
     if not wanted:
         raise ValueError(
             f"the prompt {shown(prompt)} names nothing the judge knows; it knows subjects like 'fox', colours, "
             "settings like 'in the snow', lights like 'at night', styles like 'a sketch of' and qualities like 'blurry'"
         )
-    if wanted.get("style") in ("silhouette", "line"):
-        wanted.pop("colour", None)
-    if wanted.get("style") == "line" or wanted.get("setting") in ("space", "none"):
-        wanted.pop("light", None)
     read = judge(image)
     return float(np.mean([read[attribute][value] for attribute, value in wanted.items()]))
