@@ -60,6 +60,10 @@ class HandmadePipeline(DiffusionPipeline):
         ids = self.tokenizer(text or " ", return_tensors="pt").input_ids
         return self.text_encoder(ids).last_hidden_state
 
+    def next_of(self, x: torch.Tensor, made: torch.Tensor) -> torch.Tensor:
+        """The latents after a step."""
+        return made
+
     @torch.no_grad()
     def __call__(
         self,
@@ -82,7 +86,7 @@ class HandmadePipeline(DiffusionPipeline):
             velocity = self.weaver(x, when, with_prompt)["velocity"]
             if guidance_scale > 0:
                 velocity = velocity + guidance_scale * (velocity - self.weaver(x, when, without)["velocity"])
-            x = self.scheduler.step(velocity, t, x, return_dict=False)[0]
+            x = self.next_of(x, self.scheduler.step(velocity, t, x, return_dict=False)[0])
         x = x.reshape(1, h // 2, w // 2, 2, 2, 4).permute(0, 5, 1, 3, 2, 4).reshape(1, 4, h, w)
         pixels = self.vae.decode(x / self.vae.config.scaling_factor, return_dict=False)[0]
         return Answer(images=self.pictures.postprocess(pixels, output_type="pil"))

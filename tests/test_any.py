@@ -170,7 +170,8 @@ def test_what_was_found_is_said_and_what_was_not_has_its_reason():
     assert before["image"] is True
     assert before["split"] is None
     known("FluxKontextPipeline")
-    opened.trace(settings(steps=2, width=48, height=32), **CASES["FluxKontextPipeline"].extra())
+    trace = opened.trace(settings(steps=2, width=48, height=32), **CASES["FluxKontextPipeline"].extra())
+    assert trace.image.size == (48, 32), "it would draw a million pixels, whatever size is asked for"
     assert "built in" in opened.abilities["split"]
     assert opened.abilities["layout"] is True
     assert dx.load(made("DDIMPipeline"), reuse=0).abilities["prompt"] == "It takes no prompt."

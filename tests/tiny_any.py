@@ -389,7 +389,7 @@ CASES: dict[str, Case] = {
     "FluxInpaintPipeline": Case(of("FluxInpaintPipeline", "flux"), masked, split="one"),
     "FluxKontextPipeline": Case(
         of("FluxKontextPipeline", "flux"),
-        lambda: {"image": _picture(), "_auto_resize": False, "max_area": 48 * 32},
+        lambda: {"image": _picture(), "_auto_resize": False},
         split="one",
     ),
     "FluxControlPipeline": Case(

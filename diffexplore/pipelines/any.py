@@ -38,6 +38,7 @@ _ENCODERS = (
     "prior_image",
     "vocoder",
 )
+_RESAID = ("intermediate_timesteps", "max_area")  # arguments of settings in the words of few pipelines
 _GUIDANCE = ("guidance_scale", "true_cfg_scale", "cfg_scale", "prior_guidance_scale", "text_guidance_scale")
 
 
@@ -161,6 +162,8 @@ class Looked(Family):
             given["negative_prompt"] = " "  # without one these pipelines leave guidance off
         if first.width and first.height:
             given |= {"width": first.width, "height": first.height, "use_resolution_binning": False}
+            # Flux Kontext keeps no more of a size than its shape, and draws so many pixels.
+            given["max_area"] = first.width * first.height
         given |= self._guidance(pipeline, first)
         if first.steps != 2:
             given["intermediate_timesteps"] = None  # of Sana Sprint, whose default is for two steps alone
@@ -171,7 +174,7 @@ class Looked(Family):
 
     def asked(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Of the arguments of a call, those by which settings are said in the pipeline's own words."""
-        return {name: value for name, value in arguments.items() if name in (*self.ours, "intermediate_timesteps")}
+        return {name: value for name, value in arguments.items() if name in (*self.ours, *_RESAID)}
 
     def batch_key(self, pipeline: Any, settings: Settings) -> Hashable:
         return object()  # one at a time: nobody knows what shares a call here

@@ -230,9 +230,10 @@ class Watcher(Probe):
         def view(one: torch.Tensor) -> torch.Tensor:
             return self._family.unpack(self._pipeline, one.unsqueeze(0), *self._sides)[0]
 
+        # A pipeline may write the next latents over these, where they are a part of more (Kandinsky 5): a copy stays.
         return Step(
             index=self.recorded, timestep=self._levels.told(self._round, timestep), seconds=0.0, a=a, b=b,
-            kind=self._levels.kind, half=half, latents=view(sample[0]), output=view(guided),
+            kind=self._levels.kind, half=half, latents=view(sample[0].clone()), output=view(guided),
             pieces=[view(piece) for piece in pieces], guidance=self._meant(), blended=blended,
         )  # fmt: skip
 

@@ -74,7 +74,8 @@ class Whole:
         clone = clone_of(self._pipeline, modular)
         scheduler = schedulers_of(clone)[family.scheduler]
         trace.info["sampler"] = {"class": type(scheduler).__name__, "config": _plain(getattr(scheduler, "config", {}))}
-        trace.info["asked"] = family.asked(arguments)
+        asked = family.asked(arguments)
+        trace.info["asked"] = {name: value for name, value in asked.items() if name not in trace.extra}
         trace.info["batch"] = 1
         if family.kind:
             trace.info["kind"] = family.kind  # as far as is known before its end
@@ -89,9 +90,9 @@ class Whole:
             trace.info["schedule"] = schedule[-calls:] if calls < len(schedule) else schedule
             trace.expected = calls
 
-        asked = next((trace.info["asked"][name] for name in family.ours if name in trace.info["asked"]), modular)
+        counted = next((asked[name] for name in family.ours if name in asked), modular)
         watcher = Watcher(
-            family, emit, guidance=asked, width=settings.width, height=settings.height,
+            family, emit, guidance=counted, width=settings.width, height=settings.height,
             on_schedule=on_schedule, on_stage=trace.clear,
         )  # fmt: skip
         networks = family.networks(self._pipeline)
