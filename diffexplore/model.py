@@ -30,20 +30,19 @@ from diffexplore.runs.desk import Desk
 from diffexplore.runs.draw import Artist
 from diffexplore.runs.jobs import Job, OnStep, turn_at
 from diffexplore.runs.memory import Store
-from diffexplore.runs.plan import Plan, Planner
+from diffexplore.runs.plan import Plan, Planner, inversion
 from diffexplore.runs.probes import Probe
 from diffexplore.runs.prompt import Reader, Vocabulary
 from diffexplore.runs.schedules import Schedules
 from diffexplore.runs.skips import Stage, stages_of
 from diffexplore.runs.skips import refused as no_skips
-from diffexplore.runs.start import encoded
+from diffexplore.runs.start import Picture, encoded
 from diffexplore.settings import Settings
 from diffexplore.trace import Trace
 from diffexplore.words import shown
 
 if TYPE_CHECKING:
     import numpy as np
-    from PIL import Image
 
 __all__ = ["BATCH", "POCKET", "Job", "Model", "Plan", "Probe", "load"]
 
@@ -78,10 +77,8 @@ def load(
         prediction_type: what the network predicts, "epsilon", "v_prediction" or "sample", where its files do not say:
             a single checkpoint has no word for it, and drawn by the wrong one is noise. None: as the files say.
 
-    Only safetensors weights are read, and no code that comes with a model is ever run. The commit that a hub id
-    stood for is kept in ``trace.info["revision"]``.
-
-    A single file names no layout of its networks: diffusers fetches that from the hub, once.
+    Only safetensors weights are read, and no code that comes with a model is ever run. A single file names no layout
+    of its networks: diffusers fetches that from the hub, once.
 
     Raises:
         ValueError: one sentence, for a source that is none of these or that cannot be opened, a device that is not
@@ -250,10 +247,10 @@ class Model:
         """What it can do: True, or one sentence why not; None for what its first run will tell. ``attention``: how it
         is known where words look, "cross" or "joint", or one sentence why it is not.
         """
-        looks = {"attention": ability(self._family, self.pipeline)}
         reason = no_skips(self.pipeline)
-        own = {"skips": f"{reason[0].upper()}{reason[1:]}." if reason else True}
-        return self._family.abilities(self.pipeline) | self._schedules.abilities() | looks | own
+        skips = f"{reason[0].upper()}{reason[1:]}." if reason else True
+        own = {"attention": ability(self._family, self.pipeline), "skips": skips}
+        return self._family.abilities(self.pipeline) | self._schedules.abilities() | own
 
     @property
     def stages(self) -> list[Stage]:
@@ -477,23 +474,27 @@ class Model:
         """
         return self._desk.output(latents, trace)
 
-    def encode(self, image: Image.Image | np.ndarray | str | os.PathLike[str]) -> torch.Tensor:
+    def encode(self, image: Picture) -> torch.Tensor:
         """A picture as latents (C, h, w) float32 on the CPU, scaled as the network knows them: what `decode` undoes.
-
-        Args:
-            image: as ``looks.pictures.read_picture`` takes it; another size than the model's is cropped around its
-                centre and resampled.
+        One of another size than the model's is cropped around its centre and resampled.
 
         Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: one sentence, for what is no picture, or a model without an encoder.
+            FileNotFoundError, ValueError: one sentence, for what is no picture, or a model without an encoder.
         """
         return encoded(self._family, self.pipeline, image, *self.size)
 
-    def matrix(self) -> np.ndarray:
-        """Latents to RGB without the decoder: (C + 1, 3) float32, fitted to a few decodes on first use and
-        kept.
+    def invert(self, image: Picture, prompt: str = "", steps: int = 50) -> Trace:
+        """The noise that a picture would be drawn from: a run the other way, without guidance, that ends in it as
+        ``final``; ``trace(..., latents=inverted.final, sampler=inverted.settings.sampler)`` draws from it. The more
+        `steps`, the nearer that comes.
 
-        Each latent is one pixel: ``rgb = (latent channels, 1) @ matrix``, about 0 to 1.
+        Raises:
+            FileNotFoundError, ValueError: as :meth:`encode`; and for settings which are refused.
+        """
+        return self._desk.trace(*inversion(self._planner, self.samplers, self.encode(image), prompt, steps))
+
+    def matrix(self) -> np.ndarray:
+        """Latents to RGB without the decoder: (C + 1, 3) float32, fitted to a few decodes on first use and kept. Each
+        latent is one pixel: ``rgb = (latent channels, 1) @ matrix``, about 0 to 1.
         """
         return self._decoder.matrix()

@@ -18,7 +18,7 @@ def fox(pocket: dx.Model) -> dx.Trace:
     return pocket.trace(prompt="a fox in the snow", steps=12, seed=7)
 
 
-@pytest.mark.parametrize("name", ["sdxl", "sd3", "flux", "qwen", "sana", "kandinsky3", "lcm", "pixart"])
+@pytest.mark.parametrize("name", ["sdxl", "sd3", "flux", "qwen", "sana", "lcm", "pixart"])
 def test_every_level_is_the_picture_with_the_noise_of_the_seed(name: str) -> None:
     one = model(name)
     found = dx.loss_by_level(one, picture(), "a fox", steps=4, seed=5)

@@ -17,6 +17,7 @@ from tiny_families import MAKERS, family, size
 
 import diffexplore as dx
 from diffexplore.model import Model
+from diffexplore.record.predictions import rms
 
 MODELS: dict[str, Model] = {}
 SIBLINGS = {
@@ -116,6 +117,31 @@ def test_what_cannot_be_is_refused_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         one.trace(prompt="a fox", image=str(tmp_path / "none.png"))
     assert one.trace(prompt="a fox", steps=3, image=picture()).settings.strength == 0.75
+
+
+def test_a_picture_comes_back_from_the_noise_it_is_inverted_to() -> None:
+    pocket, words = dx.load(), "a fox in the snow"
+    fox = pocket.trace(prompt=words, steps=12, seed=7).image
+    kept = pocket.decode(pocket.encode(fox))  # what the decoder makes of it: nothing can be nearer
+    away = {}
+    for steps in (6, 40):
+        inverted = pocket.invert(fox, words, steps=steps)
+        assert len(inverted) == inverted.expected == steps - 1
+        assert [step.b for step in inverted] == sorted(step.b for step in inverted)
+        back = pocket.trace(
+            prompt=words, steps=steps, guidance=1.0, sampler=inverted.settings.sampler, latents=inverted.final
+        )
+        away[steps] = rms(torch.tensor(np.asarray(back.image, float) - kept))
+    assert away[40] < 8 < away[6]
+
+
+@pytest.mark.parametrize("name", ["sd3", "flux"])
+def test_flows_go_back_and_forth_too(name: str) -> None:
+    one = model(name)
+    inverted = one.invert(picture(), "a fox", steps=30)
+    back = one.trace(prompt="a fox", steps=30, guidance=1.0, sampler=inverted.settings.sampler, latents=inverted.final)
+    clean = one.encode(picture())
+    assert rms(back.final - clean) < 0.2 * rms(inverted.final - clean)
 
 
 def test_settings_without_one_read_as_they_always_did() -> None:

@@ -20,7 +20,7 @@ from diffexplore.looks.pictures import fit
 from diffexplore.looks.views import frame
 from diffexplore.pipelines.family import family_of
 from diffexplore.record.step import Step
-from diffexplore.runs.start import LOSS, Retrace
+from diffexplore.runs.start import LOSS, Retrace, first_order
 from diffexplore.settings import Settings
 from diffexplore.trace import Trace
 from diffexplore.words import shown
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LossByLevel", "Question", "loss_by_level"]
 
-_FIRST_ORDER: Final = ("DDIM", "Euler", "Flow Euler")
-"""Samplers that evaluate the network once a step, at the levels of the schedule."""
 SPLIT: Final = "The noise that was added is known exactly, and no prompt has a part in it."
 
 
@@ -201,5 +199,4 @@ class Question:
 
 
 def _plan(model: Model, settings: Settings) -> Plan:
-    sampler = next((name for name in _FIRST_ORDER if name in model.samplers), None)
-    return model.plan(settings.replace(sampler=sampler, strength=None))
+    return model.plan(settings.replace(sampler=first_order(model.samplers), strength=None))

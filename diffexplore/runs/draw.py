@@ -228,6 +228,10 @@ class Artist:
         if first.strength is not None:
             clean = encoded(family, self._pipeline, extra.pop("image"), width, height)
             start = Start(clean, first.strength)
+        own = extra.get("latents")
+        if isinstance(own, torch.Tensor) and own.ndim == 3 and len(own) == family.channels(self._pipeline):
+            # As traces have them; a pipeline takes them as its loop keeps them.
+            extra["latents"] = family.pack(self._pipeline, own.unsqueeze(0).to(self._network.dtype))
         arguments = family.arguments(self._pipeline, settings) | extra
         asked = {k: v for k, v in arguments.items() if k in ("guidance_scale", "true_cfg_scale")}
         for trace in traces:
@@ -262,11 +266,12 @@ class Artist:
                         arguments, steering = self._steered(pipeline, traces, extra, recorder, probes)
                         outer.append(steering)
                     held.enter_context(memory.evaluations([self._network], self._store, unseen))
-                    inner = [Mirror(self._pipeline, networks), recorder, Cancel(stop, networks)]
+                    leading = [probe for probe in probes if probe.leads]
+                    inner = [*leading, Mirror(self._pipeline, networks), recorder, Cancel(stop, networks)]
                     if start is not None:
                         inner.insert(0, start)
                         outer.append(Ahead(family.network, start.restore))
-                    inner += [probe for probe in probes if not probe.outermost]
+                    inner += [probe for probe in probes if not (probe.outermost or probe.leads)]
                     held.enter_context(attached(pipeline, [*inner, *outer]))
                     latents = pipeline(
                         **arguments,

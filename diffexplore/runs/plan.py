@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
+
 from diffexplore.looks.pictures import fit
 from diffexplore.pipelines.family import Family, Looked
 from diffexplore.pipelines.signature import LackingError, arguments_of, check_extra
@@ -15,11 +17,11 @@ from diffexplore.runs.probes import Probe
 from diffexplore.runs.prompt import Reader
 from diffexplore.runs.schedules import Schedules
 from diffexplore.runs.skips import refused as no_skips
-from diffexplore.runs.start import STRENGTH
+from diffexplore.runs.start import STRENGTH, Invert, first_order
 from diffexplore.settings import Settings
 from diffexplore.words import shown
 
-__all__ = ["Plan", "Planner"]
+__all__ = ["Plan", "Planner", "inversion"]
 
 
 @dataclass(frozen=True)
@@ -317,3 +319,11 @@ class Planner:
         for name in ("prompt", "negative_prompt"):
             notes += self._reader.notes(getattr(settings, name), name.replace("_", " "))
         return notes + self._family.notes(self._pipeline, settings)
+
+
+def inversion(
+    planner: Planner, samplers: Sequence[str], clean: torch.Tensor, prompt: str, steps: int
+) -> tuple[Plan, list[Probe]]:
+    """The run that goes the other way, from an encoded picture (C, h, w) to its noise, and what leads it."""
+    settings = Settings(prompt=prompt, steps=steps, guidance=1.0, sampler=first_order(samplers))
+    return planner.plan(settings), [Invert(clean)]

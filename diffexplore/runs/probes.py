@@ -42,12 +42,15 @@ class Probe:
 
     Attributes:
         changes: whether the run comes out differently with it.
+        leads: whether it decides where the run goes: it is then attached before the recorder, which reads what it made
+            of the schedule.
         inside: whether it looks into the networks; then every evaluation is computed, none is remembered.
         outermost: whether it stands between the pipeline and its networks; such are attached after all others, and
             asked at every step before them.
     """
 
     changes: bool = False
+    leads: bool = False
     inside: bool = False
     outermost: bool = False
 

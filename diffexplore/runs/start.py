@@ -8,26 +8,29 @@ noise for every sampler and any number of steps, as near as the schedule has a l
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import torch
+from PIL import Image
 
 from diffexplore.looks.pictures import fit
 from diffexplore.pipelines.base import denoisers
 from diffexplore.pipelines.family import Family, family_of
 from diffexplore.record.numbers import Number, declare
+from diffexplore.record.predictions import noise_of, x0_of
 from diffexplore.record.step import Step
 from diffexplore.runs.levels import Levels
 from diffexplore.runs.probes import Probe, hooked, tapped
 
-if TYPE_CHECKING:
-    from PIL import Image
+__all__ = ["LOSS", "STRENGTH", "Invert", "Picture", "Retrace", "Start", "encoded", "first_order"]
 
-__all__ = ["LOSS", "STRENGTH", "Retrace", "Start", "encoded"]
+Picture = Image.Image | np.ndarray | str | os.PathLike[str]
+"""What a picture may be given as."""
 
 STRENGTH: Final = 0.75
 """The share of noise a picture starts from where none is asked for."""
@@ -41,9 +44,17 @@ LOSS: Final = declare(
 """Of a run that :class:`Retrace` led: of a network that says nothing 1, of one that knows all 0."""
 
 
-def encoded(
-    family: Family, pipeline: Any, image: Image.Image | np.ndarray | str | os.PathLike[str], width: int, height: int
-) -> Any:
+_FIRST_ORDER: Final = ("DDIM", "Flow Euler", "Euler")
+
+
+def first_order(samplers: Sequence[str]) -> str | None:
+    """Of these samplers the one that evaluates the network once a step, at the levels of the schedule, and remembers
+    nothing; None where there is none.
+    """
+    return next((name for name in _FIRST_ORDER if name in samplers), None)
+
+
+def encoded(family: Family, pipeline: Any, image: Picture, width: int, height: int) -> Any:
     """A picture as latents (C, h, w) float32 on the CPU, scaled as the network knows them.
 
     Raises:
@@ -64,7 +75,7 @@ class _OnPicture(Probe):
     picture and without.
     """
 
-    changes = True
+    changes = leads = True
 
     def __init__(self, clean: torch.Tensor) -> None:
         self._clean = clean
@@ -111,7 +122,11 @@ class _OnPicture(Probe):
         unit = 1.0 if self._family.flow else float(getattr(self._scheduler, "init_noise_sigma", 1.0))
         packed = self._family.pack(self._pipeline, self._clean.unsqueeze(0)).to(latents)
         self._noise, self._packed = latents / unit, packed.reshape(latents.shape)
-        latents.copy_(self._at(*self._level))
+        latents.copy_(self._where(*self._level))
+
+    def _where(self, a: float, b: float) -> torch.Tensor:
+        """What the run starts from."""
+        return self._at(a, b)
 
     def _at(self, a: float, b: float) -> torch.Tensor:
         """The picture with the noise on it, as the pipeline's loop keeps it."""
@@ -218,3 +233,53 @@ class Retrace(_OnPicture):
             self._added = self._family.unpack(self._pipeline, self._noise, *self._size)[0].float().cpu()
         step.tensors["added"] = self._added
         step.numbers[LOSS.name] = float((step.noise - self._added).square().mean())
+
+
+class Invert(_OnPicture):
+    """Runs the other way, from a picture to the noise that it would be drawn from: every step takes the noise that the
+    network sees in x_t for that of the next noisier level (DDIM inversion: Song et al. 2021, arXiv 2010.02502, eq. 14;
+    of a flow its Euler steps, backwards). The run ends at its noisiest level.
+
+    What it takes for granted, that the network sees the same noise at both ends of a step, is nearly true of short
+    steps without guidance, so ask for many, at guidance 1.
+    """
+
+    def attach(self, pipeline: Any) -> None:
+        super().attach(pipeline)
+        self._undo.enter_context(tapped(self._scheduler, "step", self._step))
+
+    def _first(self) -> tuple[float, float]:
+        scheduler = self._scheduler
+        scheduler.timesteps = scheduler.timesteps.flip(0)
+        if self._family.flow:
+            # From no noise on, which belongs to no timestep of its own; the last level is only arrived at.
+            scheduler.sigmas = scheduler.sigmas.flip(0)
+            scheduler.timesteps = scheduler.sigmas[:-1] * scheduler.config.num_train_timesteps
+        self._levels, self._count = Levels(scheduler), 0
+        self._inputs = inspect.signature(scheduler.step)
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(0)
+        self._read = [self._levels.at(0)[:2]]
+        if not self._family.flow:
+            scheduler.timesteps = scheduler.timesteps[:-1]
+        return self._read[0]
+
+    def _where(self, a: float, b: float) -> torch.Tensor:
+        return self._packed  # as it is: the cleanest level has next to no noise
+
+    @torch.no_grad()
+    def _step(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        given = self._inputs.bind_partial(*args, **kwargs).arguments
+        x, output = given["sample"], given["model_output"][:, : given["sample"].shape[1]]
+        a, b = self._read[-1]
+        result = inner(*args, **kwargs)
+        self._count += 1
+        self._read.append(self._levels.at(self._count)[:2])
+        further, noisier = self._read[-1]
+        kind = self._levels.kind
+        clean, noise = x0_of(kind, x, output, a, b), noise_of(kind, x, output, a, b)
+        made = (further * clean + noisier * noise).to(x)
+        if isinstance(result, tuple):
+            return made, *result[1:]
+        result.prev_sample = made
+        return result
