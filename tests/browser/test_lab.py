@@ -43,7 +43,7 @@ def explore(lab: Any, tab: Any) -> None:
     for _ in range(3):
         handle.press("ArrowLeft")
     expect(explorer.get_by_title("steps", exact=True)).to_have_value(str(steps - 3))
-    explorer.get_by_role("button", name="Run").click()
+    explorer.locator("button.dx-run").click()
     expect(viewer.locator(".dx-about")).to_contain_text(f" {steps - 3} steps ", timeout=60_000)
     expect(viewer.locator(".dx-status")).to_have_text(re.compile(r"^\d+ steps"), timeout=60_000)
     assert lab.run(page, kernel + "print(explorer.status, explorer.trace.settings.steps)") == f"done {steps - 3}"
@@ -68,7 +68,7 @@ def explore(lab: Any, tab: Any) -> None:
 
     # A long run is stopped, and what it made is kept.
     lab.run(page, kernel + "explorer.steps = 900")
-    explorer.get_by_role("button", name="Run").click()
+    explorer.locator("button.dx-run").click()
     expect(viewer.locator(".dx-status")).to_have_text(re.compile("^running: "), timeout=60_000)
     explorer.get_by_role("button", name="Stop").click()
     expect(viewer.locator(".dx-status")).to_have_text(re.compile(r"^stopped after \d+ step"), timeout=60_000)
@@ -140,7 +140,7 @@ def test_a_reload_in_the_middle_of_a_run_and_a_kernel_that_restarts(lab: Any, ta
         assert found is not None
         return int(found[0])
 
-    page.locator(".dx-explorer").get_by_role("button", name="Run").click()
+    page.locator(".dx-explorer").locator("button.dx-run").click()
     before = steps()
     page.evaluate("window.jupyterapp.shell.currentWidget.context.save()")
     lab.open(page, "reload.ipynb")
