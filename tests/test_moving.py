@@ -13,9 +13,11 @@ import torch
 from moving import sound, video
 from PIL import Image
 from tiny_any import CASES, of, pipeline, short, t5
+from tiny_families import characters, ddim
 
 import diffexplore as dx
 from diffexplore import read_recipe
+from diffexplore.looks import sounds
 from diffexplore.looks.views import VIEWS, plane_of
 from diffexplore.record.kept import frames_of, samples_of
 from diffexplore.trace import Trace
@@ -183,6 +185,79 @@ def test_a_saved_sound_is_the_same_sound(audio: Trace, tmp_path: Path) -> None:
     film, again = Film.of(audio), Film.of(loaded)
     assert film.digest == again.digest
     assert film.frames["end", 0] == again.frames["end", 0]
+
+
+def test_a_spectrogram_that_a_vocoder_plays_has_time_from_left_to_right_and_frequencies_upwards() -> None:
+    """AudioLDM: the latents are those of a mel spectrogram, (channels, time, frequency)."""
+    from diffusers import AudioLDMPipeline, AutoencoderKL, UNet2DConditionModel
+    from transformers import ClapTextConfig, ClapTextModelWithProjection, SpeechT5HifiGan, SpeechT5HifiGanConfig
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        unet = UNet2DConditionModel(
+            block_out_channels=(8, 16),
+            layers_per_block=1,
+            norm_num_groups=8,
+            sample_size=32,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            cross_attention_dim=(8, 16),
+            class_embed_type="simple_projection",
+            projection_class_embeddings_input_dim=8,
+            class_embeddings_concat=True,
+        )
+        vae = AutoencoderKL(
+            block_out_channels=[8, 16],
+            in_channels=1,
+            out_channels=1,
+            norm_num_groups=8,
+            down_block_types=["DownEncoderBlock2D"] * 2,
+            up_block_types=["UpDecoderBlock2D"] * 2,
+        )
+        words = ClapTextModelWithProjection(
+            ClapTextConfig(
+                hidden_size=8, intermediate_size=16, num_attention_heads=1, num_hidden_layers=1, projection_dim=8
+            )
+        )
+        vocoder = SpeechT5HifiGan(
+            SpeechT5HifiGanConfig(
+                model_in_dim=8,
+                sampling_rate=16_000,
+                upsample_initial_channel=16,
+                upsample_rates=[2, 2],
+                upsample_kernel_sizes=[4, 4],
+                normalize_before=False,
+            )
+        )
+    parts = {"unet": unet.eval(), "vae": vae.eval(), "text_encoder": words.eval(), "vocoder": vocoder.eval()}
+    made = AudioLDMPipeline(**parts, tokenizer=characters(64), scheduler=ddim())
+    made.set_progress_bar_config(disable=True)
+    asked = dx.Settings(prompt="rain", steps=2, guidance=3.0, seed=1)
+    trace = dx.load(made, reuse=0).trace(asked, audio_length_in_s=0.1)
+    assert trace.axes == ("channels", "time", "frequency")
+    assert (trace.output.shape, trace.info["rate"]) == ((1, 1600), 16_000)
+    np.testing.assert_array_equal(trace.decode(trace.final), trace.output)
+    (channels, time, frequencies) = trace[0].shape
+    assert sounds.table(trace, "latents", 0).shape == (channels, frequencies, time)
+    assert Film.of(trace).complete
+
+
+def test_an_explorer_of_a_video_model_has_all_frames_and_its_code_plays_them() -> None:
+    model = dx.load(pipeline("LTXPipeline"))
+    explorer = dx.Explorer(model, prompt="a fox", steps=2, width=64, height=32, num_frames=9)
+    explorer.run()
+    (film,) = explorer.viewer.shown()
+    assert film.complete
+    assert film.reel["shown"] == list(range(9))
+    assert explorer.code().endswith("num_frames=9,\n)\ndx.Replay(trace)\n")
+    explorer.close()
+    columns = {"weak": {"guidance": 1.5}, "strong": {"guidance": 6.0}}
+    compare = dx.Compare(columns, model, prompt="a fox", steps=2, width=64, height=32, num_frames=9)
+    compare.run()
+    weak, strong = compare.viewer.shown()
+    assert weak.reel == strong.reel
+    assert weak.digest != strong.digest
+    compare.close()
 
 
 # --- both ---

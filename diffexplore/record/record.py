@@ -255,7 +255,8 @@ class Record(Sequence[Step]):
             if self.kind == "sound":
                 return kept.samples_of(self.pictures[i])[0]
             pixels = np.asarray(kept.image_of(self.pictures[i], MAX_PIXELS))
-            return kept.frames_of(pixels, self.frames) if self.frames else pixels
+            count = self.info.get("frames")  # where it says so, the file is a sheet of them
+            return kept.frames_of(pixels, count) if isinstance(count, int) and self.frames else pixels
         except ValueError as error:
             raise ValueError(f"the picture of step {i} is damaged ({error})") from None
 

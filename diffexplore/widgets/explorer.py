@@ -194,7 +194,9 @@ class Explorer(Looks, InNotebook, ipywidgets.Box):  # type: ignore[misc]
         own = {name: value for name, value in (values | always | looks).items() if name not in self.extra}
         arguments = "".join(f"    {name}={value!r},\n" for name, value in own.items())
         opens, handed = as_code(self.extra)
-        opened = f"{self.model.code()}trace = model.trace(\n{arguments}{handed})\ntrace.image\n"
+        moves = self.trace is not None and self.trace.kind in ("video", "sound")
+        shown = "dx.Replay(trace)" if moves else "trace.image"
+        opened = f"{self.model.code()}trace = model.trace(\n{arguments}{handed})\n{shown}\n"
         return f"import diffexplore as dx\n{opens}\n{opened}"
 
     def close(self) -> None:

@@ -63,7 +63,7 @@ def _kept(trace: Record, i: int) -> bytes:
         samples = estimate(trace, "x0", i)
         return kept.wav(np.zeros((1, 1)) if samples is None else samples, sounds.rate_of(trace))
     count = trace.frames
-    if not count:
+    if not count or "frames" not in trace.info:  # what says how many lie on a sheet
         pixels = frame(trace, "x0", i)
         return encode(pixels, side=max(pixels.shape)).data
     frames = np.stack([frame(trace, "x0", i, plane=Moment(k, count)) for k in range(count)])
