@@ -27,7 +27,7 @@ COUNTS = {0: torch.tensor([1, 2]), 2: torch.tensor([[3]], dtype=torch.int16)}
 def probed():
     trace = run()
     for i, one in zip((0, 2), MAPS, strict=True):
-        trace[i].tensors["attention"] = one
+        trace[i].tensors["gaze"] = one
         trace[i].numbers["gate"] = 0.25 * i
         trace[i].tensors["count"] = COUNTS[i]
     return trace
@@ -35,10 +35,10 @@ def probed():
 
 def check(trace):
     assert np.array_equal(trace.curve("gate"), [0, math.nan, 0.5], equal_nan=True)
-    assert [list(step.tensors) for step in trace] == [["attention", "count"], [], ["attention", "count"]]
+    assert [list(step.tensors) for step in trace] == [["gaze", "count"], [], ["gaze", "count"]]
     for i, one in zip((0, 2), MAPS, strict=True):
-        assert torch.equal(trace[i].tensors["attention"], one)
-        assert trace[i].tensors["attention"].dtype == torch.float16
+        assert torch.equal(trace[i].tensors["gaze"], one)
+        assert trace[i].tensors["gaze"].dtype == torch.float16
         assert torch.equal(trace[i].tensors["count"], COUNTS[i])
         assert trace[i].tensors["count"].dtype == COUNTS[i].dtype
 
@@ -77,7 +77,7 @@ def test_a_copy_is_on_its_own(number):
     trace = probed()
     other = trace.copy()
     other[0].numbers["gate"] = 9
-    other[0].tensors["attention"].zero_()
+    other[0].tensors["gaze"].zero_()
     del other[2].tensors["count"]
     check(trace)
 
