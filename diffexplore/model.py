@@ -22,7 +22,7 @@ from diffexplore.pipelines.family import family_of
 from diffexplore.pipelines.origin import POCKETS, Origin, open_pipeline, scheduler_facts
 from diffexplore.pipelines.signature import Extra
 from diffexplore.runs.adapters import Adapters
-from diffexplore.runs.attention import ability, looking
+from diffexplore.runs.attention import ability
 from diffexplore.runs.batches import BATCH
 from diffexplore.runs.branch import Edit
 from diffexplore.runs.decode import PictureDecoder
@@ -293,6 +293,7 @@ class Model:
         settings: Settings | Plan | None = None,
         *,
         attention: bool | str = False,
+        weights: bool = False,
         probes: Sequence[Probe] = (),
         **values: Any,
     ) -> Trace:
@@ -302,6 +303,8 @@ class Model:
             settings: what to draw; or
             attention: whether to keep where each word looks, as ``step.attention`` and `Trace.heat`; "layers": of each
                 layer too. The picture keeps its bits; time and memory are told in `runs.attention`.
+            weights: whether ``(fox:1.3)`` in a prompt weighs the word, and a prompt longer than what is read at once is
+                read in parts: see `runs.weights`; needs the extra ``prompts``.
             probes: what watches or changes the run, in this order; see `runs.probes.Probe`.
             **values: its fields (with `settings`: what to change in it), and arguments that the pipeline takes beyond
                 them, such as ``image=``; see `extras`.
@@ -310,7 +313,7 @@ class Model:
             ValueError: one sentence, before any work, for settings which are refused.
             RuntimeError: on a thread that is in a run of this model already (an ``on_step``).
         """
-        return self._desk.trace(self.plan(settings, **values), [*self._looking(attention), *probes])
+        return self._desk.trace(self.plan(settings, **values), probes, attention=attention, weights=weights)
 
     def trace_many(self, settings: Sequence[Settings | Plan], *, attention: bool | str = False) -> list[Trace]:
         """Run several `settings`, those that can share a batch together; all are checked before the first starts.
@@ -327,7 +330,7 @@ class Model:
         Raises:
             ValueError: one sentence, before any work, for settings which are refused.
         """
-        return self._desk.together([self.plan(one) for one in settings], self._looking(attention))
+        return self._desk.together([self.plan(one) for one in settings], attention=attention)
 
     def branch(self, trace: Trace, at: int, latents: Edit = None, **changes: Any) -> Trace:
         """Run what is `trace` up to evaluation `at`, and goes its own way from there. What is before is replayed from
@@ -360,6 +363,7 @@ class Model:
         *,
         lane: Hashable = None,
         attention: bool | str = False,
+        weights: bool = False,
         probes: Sequence[Probe] = (),
         **values: Any,
     ) -> Job:
@@ -371,15 +375,14 @@ class Model:
             on_step: called on the worker thread with each step, after it was added to ``job.trace``; an
                 exception in it fails the job.
             lane: whose run this is: any hashable object, one for each client. None: the model's own lane.
-            attention: as in :meth:`trace`.
-            probes: likewise.
+            attention, weights, probes: as in :meth:`trace`.
 
         Raises:
             ValueError: one sentence, before any work, for settings which are refused; the running job goes
                 on.
         """
-        probes = [*self._looking(attention), *probes]
-        return self._desk.submit([self.plan(settings, **values)], on_step, lane, probes)[0]
+        plans = [self.plan(settings, **values)]
+        return self._desk.submit(plans, on_step, lane, probes, attention=attention, weights=weights)[0]
 
     def submit_many(
         self,
@@ -409,10 +412,7 @@ class Model:
         """
         if not settings:
             raise ValueError("submit_many takes at least one Settings object, got none")
-        return self._desk.submit([self.plan(one) for one in settings], on_step, lane, self._looking(attention))
-
-    def _looking(self, asked: Any) -> list[Probe]:
-        return looking(asked, self._family, self.pipeline)
+        return self._desk.submit([self.plan(one) for one in settings], on_step, lane, attention=attention)
 
     # LoRAs
 

@@ -354,7 +354,10 @@ class Attention(Probe):
             trace = self._traces[k]
             if any(name.endswith("prompt_embeds") for name in trace.extra):
                 raise ValueError("the prompt was handed over as numbers")
+            if "parts" in trace.info:
+                raise ValueError("the prompt was read in several parts")
             prompt = trace.settings.negative_prompt if negative else trace.settings.prompt
+            prompt = trace.info.get("weights", {}).get(name_of(negative), prompt)  # without its marks
             texts = self._family.texts(self._pipeline, prompt, trace.extra, negative=negative)
             if not texts:
                 raise ValueError("how its prompts are read is not known")

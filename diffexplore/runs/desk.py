@@ -11,12 +11,14 @@ import torch
 import transformers
 
 from diffexplore.pipelines.family import Family
+from diffexplore.runs.attention import looking
 from diffexplore.runs.batches import grouped, in_halves
 from diffexplore.runs.decode import PictureDecoder
 from diffexplore.runs.draw import Artist
 from diffexplore.runs.jobs import Job, Lanes, OnStep, Turn
 from diffexplore.runs.plan import Plan
 from diffexplore.runs.probes import Cancelled, Probe, Stop
+from diffexplore.runs.weights import weighing
 from diffexplore.settings import Settings
 from diffexplore.trace import Trace
 
@@ -60,14 +62,16 @@ class Desk:
         self._pocket = pocket
         self._lanes = Lanes(self._work, name())
 
-    def trace(self, plan: Plan, probes: Sequence[Probe] = ()) -> Trace:
-        """Run on this thread; waits for its turn."""
+    def trace(self, plan: Plan, probes: Sequence[Probe] = (), **asked: Any) -> Trace:
+        """Run on this thread; waits for its turn. `asked`: see `_beside`."""
+        probes = [*self._beside(**asked), *probes]
         trace = self._new(plan)
         self._artist.run([trace], Stop(), probes=[*plan.probes, *probes])
         return trace
 
-    def together(self, plans: Sequence[Plan], probes: Sequence[Probe] = ()) -> list[Trace]:
+    def together(self, plans: Sequence[Plan], **asked: Any) -> list[Trace]:
         """Run several on this thread, those that can share a batch together; what fails by itself is raised."""
+        probes = self._beside(**asked)
         pairs = [(self._new(plan), plan.probes) for plan in plans]
 
         def draw(batch: Sequence[tuple[Trace, Sequence[Probe]]]) -> None:
@@ -83,13 +87,26 @@ class Desk:
         return [trace for trace, _ in pairs]
 
     def submit(
-        self, plans: Sequence[Plan], on_step: OnStep | None, lane: Hashable, probes: Sequence[Probe] = ()
+        self,
+        plans: Sequence[Plan],
+        on_step: OnStep | None,
+        lane: Hashable,
+        probes: Sequence[Probe] = (),
+        **asked: Any,
     ) -> list[Job]:
         """Run on the worker thread, in place of what the `lane` has; a job for each, cancelled together."""
-        stop = Stop()
+        stop, probes = Stop(), [*self._beside(**asked), *probes]
         jobs = [Job(self._new(plan), on_step, stop, self._turn, [*plan.probes, *probes]) for plan in plans]
         self._lanes.submit(jobs, lane)
         return jobs
+
+    def _beside(self, attention: Any = False, weights: Any = False) -> list[Probe]:
+        """The probes that answer what is asked for by name: of weights in prompts, and of where words look.
+
+        Raises:
+            ValueError: one sentence, for what cannot be.
+        """
+        return [*weighing(weights, self._family), *looking(attention, self._family, self._pipeline)]
 
     def batches(self, settings: Sequence[Settings]) -> list[list[Settings]]:
         """Settings, with every None filled in, in lists of those that are drawn together."""
