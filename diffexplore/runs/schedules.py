@@ -1,7 +1,7 @@
 """The schedulers of one pipeline's runs: the one that came with it, as it stands, and those of the menu."""
 
 import functools
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 from diffexplore.pipelines.family import Family
@@ -42,7 +42,8 @@ class Schedules:
         self._pipeline = pipeline
         self.came: Mapping[str, Any] = dict(came) if came else self._facts()
         self.default = default or AS_IT_CAME
-        self._changed: dict[str, tuple[tuple[Any, ...], str]] = {}  # what a menu entry does otherwise than what came
+        self._now: tuple[Any, ...] = ()  # the scheduler that the pipeline had, and
+        self._found: dict[Hashable, str] = {}  # what was found out about it
 
     def _facts(self) -> dict[str, Any]:
         scheduler = self.own
@@ -75,6 +76,22 @@ class Schedules:
         """Why a sampler cannot take so many steps, a sentence without a full stop; "" if it can."""
         if name != AS_IT_CAME:
             return SAMPLERS[name].refusal(steps, self.came)
+        return self._once(("refusal", steps), lambda: self._refusal(steps))
+
+    def _once(self, key: Hashable, find: Callable[[], str]) -> str:
+        """What `find` finds of the scheduler that the pipeline has, found once: a plan is asked for at every move of a
+        hand.
+        """
+        own = self.own
+        now = own, getattr(own, "config", None), getattr(own, "shift", None)
+        if not (self._now and self._now[0] is now[0] and self._now[1] is now[1] and self._now[2] == now[2]):
+            self._now, self._found = now, {}
+        found = self._found
+        if key not in found:
+            found[key] = find()
+        return found[key]
+
+    def _refusal(self, steps: int) -> str:
         made = copied(self.own)
         own = f"the scheduler that came with this model cannot take {steps} steps"
         try:
@@ -124,13 +141,8 @@ class Schedules:
             return [OF_THE_SEED] if self._draws_unseeded() else []
         if self.default != AS_IT_CAME:
             return []
-        # Made once for each scheduler that the pipeline has had: a plan is asked for at every move of a hand.
-        own = self.own
-        now = own, getattr(own, "config", None), getattr(own, "shift", None)
-        known = self._changed.get(name)
-        if known is None or known[0][0] is not own or known[0][1] is not now[1] or known[0][2] != now[2]:
-            known = self._changed[name] = (now, changed(name, self.make(name), own))
-        return [known[1]] if known[1] else []
+        said = self._once(("changed", name), lambda: changed(name, self.make(name), self.own))
+        return [said] if said else []
 
     def _draws_unseeded(self) -> bool:
         """Whether its own scheduler adds noise that its pipeline's call takes from no generator it is given."""
