@@ -20,6 +20,7 @@ from PIL import Image
 
 import diffexplore as dx
 from diffexplore import read_recipe
+from diffexplore.looks.curves import spectrum
 from diffexplore.record.numbers import NUMBERS, Number, declare
 from diffexplore.settings import Settings
 from diffexplore.trace import Step, Trace
@@ -417,6 +418,26 @@ def test_guidance_is_drawn_as_arrows_from_what_was_recorded(
     page.push()
     page.settle()
     assert not page.root.get_by_role("tab", name="Arrows").is_visible(), "nothing to show"
+
+
+def test_spectra_of_several_runs_say_what_one_has_lost(
+    host: Open, tiny_model: Any, axe: Callable[[Any], list[str]]
+) -> None:
+    asked = {"prompt": "a red fox", "steps": 3, "sampler": "DDIM"}
+    runs = {"as trained": tiny_model.trace(**asked), "without": tiny_model.trace(**asked, skips={0: {"skip": 0.0}})}
+    page = host(Replay(runs))
+    page.root.get_by_role("tab", name="Spectra").press("Enter")
+    page.settle()
+    powers = [spectrum(trace, 2) for trace in runs.values()]
+    times = [powers[1][k] / powers[0][k] for k in (1, -1)]
+    said = page.root.locator("[id$=spectra] p.dx-parted").inner_text()
+    assert [float(one) for one in re.findall(r"× ([\d.]+)", said)] == pytest.approx(times, rel=0.05)
+    lines = page.root.locator("[id$=spectra] polyline")
+    before = lines.nth(1).get_attribute("points")
+    page.step.fill("1")
+    page.settle()
+    assert lines.nth(1).get_attribute("points") != before, "they follow the step"
+    assert axe(page.page) == []
 
 
 def test_a_track_that_the_next_run_has_not_gives_way_to_the_noise_level(host: Open, tiny_trace: Trace) -> None:

@@ -19,6 +19,7 @@ import "./whatif.js";
 import "./pull.js";
 import "./looks.js";
 import "./parting.js";
+import "./spectra.js";
 import "./table.js";
 import "./copy.js";
 import "./tabs.js";
