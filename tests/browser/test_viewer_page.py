@@ -431,7 +431,7 @@ def test_spectra_of_several_runs_say_what_one_has_lost(
     powers = [spectrum(trace, 2) for trace in runs.values()]
     times = [powers[1][k] / powers[0][k] for k in (1, -1)]
     said = page.root.locator("[id$=spectra] p.dx-parted").inner_text()
-    assert [float(one) for one in re.findall(r"× ([\d.]+)", said)] == pytest.approx(times, rel=0.05)
+    assert [float(one) for one in re.findall(r"× (\d+(?:\.\d+)?)", said)] == pytest.approx(times, rel=0.05)
     lines = page.root.locator("[id$=spectra] polyline")
     before = lines.nth(1).get_attribute("points")
     page.step.fill("1")
