@@ -234,7 +234,7 @@ class Planner:
             return
         for stage in stages[1:]:
             self._check_adapters(stage)
-        lacking = self._unplaced("changes on the way")
+        lacking = self.still("changes on the way")
         if lacking:
             raise ValueError(lacking)
         prompts = {(stage.prompt, stage.negative_prompt) for stage in stages}
@@ -242,8 +242,12 @@ class Planner:
         if len(prompts) > 1 and encoded:
             raise ValueError(f"the prompt cannot change on the way where {encoded[0]} is handed over in its place")
 
-    def _unplaced(self, what: str) -> str:
-        """Why nothing can be placed on the way of a run, one sentence without a full stop; "" where it can."""
+    def still(self, what: str) -> str:
+        """Why nothing can be placed on the way of a run, one sentence without a full stop; "" where it can.
+
+        Args:
+            what: what would be, in the plural.
+        """
         if isinstance(self._family, Looked):
             name = type(self._pipeline).__name__
             return f"{what} are for pipelines of a named family: what {name} gives its network, nobody knows here"
@@ -262,7 +266,7 @@ class Planner:
         Raises:
             ValueError: one sentence, for what this model cannot do.
         """
-        lacking = self._unplaced("branches")
+        lacking = self.still("branches")
         if lacking:
             raise ValueError(lacking)
         if not isinstance(parent, Record):

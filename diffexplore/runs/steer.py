@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,11 +23,12 @@ from typing import Any
 import torch
 
 from diffexplore.pipelines.family import Family
+from diffexplore.record.record import Record
 from diffexplore.runs.levels import Levels
 from diffexplore.runs.probes import Probe, tapped
-from diffexplore.settings import Settings
+from diffexplore.settings import Settings, in_words
 
-__all__ = ["Ahead", "Steering", "between", "rehearse", "share_of_noise", "steered"]
+__all__ = ["Ahead", "Steering", "between", "changed_at", "rehearse", "share_of_noise", "steered"]
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 Answer = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
@@ -39,6 +40,16 @@ def share_of_noise(a: float, b: float) -> float:
     which runs of any length, sampler and family line up.
     """
     return b * b / (a * a + b * b)
+
+
+def changed_at(record: Record, i: int, known: Collection[float]) -> list[tuple[int, str, float]]:
+    """What changes with an evaluation of a run: it, what in words, and the mark, of those that are not `known`."""
+    step = record[i]
+    if i and step.half:
+        return []
+    share = share_of_noise(step.a, step.b)
+    marks = record.settings.changes
+    return [(i, in_words(fields), mark) for mark, fields in marks if share <= mark and mark not in known]
 
 
 class Dial(float):

@@ -41,6 +41,7 @@ from diffexplore.widgets.controls import (
 from diffexplore.widgets.extras import Extras, as_code, extras_for, settled
 from diffexplore.widgets.eye import Looks
 from diffexplore.widgets.notebook import InNotebook, watched
+from diffexplore.widgets.reach import Reach, marks_of, remarked
 from diffexplore.widgets.runner import TYPING, Jobs, Runner, evaluations, planning, shape
 from diffexplore.widgets.stages import Stages
 from diffexplore.widgets.viewer import Viewer
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Explorer"]
 
-_TRAITS: Final = (*NAMES, "adapters", "skips")
+_TRAITS: Final = (*NAMES, "adapters", "skips", "changes")
 _OWN: Final = Settings.model_fields.keys() - {"strength"}  # settings that are no matter of a picture handed over
 _SECOND: Final = ("steps", "guidance", "seed", "sampler")
 
@@ -78,6 +79,7 @@ class Explorer(Looks, InNotebook, ipywidgets.Box):  # type: ignore[misc]
     Attributes:
         prompt, negative_prompt, steps, guidance, seed, sampler: The settings, as traits: assign to them, observe them.
             A value that makes no sense is refused with a ValueError, said in the widget too, and changes nothing.
+        changes: What changes on the way, as `Settings` takes it; the tab "Reach in" puts marks.
         adapters: Name -> scale of the LoRAs to use, kept as pairs; each that the model had loaded when the Explorer was
             made has a slider.
         extra: Name -> value of what is handed to the pipeline beyond settings, without what it takes anyway. A picture
@@ -105,10 +107,12 @@ class Explorer(Looks, InNotebook, ipywidgets.Box):  # type: ignore[misc]
     adapters = _Setting((), help="Name -> scale of the LoRAs to use, kept as pairs.")
     extra = traitlets.Dict(help="Name -> value of what is handed to the pipeline beyond settings.")
     skips = _Setting((), help="Strengths of the stages of a U-Net, or FreeU, kept as pairs.")
+    changes = _Setting((), help="What changes on the way, by share of noise, kept as pairs.")
     live = traitlets.Bool(False, help="Whether a change of a setting starts a run.")
     status = traitlets.Unicode("idle", read_only=True, help='"idle", "running", "done", "cancelled" or "failed".')
 
     _ready = False
+    _following = False  # the settings follow a run that was started already
     _typing = False  # a setting comes from a field that is being typed in
     _hand = ""  # which of what is handed over beyond settings comes from its control
     _more: Extras | None = None
@@ -134,6 +138,9 @@ class Explorer(Looks, InNotebook, ipywidgets.Box):  # type: ignore[misc]
             looks=lambda: self.attention, wanted=self._wanted,
         )  # fmt: skip
         self._what_if = WhatIf(self.viewer, self._runner.traces_of)
+        self._reach = Reach(self.viewer, self._runner.traces_of, self._fork, self._put, self._runner.quietly)
+        self._still = self.model.planner.still("changes")
+        self._pair: tuple[Plan, Plan] | None = None  # a run and its branch, while they stand beside each other
         super().__init__(layout=layout())
         for name in _TRAITS:
             self.set_trait(name, getattr(asked, name))
@@ -162,7 +169,7 @@ class Explorer(Looks, InNotebook, ipywidgets.Box):  # type: ignore[misc]
     @property
     def trace(self) -> Trace | None:
         """The newest run that has a step: still growing while ``status`` is "running", None before the first."""
-        return next(iter(self._runner.traces.values()), None)
+        return next(reversed(self._runner.traces.values()), None)
 
     def run(self) -> Trace:
         """Run the settings and wait; the pictures appear meanwhile.
@@ -179,6 +186,20 @@ class Explorer(Looks, InNotebook, ipywidgets.Box):  # type: ignore[misc]
         (job,) = self._runner.run().values()
         return job.result()
 
+    def branch(self, at: int, **changes: Any) -> None:
+        """Let the run on show go its own way from evaluation `at`, and show both beside each other; returns at once.
+
+        Args:
+            at: Counted from 0.
+            **changes: What holds from there on, of `settings.CHANGING`.
+
+        Raises:
+            ValueError: One sentence: there is no run, no such evaluation, or what cannot change on the way.
+        """
+        if self.trace is None:
+            raise ValueError("there is no run to branch: press Run first")
+        self._fork(self.trace, at, changes)
+
     def cancel(self) -> None:
         """Stop the run that is going, if any. Returns at once; what was made stays on show."""
         self._runner.cancel()
@@ -187,6 +208,8 @@ class Explorer(Looks, InNotebook, ipywidgets.Box):  # type: ignore[misc]
         """Python that makes the same run, with the model that `Model.code` opens."""
         settings = self.settings
         values = {"prompt": settings.prompt} | {name: one for name, (one, _) in settings.diff(self._plain).items()}
+        if settings.changes:
+            values["changes"] = {mark: dict(fields) for mark, fields in settings.changes}
         always = {name: getattr(settings, name) for name in ("steps", "guidance", "seed", "sampler")}
         looks = {"attention": True} if self.attention else {}
         if settings.skips:
@@ -295,6 +318,8 @@ class Explorer(Looks, InNotebook, ipywidgets.Box):  # type: ignore[misc]
     def _foretell(self) -> None:
         """Say what the next run will be."""
         settings = self.settings
+        if not self._still:
+            self.viewer.mark(marks_of(settings))
         self.viewer.tell(notes=self._notes())
         self.viewer.expect(steps=evaluations(self.model, settings), shape=shape(settings))
 
@@ -314,6 +339,8 @@ class Explorer(Looks, InNotebook, ipywidgets.Box):  # type: ignore[misc]
         return trace.settings == plan.settings and alike(trace.extra, plan.extra)
 
     def _run_if_live(self, pause: float = 0.0) -> None:
+        if self._following:
+            return
         if (self.live or self.status == "running") and not self._wrong and not self._lack():
             self._runner.start_soon(pause)
 
@@ -329,6 +356,7 @@ class Explorer(Looks, InNotebook, ipywidgets.Box):  # type: ignore[misc]
         """What to run. What stands in a control and was refused is not passed over for the value before it."""
         if self._wrong:
             raise ValueError(" ".join(self._wrong.values()))
+        self._pair = None
         return {"": self._plan()}
 
     def _wanted(self) -> dict[str, Plan] | str | None:
@@ -336,7 +364,28 @@ class Explorer(Looks, InNotebook, ipywidgets.Box):  # type: ignore[misc]
         if self._wrong:
             return None
         lack = self._lack()
+        if lack is None and self._pair and self._plan().settings == self._pair[1].settings:
+            return dict(zip(("parent", "branch"), self._pair, strict=True))
         return {"": self._plan()} if lack is None else f"waits for {' and '.join(lack.names)}"
+
+    def _fork(self, trace: Trace, at: int, changes: Mapping[str, Any]) -> None:
+        """Run a branch, with its parent beside it; the controls then say the branch's settings."""
+        plan = self.model.planner.branch(trace, at, **changes)
+        before = self.model.planner.plan(trace.settings, trace.extra)
+        self._runner.start(plans={"branch": plan}, beside={"parent": trace})
+        self._pair = before, plan
+        self._following = True
+        try:
+            for name in _TRAITS:
+                self.set_trait(name, getattr(plan.settings, name))
+        finally:
+            self._following = False
+        self._runner.say_truth()
+
+    def _put(self, mark: float | None, values: dict[str, Any], old: float | None) -> None:
+        """Another mark on the way of what the controls say, or one less; and run that."""
+        self.set_trait("changes", remarked(self.settings, mark, values, old))
+        self._runner.start()
 
     def _say_failure(self, jobs: Jobs) -> None:
         for job in jobs.values():

@@ -50,6 +50,7 @@ LOOK: Final = "look"
 PING: Final = "ping"
 HERE: Final = "here"
 WHAT_IF: Final = "what if"
+REACH: Final = "reach"
 
 Key = tuple[int, str, int]  # film, kind (or "final"), evaluation
 
@@ -244,6 +245,7 @@ class Feed:
                 "about": film.about,
                 "judged": film.judged,
                 "tokens": film.tokens,
+                "flags": [list(flag) for flag in film.flags],
                 "size": list(film.size),
                 "status": film.status,
                 "expected": film.expected,

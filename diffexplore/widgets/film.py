@@ -67,6 +67,7 @@ from diffexplore.record.heat import words_of
 from diffexplore.record.numbers import COMPUTED, NUMBERS
 from diffexplore.record.predictions import rms
 from diffexplore.record.record import Record
+from diffexplore.runs.steer import changed_at
 from diffexplore.trace import Trace
 from diffexplore.widgets.shots import ROOM, SIDE, Frame, digest, encode, pictures_of, reel_of, sound, sound_of
 from diffexplore.words import shown
@@ -112,6 +113,7 @@ class Film:
         size: (width, height) of the finished picture in pixels.
         tokens: The prompt as the model reads it, word by word, each with "" or what is the matter with it, and the
             numbers of its tokens.
+        flags: What changed on the way: an evaluation, what, and the share of noise that it was asked for at.
         columns: What each of the numbers is; there may come to be more.
         steps: `Numbers` for every evaluation so far.
         frames: (kind, evaluation) -> `Frame`, or a sentence where there is nothing to see.
@@ -129,6 +131,7 @@ class Film:
     seconds: float = 0.0
     size: tuple[int, int] = (1, 1)
     tokens: list[tuple[str, str, str]] = field(default_factory=list)
+    flags: list[tuple[int, str, float]] = field(default_factory=list)
     columns: list[Column] = field(default_factory=list)
     steps: list[Numbers] = field(default_factory=list)
     frames: dict[tuple[str, int], Frame | str] = field(default_factory=dict)
@@ -163,6 +166,8 @@ class Film:
             about["adapters"] = ", ".join(settings.loras)
         if settings.strength is not None:
             about["strength"] = settings.strength
+        if settings.changes:
+            about["changes"] = "; ".join(settings.changing)
         for name, value in described(dict(trace.extra) or trace.info.get("extra") or {}).items():
             about[name.replace("_", " ")] = value if isinstance(value, int | float | str) else str(value)[:200]
         if settings.skipped:
@@ -191,6 +196,8 @@ class Film:
             # Of a sound's latents one axis is time: a scale in both means nothing.
             bands = () if trace.kind == "sound" else _bands(spectrum(trace, i))
         others = self._others(trace, i)
+        self.flags = self.flags if i else []
+        self.flags += changed_at(trace, i, [mark for *_, mark in self.flags])
         self.steps.append(
             (_finite(step.timestep), _finite(step.sigma), _finite(step.seconds), change, bands, None, *others)
         )
@@ -335,6 +342,7 @@ def pack(films: Sequence[Film], run: int = 0) -> tuple[dict[str, Any], bytes]:
             "about": dict(film.about),
             "judged": film.judged,
             "tokens": [list(token) for token in film.tokens],
+            "flags": [list(flag) for flag in film.flags],
             "columns": [dict(column) for column in film.columns],
             "steps": [list(step) for step in film.steps],
             "frames": {
@@ -392,6 +400,7 @@ def unpack(document: Mapping[str, Any], data: bytes) -> list[Film]:
             sound=one.get("sound"),
             digest=one.get("digest", ""),
         )
+        film.flags = [(i, text, mark) for i, text, mark in one.get("flags", ())]
         film.tokens = [(text, matter, ids[0] if ids else "") for text, matter, *ids in one["tokens"]]
         # The judge's number was added later: films saved before have none.
         film.steps = [(*row[:4], tuple(row[4]), row[5] if len(row) > 5 else None, *row[6:]) for row in one["steps"]]

@@ -181,13 +181,21 @@ class Runner:
 
     # --- starting ---
 
-    def start(self, here: bool = False) -> tuple[Jobs, Feed]:
-        """Run what is asked for, in place of what is going. `here`: the caller drives the viewer."""
+    def start(
+        self, here: bool = False, plans: Mapping[str, Plan] | None = None, beside: Mapping[str, Trace] | None = None
+    ) -> tuple[Jobs, Feed]:
+        """Run what is asked for, in place of what is going.
+
+        Args:
+            here: The caller drives the viewer.
+            plans: What to run by label, in place of what is asked for.
+            beside: Finished runs by label, to be shown before them.
+        """
         with self._lock:
             self._forget_due()
             try:
                 self._starting = True
-                jobs = self._submit(self._ask())
+                jobs = self._submit(self._ask() if plans is None else plans)
             except ValueError as error:
                 self._starting = False
                 self.settle()
@@ -195,7 +203,8 @@ class Runner:
                 raise
             self._starting = False
             self._began = time.monotonic()
-            newest = {label: job.trace for label, job in jobs.items()}
+            others = dict(beside or {})
+            newest = others | {label: job.trace for label, job in jobs.items()}
             feed = self.viewer.feed(newest, here=here)
             self._jobs, self._feed = jobs, feed
             self._kept[feed.run] = newest
@@ -205,7 +214,9 @@ class Runner:
             self._blocked = self._blocked or here
             self._stand("running")
         self.viewer.tell(error="")
-        for k, job in enumerate(jobs.values()):
+        for k, trace in enumerate(others.values()):
+            self.viewer.end(feed, "cancelled" if trace.cancelled else "done", k)
+        for k, job in enumerate(jobs.values(), len(others)):
             job.add_done_callback(partial(self._ended, feed=feed, k=k))
         return jobs, feed
 

@@ -19,6 +19,8 @@
 ``_outlook``
     What the next run will have, so that its places are there before it is: ``labels``, ``steps``, ``shape`` (width over
     height), see `Viewer.expect`.
+``_marks``
+    What changes on the way of the next run, where a run can be reached into (see `reach`); None elsewhere.
 ``_page``
     The page that the Export button fills with the film, see `page.page`. Always the same.
 
@@ -50,7 +52,7 @@ From the browser:
 ``{"kind": "ping"}``
     A hand is on the controls: does the kernel listen? The page says that it is busy where no answer comes in a second.
 
-What stands behind the tab "What if" is in `what_if`.
+What stands behind the tab "What if" is in `what_if`, behind "Reach in" in `reach`.
 
 That a kernel was restarted or died is no message: ipywidgets marks its views as disconnected, and the viewer says so.
 
@@ -117,6 +119,7 @@ class Viewer(InNotebook, anywidget.AnyWidget):  # type: ignore[misc]
     _notes = traitlets.List(traitlets.Unicode()).tag(sync=True)
     _error = traitlets.Unicode().tag(sync=True)
     _outlook = traitlets.Dict().tag(sync=True)
+    _marks = traitlets.List(allow_none=True, default_value=None).tag(sync=True)
     _page = traitlets.Unicode().tag(sync=True)
 
     _closed = True  # until there is something to close: Python closes also what was refused while being made
@@ -394,6 +397,11 @@ class Viewer(InNotebook, anywidget.AnyWidget):  # type: ignore[misc]
         """
         with self._publishing:
             self._outlook = {"labels": list(labels), "steps": steps, "shape": shape}
+
+    def mark(self, marks: Sequence[Any]) -> None:
+        """Say what changes on the way of the next run; from then on the page can ask for more."""
+        with self._publishing:
+            self._marks = list(marks)
 
     def tell(self, *, notes: Sequence[str] | None = None, error: str | None = None) -> None:
         """Sentences to show beside the pictures, as plain text; None leaves what is there."""

@@ -155,7 +155,20 @@ class Host:
 
     def push(self) -> None:
         """Send the viewer's traits, as a kernel does when they are set."""
-        names = ("_film", "view", "step", "_notes", "_error", "_page", "_outlook", "truth", "code", "_esm", "_css")
+        names = (
+            "_film",
+            "view",
+            "step",
+            "_notes",
+            "_error",
+            "_page",
+            "_outlook",
+            "_marks",
+            "truth",
+            "code",
+            "_esm",
+            "_css",
+        )
         traits = self.viewer.get_state(names)
         self.page.evaluate("([traits, frames]) => set_traits(traits, frames)", [traits, _text(self.viewer._frames)])
 

@@ -69,6 +69,7 @@ export class Session {
 			["change:_notes", () => this.changed()],
 			["change:_error", () => this.changed()],
 			["change:_outlook", () => this.changed()],
+			["change:_marks", () => this.changed()],
 			["change:truth", () => this.set({ stale: false })],
 		];
 		for (const [name, wire] of this.wires) model.on(name, wire);

@@ -102,8 +102,8 @@ interface Film {
   size: [number, number];
   about: Record<string, string | number>;
   tokens?: [text: string, matter: string, ids?: string][];
-  /** What changed on the way: an evaluation, and what. */
-  flags?: [evaluation: number, text: string][];
+  /** What changed on the way: an evaluation, what, and the share of noise that it was asked for at. */
+  flags?: [evaluation: number, text: string, mark: number][];
   /** Of how many words of the prompt its judge can speak. */
   judged?: string;
   columns?: WireColumn[];

@@ -16,6 +16,7 @@ import "./facts.js";
 import "./spectrum.js";
 import "./differ.js";
 import "./whatif.js";
+import "./reach.js";
 import "./pull.js";
 import "./looks.js";
 import "./parting.js";

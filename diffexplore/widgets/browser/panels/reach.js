@@ -1,0 +1,75 @@
+// Reaching in: from the step on show on another prompt or guidance, as a mark of the next run, or as a branch beside this one.
+import { box, fill, h, quiet, say } from "../dom.js";
+import { figures, noiseShare } from "../numbers.js";
+import { panel } from "../panel.js";
+import { marksOf, reachTo } from "../marks.js";
+
+panel("reach", (view) => {
+	const { id, session } = view;
+	const where = h("p.dx-says", { role: "status" });
+	const field = (/** @type {string} */ name, /** @type {string} */ hint, more = {}) => h("input", { type: "text", "aria-label": `${name} from this step on`, title: `${name} from this step on`, placeholder: hint, maxlength: "2000", ...more });
+	const prompt = field("prompt", "prompt", { class: "dx-reach-prompt" });
+	const negative = field("negative prompt", "without: blurry …", { class: "dx-reach-negative" });
+	const guidance = field("guidance", "guidance", { type: "number", min: "0", max: "100", step: "0.5", class: "dx-reach-guidance" });
+	const fields = [prompt, negative, guidance];
+	let filled = ""; // what they were filled with
+	let editing = NaN; // the mark that is being edited
+
+	const film = () => session.films[session.films.length - 1];
+	const values = () => {
+		/** @type {Record<string, unknown>} */ const found = { prompt: prompt.value, negative_prompt: negative.value };
+		return Number.isFinite(guidance.valueAsNumber) ? { ...found, guidance: guidance.valueAsNumber } : found;
+	};
+	const put = (/** @type {Record<string, unknown>} */ told) => {
+		prompt.value = String(told.prompt ?? film()?.about.prompt ?? "");
+		negative.value = String(told.negative_prompt ?? film()?.about["negative prompt"] ?? "");
+		guidance.value = String(told.guidance ?? film()?.about.guidance ?? "");
+	};
+	const act = (/** @type {string} */ what) => {
+		reachTo(session, { act: what, step: session.stepOf(film()), values: values(), ...(what === "put" && Number.isFinite(editing) ? { mark: editing } : {}) });
+		editing = NaN;
+	};
+	const branch = view.tool("branch here", "run on from this step with these, beside this run (Enter)", () => act("branch"));
+	const mark = view.tool("put a mark", "let the next run change at this share of noise", () => act("put"));
+	for (const one of fields) {
+		view.on(one, "keydown", (event) => {
+			if (event.key === "Enter") act("branch");
+			quiet(event);
+		});
+	}
+	const marks = h("ul.dx-marks");
+
+	return {
+		tab: { word: "Reach in", there: () => session.films.length > 0 && marksOf(session) !== null },
+		nodes: { tab: [box("dx-reach", where, prompt, negative, guidance, branch, mark), marks] },
+		draw() {
+			const one = film();
+			if (view.tab !== "reach" || !one) return;
+			const i = session.stepOf(one);
+			say(where, `from step ${i + 1} on`);
+			where.title = `from where the share of noise is ${figures(noiseShare(session.numbers(one, i)?.sigma))}`;
+			const now = JSON.stringify([one.about.prompt, one.about["negative prompt"], one.about.guidance, marksOf(session)]);
+			if (now !== filled && !fields.some((field) => field === view.root.ownerDocument.activeElement)) {
+				filled = now;
+				editing = NaN;
+				put({});
+			}
+			for (const button of [branch, mark]) button.disabled = view.gone || one.status === "running";
+			say(mark, Number.isFinite(editing) ? "move the mark here" : "put a mark");
+			fill(marks, marksOf(session) ?? [], ([at, text, told], k) => {
+				const edit = h("button", { type: "button", class: "dx-tool", title: "edit this mark" }, `${figures(at)}: ${text}`);
+				view.on(edit, "click", () => {
+					editing = at;
+					put(told);
+					const near = one.steps.findIndex((step) => noiseShare(step?.sigma) <= at);
+					if (near >= 0) session.move(near);
+					prompt.focus();
+					view.redraw();
+				});
+				const away = h("button", { type: "button", class: "dx-tool", title: "take this mark away", "aria-label": `take the mark ${text} away` }, "×");
+				view.on(away, "click", () => reachTo(session, { act: "take", mark: at }));
+				return h("li", { "data-mark": String(k) }, edit, away);
+			});
+		},
+	};
+});
