@@ -20,6 +20,8 @@ def test_the_figure_names_everything(tiny_model: Model) -> None:
     assert sum(text.endswith("5 evaluations") for text in shown) == 1
     tall = sweep(tiny_model, x=("steps", [2, 3]), y=("guidance", [1, 2, 3, 4, 5.5]), sampler="DDIM")
     assert own_words(tall.plot()).count("3") == 3  # above, below, and a guidance
+    stages = sweep(tiny_model, x=("skips", [{}, {0: {"skip": 0.0, "backbone": 1.5}}]), sampler="DDIM", steps=2)
+    assert {"(none)", "stage 1 backbone 1.5 skip 0"} <= set(own_words(stages.plot()))
     data, size = tall._repr_png_()
     assert data.startswith(b"\x89PNG")
     assert size["width"] >= 500

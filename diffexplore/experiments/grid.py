@@ -130,6 +130,8 @@ def _named(value: Any) -> str:
         return f"{value:g}"
     if isinstance(value, tuple) and value and isinstance(value[0][0], float):
         return "; ".join(f"from {mark:.3g} {in_words(fields)}" for mark, fields in value)
+    if isinstance(value, tuple) and value and isinstance(value[0][1], tuple):
+        return ", ".join(Settings(skips=value).skipped)
     if isinstance(value, tuple):
         return ", ".join(f"{name} {_named(one)}" for name, one in value) or "(none)"
     return str(value)
