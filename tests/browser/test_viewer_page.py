@@ -430,7 +430,7 @@ def test_spectra_of_several_runs_say_what_one_has_lost(
     page.settle()
     powers = [spectrum(trace, 2) for trace in runs.values()]
     times = [powers[1][k] / powers[0][k] for k in (1, -1)]
-    said = page.root.locator("[id$=spectra] p.dx-parted").inner_text()
+    said = page.root.locator("[id$=spectra] p.dx-lost").inner_text()
     assert [float(one) for one in re.findall(r"× (\d+(?:\.\d+)?)", said)] == pytest.approx(times, rel=0.05)
     lines = page.root.locator("[id$=spectra] polyline")
     before = lines.nth(1).get_attribute("points")

@@ -6,9 +6,9 @@ import { panel } from "../panel.js";
 panel("spectra", (view) => {
 	const { session } = view;
 	const lines = svg("svg", { viewBox: "0 0 100 100", preserveAspectRatio: "none" });
-	const plot = h("div.dx-plot", { role: "img" }, lines);
+	const plot = h("div.dx-scales-plot", { role: "img" }, lines);
 	const ends = h("p.dx-ends", MUTE, h("span", {}, "coarse"), h("span", {}, "power of the estimate, a logarithmic scale"), h("span", {}, "fine"));
-	const says = h("p.dx-parted");
+	const says = h("p.dx-lost");
 	return {
 		tab: { word: "Spectra", many: true, there: () => session.films.length > 1 && session.films.every((film) => film.steps.some((step) => (step?.spectrum?.length ?? 0) > 1)) },
 		nodes: { tab: [box("dx-spectra", plot, ends, says)] },
