@@ -159,8 +159,6 @@ class Model:
         width, height = self.size
         return f"Model({self.name!r}, family={self.family!r}, {width}x{height}, {len(self.samplers)} samplers)"
 
-    # What it is
-
     @property
     def origin(self) -> Origin:
         """What opens this very model again, anywhere: its place, options, features and LoRAs as they are now."""
@@ -414,8 +412,6 @@ class Model:
             raise ValueError("submit_many takes at least one Settings object, got none")
         return self._desk.submit([self.plan(one) for one in settings], on_step, lane, attention=attention)
 
-    # LoRAs
-
     @property
     def adapters(self) -> list[str]:
         """Names of the LoRAs that were loaded here, for ``Settings.adapters``."""
@@ -451,8 +447,6 @@ class Model:
         with self._turn.taken():
             self._adapters.unload()
 
-    # Pictures
-
     def decode(self, latents: torch.Tensor) -> np.ndarray:
         """Latents (C, h, w) to a picture, (H, W, 3) uint8, exactly as a final picture is decoded; safe on any
         thread, during a run too.
@@ -476,7 +470,9 @@ class Model:
 
     def encode(self, image: Picture) -> torch.Tensor:
         """A picture as latents (C, h, w) float32 on the CPU, scaled as the network knows them: what `decode` undoes.
-        One of another size than the model's is cropped around its centre and resampled.
+
+        Args:
+            image: a picture; of another size than the model's it is cropped around its centre and resampled.
 
         Raises:
             FileNotFoundError, ValueError: one sentence, for what is no picture, or a model without an encoder.
@@ -485,8 +481,12 @@ class Model:
 
     def invert(self, image: Picture, prompt: str = "", steps: int = 50) -> Trace:
         """The noise that a picture would be drawn from: a run the other way, without guidance, that ends in it as
-        ``final``; ``trace(..., latents=inverted.final, sampler=inverted.settings.sampler)`` draws from it. The more
-        `steps`, the nearer that comes.
+        ``final``; ``trace(..., latents=inverted.final, sampler=inverted.settings.sampler)`` draws from it.
+
+        Args:
+            image: as in :meth:`encode`.
+            prompt: what the network is told of it.
+            steps: the more, the nearer a run from there comes to the picture.
 
         Raises:
             FileNotFoundError, ValueError: as :meth:`encode`; and for settings which are refused.

@@ -186,7 +186,7 @@ def test_what_is_refused_when_it_is_due_is_said(clients: tuple[Client, Client]) 
     one.wanted = {"0": settings(2)}
     one.runner.start()
     one.wanted = {"0": settings(1000)}
-    one.runner.start_soon()
+    one.runner.quietly(one.runner.start_soon)  # a busy machine may find it due at once
     assert wait(lambda: one.status == "done")
     assert "at most 999 steps" in one.error
     assert len(one.runner.traces["0"]) == 2
