@@ -65,3 +65,13 @@ def test_values_come_out_as_plain_ones() -> None:
 def test_a_near_name_of_a_preset_is_suggested() -> None:
     with pytest.raises(ValueError, match="did you mean 'seeds'"):
         rules.preset("seed")
+
+
+def test_a_column_may_change_on_its_way() -> None:
+    shared, columns = {"prompt": "a fox"}, {"plain": {}, "late": {"changes": {0.5: {"prompt": "a car", "guidance": 1}}}}
+    read = rules.checked(shared, columns)["late"]
+    kept = rules.plain(columns["late"], read)
+    assert kept == {"changes": {"0.5": {"prompt": "a car", "guidance": 1.0}}}
+    assert rules.label_of(kept) == "from 0.5: a car, guidance 1"
+    again = rules.from_json(rules.to_json(shared, {"plain": {}, "late": kept}))[1]
+    assert rules.checked(shared, again)["late"] == read

@@ -140,7 +140,10 @@ def _written(text: str) -> bool:
 def plain(values: Mapping[str, Any], read: Settings) -> Values:
     """Values as `read` from them, but for what is left to the model; plain numbers, which go into JSON."""
     found = {name: getattr(read, name) for name, value in values.items() if value is not None}
-    return {name: as_dict(found[name]) if name in ("adapters", "skips") else found.get(name) for name in values}
+    made = {name: as_dict(found[name]) if name in ("adapters", "skips") else found.get(name) for name in values}
+    if made.get("changes"):
+        made["changes"] = read.told()["changes"]
+    return made
 
 
 # --- labels ---
@@ -152,7 +155,9 @@ def label_of(own: Mapping[str, Any]) -> str:
     """A label that says what a column has of its own; numbers, which say nothing alone, with their names."""
     said = []
     for name, value in own.items():
-        if isinstance(value, Mapping):
+        if name == "changes":
+            said += Settings(changes=value).changing
+        elif isinstance(value, Mapping):
             said += [f"{one} {_brief(number)}" for one, number in value.items()]
         elif isinstance(value, (int, float)):
             said.append(f"{name.replace('_', ' ')} {_brief(value)}")

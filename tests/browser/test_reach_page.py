@@ -41,6 +41,11 @@ def test_a_branch_and_a_mark_by_hand_and_by_keys(
     flag = page.root.locator(".dx-flag")
     expect(flag).to_have_text("guidance 1")
     mark = explorer.changes[0][0]
+    # Pressed, it is in the editor; with keys it moves.
+    page.root.get_by_role("tab", name="Numbers").click()
+    flag.click()
+    expect(page.root.get_by_role("button", name="move the mark here")).to_be_visible()
+    assert guidance.input_value() == "1"
     flag.focus()
     page.page.keyboard.press("ArrowRight")
     until(lambda: explorer.changes[0][0] < mark)

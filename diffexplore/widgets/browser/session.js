@@ -42,6 +42,7 @@ export class Session {
 		/** @type {Zoom} */ this.zoom = { scale: 1, left: 0, top: 0 };
 		/** @type {Record<string, boolean>} */ this.cells = {}; // views wanted with plain squares, or without
 		/** @type {Record<string, boolean>} */ this.strong = {}; // views wanted as a map of how strong
+		this.edited = NaN; // the mark whose flag was pressed
 		this.stale = false; // a hand was on the controls, and the kernel has not said since what that means
 		this.asking = 0; // the timer of a question whether the kernel listens
 		this.deaf = false; // it has not answered

@@ -44,7 +44,12 @@ panel("lane", (view) => {
 				const title = `step ${place + 1}: ${text}${values ? " (drag it, or arrow keys; Delete takes it away)" : ""}`;
 				const button = own(h("button", { type: "button", class: "dx-flag", title }, text), view.many ? k : -1);
 				button.style.left = leftOf(place);
-				view.on(button, "click", () => session.move(place));
+				view.on(button, "click", () => {
+					session.move(place);
+					if (!values) return;
+					session.edited = flag.mark;
+					view.set({ tab: "reach" });
+				});
 				if (values) movable(button, { ...flag, values });
 				return button;
 			});

@@ -28,6 +28,7 @@ panel("reach", (view) => {
 	const act = (/** @type {string} */ what) => {
 		reachTo(session, { act: what, step: session.stepOf(film()), values: values(), ...(what === "put" && Number.isFinite(editing) ? { mark: editing } : {}) });
 		editing = NaN;
+		if (what === "branch") view.set({ tab: "" }); // it would lie over what is to be seen
 	};
 	const branch = view.tool("branch here", "run on from this step with these, beside this run (Enter)", () => act("branch"));
 	const mark = view.tool("put a mark", "let the next run change at this share of noise", () => act("put"));
@@ -53,6 +54,12 @@ panel("reach", (view) => {
 				filled = now;
 				editing = NaN;
 				put({});
+			}
+			const pressed = (marksOf(session) ?? []).find(([at]) => at === session.edited);
+			session.edited = NaN;
+			if (pressed) {
+				editing = pressed[0];
+				put(pressed[2]);
 			}
 			for (const button of [branch, mark]) button.disabled = view.gone || one.status === "running";
 			say(mark, Number.isFinite(editing) ? "move the mark here" : "put a mark");
