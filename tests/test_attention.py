@@ -210,6 +210,22 @@ def test_of_pipelines_found_by_looking_the_answers_tell_which_is_the_prompt(name
     assert np.allclose(trace.heat("low", 0, negative=True), other.heat("low", 0), atol=2e-4)
 
 
+def test_what_changes_on_the_way_is_not_told_of_the_words_before():
+    model = dx.load(make_pipeline(), reuse=0)
+    turned = model.trace(SETTINGS.replace(steps=6, changes={0.5: {"prompt": "a blue cat"}}), attention=True)
+    kept = [step.attention is not None for step in turned]
+    assert kept == sorted(kept, reverse=True)
+    assert {True, False} == set(kept)
+    assert "until the prompt changes on the way" in turned.info["notes"][-1]
+    assert all("attention_negative" in step.tensors for step in turned)
+    off = model.trace(SETTINGS.replace(steps=6, changes={0.5: {"guidance": 1.0}}), attention=True)
+    assert all(step.attention is not None for step in off)
+    assert "attention_negative" not in off[-1].tensors
+    branch = model.branch(turned, 1, prompt="a cat")
+    assert branch.words == turned.words, "of the steps that it shares"
+    assert [step.attention is not None for step in branch] == [True] + [False] * 5
+
+
 def test_a_batch_a_memory_and_what_cannot_be_known():
     model = dx.load(make_pipeline())
     several = [SETTINGS, SETTINGS.replace(prompt="a blue cat in the snow", seed=4)]

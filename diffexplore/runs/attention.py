@@ -35,6 +35,8 @@ from diffexplore.record.record import Record
 from diffexplore.record.step import Step
 from diffexplore.runs.maps import crossed, enlarged, grid_of, joined, small, softmaxed
 from diffexplore.runs.probes import Probe, hooked, tapped
+from diffexplore.runs.steer import share_of_noise
+from diffexplore.settings import Settings
 from diffexplore.words import sentence, shown
 
 __all__ = ["ASKED", "Attention", "ability", "looking"]
@@ -122,7 +124,7 @@ class Attention(Probe):
         self._calls: deque[_Call] = deque(maxlen=_CALLS)
         self._picture = 0  # which of the batch a step is of
         self._places: dict[tuple[int, bool, int], tuple[Places, torch.Tensor]] = {}
-        self._order: list[bool] | None = None  # of the pieces of a step, which are of the prompt
+        self._orders: dict[int, list[bool]] = {}  # of so many pieces of a step, which are of the prompt
         self._answers: list[torch.Tensor] = []
         self._aspect = 1.0
         self._trouble = ""
@@ -236,8 +238,13 @@ class Attention(Probe):
     def _fail(self, why: str) -> None:
         if not self._trouble:
             self._trouble = f"Where words look is not known here: {why}."
-            for trace in self._traces:
-                trace.info["notes"] = [*trace.info.get("notes", ()), self._trouble]
+            for k in range(len(self._traces)):
+                self._say(k, self._trouble)
+
+    def _say(self, k: int, note: str) -> None:
+        info = self._traces[k].info
+        if note not in info.get("notes", ()):
+            info["notes"] = [*info.get("notes", ()), note]
 
     def _parts(self, given: "_Given", call: _Call) -> torch.Tensor | None:
         """What of a joint softmax falls on the prompt, (rows, places, vectors)."""
@@ -297,12 +304,19 @@ class Attention(Probe):
         if any(one % count for one in rows):
             raise ValueError(f"{rows} rows are read for {count} pictures")
         pieces = [(call, k + n * count) for call, one in zip(calls, rows, strict=True) for n in range(one // count)]
-        order = self._order or self._ordered(step, len(pieces), len(calls))
-        self._order = order
+        # Guidance may change on the way, and with it how many there are.
+        order = self._orders.get(len(pieces)) or self._ordered(step, len(pieces), len(calls))
+        self._orders[len(pieces)] = order
+        settings = self._traces[k].settings
+        now = _in_force(settings, step)
         for wanted, negative in ((True, False), (False, True)):
-            n = order.index(wanted) if wanted in order else -1
-            if n >= 0:
-                self._keep(step, k, negative, *pieces[n])
+            name = "negative_prompt" if negative else "prompt"
+            if wanted not in order:
+                continue
+            if getattr(now, name) == getattr(settings, name):
+                self._keep(step, k, negative, *pieces[order.index(wanted)])
+            else:
+                self._say(k, f"Where words look is kept until the {name.replace('_', ' ')} changes on the way.")
 
     def _ordered(self, step: Step, pieces: int, calls: int) -> list[bool]:
         """Which pieces are of the prompt. diffusers stacks the negative prompt before it, and calls for it behind it;
@@ -385,6 +399,12 @@ class Attention(Probe):
         settings = self._traces[0].settings if self._traces else None
         width, height = self._family.size(self._pipeline)
         return (settings and settings.height) or height, (settings and settings.width) or width
+
+
+def _in_force(settings: Settings, step: Step) -> Settings:
+    """What holds at a step, of settings that may change on the way."""
+    share = share_of_noise(step.a, step.b)
+    return next(held for mark, held in reversed(settings.stages()) if share <= mark)
 
 
 def name_of(negative: bool) -> str:

@@ -286,7 +286,8 @@ class Planner:
             "parent": parent.info.get("parent"),
         }
         replay = Replay(self._family, parent, int(at), edit, turns=bool(changes))
-        return replace(plan, probes=(replay,), info={"parent": told})
+        words = {"words": dict(parent.info["words"])} if "words" in parent.info else {}  # of the steps it shares
+        return replace(plan, probes=(replay,), info={"parent": told, **words})
 
     def _started(self, settings: Settings, extra: dict[str, Any]) -> tuple[Settings, dict[str, Any]]:
         """What starts from a picture: with the picture at its size, and how much noise it gets."""
