@@ -48,7 +48,7 @@ def test_columns_run_scrub_together_and_change(lab: Any, tab: Any) -> None:
     assert all(now != before for now, before in zip(moved[:2], last[:2], strict=True))
 
     # Controls: a column's own negative prompt, then a run that draws only what changed.
-    field = compare.get_by_placeholder("without").last
+    field = compare.locator(".dx-row").get_by_placeholder("without").last
     field.fill("night")
     field.press("Enter")
     page.wait_for_timeout(200)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from hands import other, shown, write
+from hands import write
 from PIL import Image
 from playwright.sync_api import expect
 
@@ -33,9 +33,10 @@ def test_a_picture_is_handed_over_and_asked_about(lab: Any, tab: Any, tmp_path: 
     expect(app.get_by_text(re.compile(r"^set\.png, 300 × 200, cropped around its centre to 64 × 64"))).to_be_visible()
     expect(app.get_by_text("match the controls")).to_be_visible(timeout=30_000)
     assert app.locator(".dx-film canvas").count() == 2
-    clean = shown(app)
+    guess = app.locator(".dx-film canvas").nth(1)
+    last = guess.evaluate("canvas => canvas.toDataURL()")
     app.get_by_label("step", exact=True).press("Home")
-    other(app, than=clean)
+    page.wait_for_function("([canvas, last]) => canvas.toDataURL() !== last", arg=[guess.element_handle(), last])
     assert app.bounding_box()["height"] == height
     app.get_by_role("button", name="Draw from there").click()
     expect(app.locator(".dx-film canvas")).to_have_count(1, timeout=30_000)
