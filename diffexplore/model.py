@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from diffexplore.looks.pictures import Picture
 from diffexplore.pipelines.family import family_of
 from diffexplore.pipelines.origin import POCKETS, Origin, open_pipeline, scheduler_facts
 from diffexplore.pipelines.signature import Extra
@@ -36,7 +37,7 @@ from diffexplore.runs.prompt import Reader, Vocabulary
 from diffexplore.runs.schedules import Schedules
 from diffexplore.runs.skips import Stage, stages_of
 from diffexplore.runs.skips import refused as no_skips
-from diffexplore.runs.start import Picture, encoded
+from diffexplore.runs.start import encoded
 from diffexplore.settings import Settings
 from diffexplore.trace import Trace
 from diffexplore.words import shown
@@ -283,8 +284,6 @@ class Model:
     def notes(self, settings: Settings) -> list[str]:
         """Plain sentences on what of these `settings` will be cut or ignored."""
         return self._planner.notes(settings)
-
-    # Running it
 
     def trace(
         self,

@@ -5,20 +5,12 @@ import re
 import numpy as np
 import pytest
 import torch
-from tiny_families import MAKERS, family, size
+from tiny_families import MAKERS, family, model, size
 
 import diffexplore as dx
 from diffexplore.model import Model
 
-MODELS: dict[str, Model] = {}
 CAR = "a long blue car on a road"
-
-
-def model(name: str) -> Model:
-    """One model per family, which remembers nothing: every run here is a real one."""
-    if name not in MODELS:
-        MODELS[name] = Model(family(name), reuse=0)
-    return MODELS[name]
 
 
 def offered() -> list[tuple[str, str]]:

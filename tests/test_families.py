@@ -9,21 +9,12 @@ import pytest
 import torch
 from PIL import Image
 from tiny import make_pipeline
-from tiny_families import MAKERS, family, size, unet
+from tiny_families import MAKERS, family, model, size, unet
 
 import diffexplore as dx
 from diffexplore.model import Model
 from diffexplore.pipelines.family import FAMILIES, family_of, known_pipelines
 from diffexplore.samplers import build, native
-
-MODELS: dict[str, Model] = {}
-
-
-def model(name: str) -> Model:
-    """One model per family, which remembers nothing: every run here is a real one."""
-    if name not in MODELS:
-        MODELS[name] = Model(family(name), reuse=0)
-    return MODELS[name]
 
 
 def offered() -> list[tuple[str, str]]:

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from test_start import model, picture
+from test_start import picture
+from tiny_families import model
 
 import diffexplore as dx
 

@@ -9,7 +9,7 @@ from tiny import make_pipeline
 
 import diffexplore as dx
 from diffexplore.model import Model
-from diffexplore.runs.probes import Probe, Stop, attached, hooked, tapped
+from diffexplore.runs.probes import Probe, Stop, attached, going_on, hooked, tapped
 
 WHAT = {"prompt": "a red fox", "steps": 3, "seed": 5, "sampler": "Euler"}
 
@@ -233,3 +233,18 @@ def test_probes_that_were_never_attached_are_not_undone():
 
 def test_the_public_name():
     assert dx.model.Probe is Probe
+
+
+def test_whatever_gives_latents_goes_on_with_others() -> None:
+    from diffusers.schedulers.scheduling_utils import SchedulerOutput
+
+    x, ids = torch.zeros(2), object()
+
+    def one_more(given: torch.Tensor) -> torch.Tensor:
+        return given + 1
+
+    assert torch.equal(going_on(x, one_more), x + 1)
+    made, kept = going_on((x, ids), one_more)
+    assert torch.equal(made, x + 1)
+    assert kept is ids
+    assert torch.equal(going_on(SchedulerOutput(prev_sample=x), one_more).prev_sample, x + 1)

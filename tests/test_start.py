@@ -13,24 +13,17 @@ from diffusers import (
 )
 from PIL import Image
 from tiny import make_pipeline
-from tiny_families import MAKERS, family, size
+from tiny_families import MAKERS, model, size
 
 import diffexplore as dx
 from diffexplore.model import Model
 from diffexplore.record.predictions import rms
 
-MODELS: dict[str, Model] = {}
 SIBLINGS = {
     "sd": StableDiffusionImg2ImgPipeline,
     "sdxl": StableDiffusionXLImg2ImgPipeline,
     "sd3": StableDiffusion3Img2ImgPipeline,
 }
-
-
-def model(name: str) -> Model:
-    if name not in MODELS:
-        MODELS[name] = Model(family(name), reuse=0)
-    return MODELS[name]
 
 
 def picture(width: int = 48, height: int = 48) -> Image.Image:

@@ -5,22 +5,14 @@ import pytest
 import torch
 from tiny import make_pipeline
 from tiny_any import CASES
-from tiny_families import MAKERS, family, size
+from tiny_families import MAKERS, model, size
 
 import diffexplore as dx
 from diffexplore.model import Model
+from diffexplore.record.predictions import share_of_noise
 from diffexplore.runs.plan import Plan
-from diffexplore.runs.steer import share_of_noise
 
-MODELS: dict[str, Model] = {}
 CAR = "a long blue car on a road"
-
-
-def model(name: str) -> Model:
-    """One model per family, which remembers nothing: every run here is a real one."""
-    if name not in MODELS:
-        MODELS[name] = Model(family(name), reuse=0)
-    return MODELS[name]
 
 
 def some() -> list[tuple[str, str]]:

@@ -15,6 +15,8 @@ from tiny import make_pipeline, make_tokenizer
 if TYPE_CHECKING:
     import torch
 
+    from diffexplore.model import Model
+
 WIDTH = 16  # of every text encoder here
 
 
@@ -400,6 +402,14 @@ def family(name: str) -> Any:
         pipeline = MAKERS[name]()
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+@functools.cache
+def model(name: str) -> Model:
+    """A model of a family, which remembers nothing: every run of it is a real one."""
+    from diffexplore.model import Model
+
+    return Model(family(name), reuse=0)
 
 
 def size(name: str) -> dict[str, int]:

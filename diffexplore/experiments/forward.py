@@ -6,23 +6,19 @@ into latents.
 """
 
 import math
-import os
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from diffexplore.experiments.shared import a_model
-from diffexplore.looks.pictures import fit
+from diffexplore.looks.pictures import Picture, fit
 from diffexplore.samplers.nets import net_of, shift_of
 from diffexplore.settings import Settings
 from diffexplore.trace import Step, Trace
 from diffexplore.words import shown
 
 if TYPE_CHECKING:
-    import numpy as np
-    from PIL import Image
-
     from diffexplore.model import Model
 
 __all__ = ["Level", "forward", "levels"]
@@ -39,9 +35,7 @@ class Level(NamedTuple):
     b: float
 
 
-def forward(
-    model: "Model", image: "Image.Image | np.ndarray | str | os.PathLike[str]", steps: int = 10, seed: int = 0
-) -> Trace:
+def forward(model: "Model", image: Picture, steps: int = 10, seed: int = 0) -> Trace:
     """Add noise to a picture, level by level.
 
     The trace runs forward in time: step 0 is the cleanest level of the model's training schedule, the last

@@ -16,7 +16,7 @@ import numpy as np
 from diffexplore.experiments.shared import a_model
 from diffexplore.looks.figures import Figure
 from diffexplore.looks.figures.kit import COLOURS, FAINT, INK, LABEL, QUIET, WIDTH, heading
-from diffexplore.looks.pictures import fit
+from diffexplore.looks.pictures import Picture, fit
 from diffexplore.looks.views import frame
 from diffexplore.pipelines.family import family_of
 from diffexplore.record.step import Step
@@ -26,10 +26,6 @@ from diffexplore.trace import Trace
 from diffexplore.words import shown
 
 if TYPE_CHECKING:
-    import os
-
-    from PIL import Image
-
     from diffexplore.model import Model
     from diffexplore.runs.plan import Plan
 
@@ -113,7 +109,7 @@ class LossByLevel:
 
 def loss_by_level(
     model: Model,
-    image: Image.Image | np.ndarray | str | os.PathLike[str],
+    image: Picture,
     prompt: str = "",
     *,
     steps: int = 20,
@@ -150,9 +146,7 @@ class Question:
         clean: its latents, (C, h, w).
     """
 
-    def __init__(
-        self, model: Model, image: Image.Image | np.ndarray | str | os.PathLike[str], settings: Settings
-    ) -> None:
+    def __init__(self, model: Model, image: Picture, settings: Settings) -> None:
         """The question of these `settings`; their sampler is one that evaluates the network once a level.
 
         Raises:
@@ -187,7 +181,7 @@ class Question:
         for one in guessed:
             made.append(self.step(one))
         made.final, made.image, made.output = self.clean, self.picture, self.picture
-        made.seconds, made.expected = guessed.seconds, guessed.expected
+        made.expected = guessed.expected
         return made
 
     def step(self, one: Step) -> Step:

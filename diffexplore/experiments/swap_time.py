@@ -31,7 +31,7 @@ from diffexplore.looks.figures.kit import (
     plain,
 )
 from diffexplore.pocket.judge import judge_many, named
-from diffexplore.record.predictions import rms
+from diffexplore.record.predictions import rms, share_of_noise
 from diffexplore.settings import Settings
 from diffexplore.words import near, shown
 
@@ -182,7 +182,7 @@ def swap_time(
         raise ValueError(ignored[:1].lower() + ignored[1:].rstrip("."))
     plans = [base.replace(seed=seed) for seed in numbers]
     first = model.trace(plans[0])
-    levels = [step.b**2 / (step.a**2 + step.b**2) for step in first if not step.half]
+    levels = [share_of_noise(step.a, step.b) for step in first if not step.half]
     count = whole("marks", marks, 3, len(levels) + 1)
     # The first evaluation, where b draws alone, some between, and none.
     chosen = sorted({round(k * len(levels) / (count - 1)) for k in range(count - 1)})

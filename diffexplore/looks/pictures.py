@@ -21,7 +21,10 @@ from diffexplore.record.file import written
 from diffexplore.settings import Settings
 from diffexplore.words import near, sentence, shown
 
-__all__ = ["FORMATS", "MAX_PIXELS", "animation", "encode", "fit", "read_picture", "read_recipe", "save"]
+__all__ = ["FORMATS", "MAX_PIXELS", "Picture", "animation", "encode", "fit", "read_picture", "read_recipe", "save"]
+
+Picture = Image.Image | np.ndarray | str | bytes | os.PathLike[str]
+"""What a picture may be given as, see :func:`read_picture`."""
 
 FORMATS: Final[Mapping[str, str]] = {".png": "png", ".webp": "webp", ".jpg": "jpeg", ".jpeg": "jpeg"}
 """Suffix of a file -> format."""
@@ -150,7 +153,7 @@ def save(
 # In
 
 
-def read_picture(image: "Image.Image | np.ndarray | str | bytes | os.PathLike[str]") -> Image.Image:
+def read_picture(image: Picture) -> Image.Image:
     """Any picture as RGB: the right values whatever its mode, upright, what is transparent white.
 
     16 bits are scaled to 8, as are floats from 0 to 1. PIL's own conversions give modes "I" and "F" values from 0 to
@@ -200,7 +203,7 @@ def _from_file(file: Path | io.BytesIO, name: str) -> Image.Image:
         return _from_pil(opened, name)
 
 
-def fit(image: "Image.Image | np.ndarray | str | os.PathLike[str]", width: int, height: int) -> Image.Image:
+def fit(image: Picture, width: int, height: int) -> Image.Image:
     """A picture as RGB of exactly this size: its largest centred part of the right shape, resampled.
 
     Resampling is Lanczos. What is transparent becomes white, and a camera's note on which side is up is

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from diffexplore.record.predictions import rms
+from diffexplore.record.predictions import rms, share_of_noise
 from diffexplore.words import shown
 
 if TYPE_CHECKING:
@@ -134,11 +134,6 @@ def _pull(space: str, part: str) -> "Callable[[Run, int], float]":
     return _each(of)
 
 
-def _share(step: "Step") -> float:
-    signal, noise = step.a**2, step.b**2
-    return noise / (signal + noise) if signal + noise else math.nan
-
-
 def _change(record: Run, i: int) -> float:
     i = range(len(record))[i]
     return rms(record[i].x0 - record[i - 1].x0) if i else math.nan
@@ -170,7 +165,7 @@ _built_in("snr", "SNR", "ratio of variances", _each(_ratio),
           "Signal-to-noise ratio of x_t: a squared over b squared.", log=True)
 _built_in("log_snr", "log SNR", "nats", _each(_log_ratio),
           "Natural logarithm of the signal-to-noise ratio.", log=False)
-_built_in("noise_share", "share of noise", "share of the variance", _each(_share),
+_built_in("noise_share", "share of noise", "share of the variance", _each(lambda step: share_of_noise(step.a, step.b)),
           "How much of the variance of x_t is noise: b squared over a squared plus b squared, from 1 to 0.", log=False)
 _built_in("seconds", "time", "seconds", _each(lambda step: step.seconds),
           "Wall time of the evaluation.", log=False)

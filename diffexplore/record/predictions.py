@@ -18,7 +18,8 @@ from typing import Final, NamedTuple
 import torch
 
 __all__ = [
-    "GUIDERS", "KINDS", "Affine", "Plane", "Split", "affine", "guide", "noise_of", "plane", "rms", "separate", "x0_of",
+    "GUIDERS", "KINDS", "Affine", "Plane", "Split", "affine", "guide", "noise_of", "plane", "rms", "separate",
+    "share_of_noise", "x0_of",
 ]  # fmt: skip
 
 KINDS = (
@@ -101,6 +102,14 @@ def noise_of(kind: str, latents: torch.Tensor, output: torch.Tensor, a: float, b
     """The noise which a model output stands for, of unit variance; same shape as `latents`."""
     c = affine(kind, a, b)
     return c.noise_x * latents + c.noise_m * output
+
+
+def share_of_noise(a: float, b: float) -> float:
+    """``b**2 / (a**2 + b**2)`` of ``x_t = a * x0 + b * noise``: 1 at pure noise, 0 at a clean picture; the one axis on
+    which runs of any length, sampler and family line up. NaN where there is neither.
+    """
+    total = a * a + b * b
+    return b * b / total if total else math.nan
 
 
 def guide(cond: torch.Tensor, uncond: torch.Tensor, guidance: float) -> torch.Tensor:

@@ -31,11 +31,11 @@ from torch.overrides import TorchFunctionMode
 from diffexplore.pipelines.base import Family, denoisers
 from diffexplore.pipelines.texts import Places, Text, places
 from diffexplore.record.heat import NEGATIVE, PROMPT
+from diffexplore.record.predictions import share_of_noise
 from diffexplore.record.record import Record
 from diffexplore.record.step import Step
 from diffexplore.runs.maps import crossed, enlarged, grid_of, joined, small, softmaxed
 from diffexplore.runs.probes import Probe, hooked, tapped
-from diffexplore.runs.steer import share_of_noise
 from diffexplore.settings import Settings
 from diffexplore.words import sentence, shown
 

@@ -16,10 +16,11 @@ import numpy as np
 import torch
 
 from diffexplore.pipelines.family import Family
+from diffexplore.record.predictions import share_of_noise
 from diffexplore.record.record import Record
 from diffexplore.record.step import Step
-from diffexplore.runs.probes import Probe, tapped
-from diffexplore.runs.steer import between, empty_answer, share_of_noise
+from diffexplore.runs.probes import Probe, going_on, tapped
+from diffexplore.runs.steer import between, empty_answer
 from diffexplore.settings import CHANGING, Settings
 from diffexplore.words import near, shown
 
@@ -145,19 +146,14 @@ class Replay(Probe):
             output.copy_(self._packed(known.output, output))
         result = inner(*args, **kwargs)
         self._evaluation += 1
-        if self._latents is None or self._evaluation != self.at:
-            return result
-        if isinstance(result, tuple):
-            return (self._packed(self._latents, result[0]), *result[1:])
-        result.prev_sample = self._packed(self._latents, result.prev_sample)
-        return result
+        return self._edited(result) if self._evaluation == self.at else result
 
     def _prepare(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        result = inner(*args, **kwargs)
-        assert self._latents is not None
-        if isinstance(result, tuple):
-            return (self._packed(self._latents, result[0]), *result[1:])
-        return self._packed(self._latents, result)
+        return self._edited(inner(*args, **kwargs))
+
+    def _edited(self, result: Any) -> Any:
+        latents = self._latents
+        return result if latents is None else going_on(result, lambda given: self._packed(latents, given))
 
     def _packed(self, latents: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         packed = self._family.pack(self._pipeline, latents.unsqueeze(0)).to(like.device, like.dtype)

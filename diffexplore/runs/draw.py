@@ -267,10 +267,10 @@ class Artist:
                         outer.append(steering)
                     held.enter_context(memory.evaluations([self._network], self._store, unseen))
                     leading = [probe for probe in probes if probe.leads]
-                    inner = [*leading, Mirror(self._pipeline, networks), recorder, Cancel(stop, networks)]
                     if start is not None:
-                        inner.insert(0, start)
+                        leading.insert(0, start)
                         outer.append(Ahead(family.network, start.restore))
+                    inner = [*leading, Mirror(self._pipeline, networks), recorder, Cancel(stop, networks)]
                     inner += [probe for probe in probes if not (probe.outermost or probe.leads)]
                     held.enter_context(attached(pipeline, [*inner, *outer]))
                     latents = pipeline(

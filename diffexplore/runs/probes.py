@@ -29,7 +29,9 @@ import torch
 from diffexplore.record.record import Record
 from diffexplore.record.step import Step
 
-__all__ = ["Cancel", "Cancelled", "Probe", "Stop", "attached", "hooked", "interruptible", "run_through", "tapped"]
+__all__ = [
+    "Cancel", "Cancelled", "Probe", "Stop", "attached", "going_on", "hooked", "interruptible", "run_through", "tapped",
+]  # fmt: skip
 
 _MISSING = object()
 
@@ -142,6 +144,21 @@ def hooked(modules: Iterable[torch.nn.Module], *, before: Any = None, after: Any
             if after is not None:
                 undo.callback(module.register_forward_hook(here(after)).remove)
         yield
+
+
+def going_on(result: Any, make: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """What a scheduler's ``step`` or a pipeline's ``prepare_latents`` gave, with other latents in it.
+
+    Args:
+        result: it: the latents, or a tuple or an output of diffusers that begins with them.
+        make: gives those to go on with, of those that are there.
+    """
+    if isinstance(result, torch.Tensor):
+        return make(result)
+    if isinstance(result, tuple):
+        return make(result[0]), *result[1:]
+    result.prev_sample = make(result.prev_sample)
+    return result
 
 
 class Cancelled(BaseException):

@@ -9,28 +9,22 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import os
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import ExitStack
 from typing import Any, Final
 
 import numpy as np
 import torch
-from PIL import Image
 
-from diffexplore.looks.pictures import fit
-from diffexplore.pipelines.base import denoisers
+from diffexplore.looks.pictures import Picture, fit
 from diffexplore.pipelines.family import Family, family_of
 from diffexplore.record.numbers import Number, declare
-from diffexplore.record.predictions import noise_of, x0_of
+from diffexplore.record.predictions import noise_of, share_of_noise, x0_of
 from diffexplore.record.step import Step
 from diffexplore.runs.levels import Levels
-from diffexplore.runs.probes import Probe, hooked, tapped
+from diffexplore.runs.probes import Probe, going_on, tapped
 
-__all__ = ["LOSS", "STRENGTH", "Invert", "Picture", "Retrace", "Start", "encoded", "first_order"]
-
-Picture = Image.Image | np.ndarray | str | os.PathLike[str]
-"""What a picture may be given as."""
+__all__ = ["LOSS", "STRENGTH", "Invert", "Retrace", "Start", "encoded", "first_order"]
 
 STRENGTH: Final = 0.75
 """The share of noise a picture starts from where none is asked for."""
@@ -158,7 +152,6 @@ class Start(_OnPicture):
     def attach(self, pipeline: Any) -> None:
         super().attach(pipeline)
         self._whole: Any = None  # the schedule, while the pipeline sees a part of it
-        self._undo.enter_context(hooked(denoisers(pipeline), before=self._restore))
 
     def _first(self) -> tuple[float, float]:
         scheduler = self._scheduler
@@ -170,14 +163,11 @@ class Start(_OnPicture):
             if indexed:
                 scheduler.set_begin_index(k)
             a, b, _ = levels.at(k)
-            self.share, self.skipped = b * b / (a * a + b * b), k
+            self.share, self.skipped = share_of_noise(a, b), k
             if self.share <= self._strength + 1e-6:  # levels are read from tables of 32 bits
                 break
         scheduler.timesteps = whole[self.skipped :]
         return a, b
-
-    def _restore(self, module: torch.nn.Module, args: Any) -> None:
-        self.restore()
 
     def restore(self) -> None:
         """Before the network is asked, whoever answers for it: the loop has its part of the schedule; schedulers that
@@ -223,10 +213,7 @@ class Retrace(_OnPicture):
         a, b = 1.0, 0.0  # after the last level there is the picture
         if self._count < len(self._levels.schedule):
             a, b, _ = self._levels.at(self._count)
-        if isinstance(result, tuple):
-            return self._at(a, b).to(result[0]), *result[1:]
-        result.prev_sample = self._at(a, b).to(result.prev_sample)
-        return result
+        return going_on(result, lambda given: self._at(a, b).to(given))
 
     def on_step(self, step: Step) -> None:
         if self._added is None:
@@ -259,10 +246,10 @@ class Invert(_OnPicture):
         self._inputs = inspect.signature(scheduler.step)
         if hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(0)
-        self._read = [self._levels.at(0)[:2]]
+        self._here = self._levels.at(0)[:2]
         if not self._family.flow:
             scheduler.timesteps = scheduler.timesteps[:-1]
-        return self._read[0]
+        return self._here
 
     def _where(self, a: float, b: float) -> torch.Tensor:
         return self._packed  # as it is: the cleanest level has next to no noise
@@ -271,15 +258,9 @@ class Invert(_OnPicture):
     def _step(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         given = self._inputs.bind_partial(*args, **kwargs).arguments
         x, output = given["sample"], given["model_output"][:, : given["sample"].shape[1]]
-        a, b = self._read[-1]
+        kind = self._levels.kind
+        clean, noise = x0_of(kind, x, output, *self._here), noise_of(kind, x, output, *self._here)
         result = inner(*args, **kwargs)
         self._count += 1
-        self._read.append(self._levels.at(self._count)[:2])
-        further, noisier = self._read[-1]
-        kind = self._levels.kind
-        clean, noise = x0_of(kind, x, output, a, b), noise_of(kind, x, output, a, b)
-        made = (further * clean + noisier * noise).to(x)
-        if isinstance(result, tuple):
-            return made, *result[1:]
-        result.prev_sample = made
-        return result
+        self._here = a, b = self._levels.at(self._count)[:2]
+        return going_on(result, lambda given: (a * clean + b * noise).to(given))

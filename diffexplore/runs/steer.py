@@ -23,23 +23,17 @@ from typing import Any
 import torch
 
 from diffexplore.pipelines.family import Family
+from diffexplore.record.predictions import share_of_noise
 from diffexplore.record.record import Record
 from diffexplore.runs.levels import Levels
 from diffexplore.runs.probes import Probe, tapped
 from diffexplore.settings import Settings, in_words
 
-__all__ = ["Ahead", "Steering", "between", "changed_at", "rehearse", "share_of_noise", "steered"]
+__all__ = ["Ahead", "Steering", "between", "changed_at", "rehearse", "steered"]
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 Answer = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
 Adapters = tuple[tuple[str, float], ...]
-
-
-def share_of_noise(a: float, b: float) -> float:
-    """``b**2 / (a**2 + b**2)`` of ``x_t = a * x0 + b * noise``: 1 at pure noise, 0 at a clean picture; the one axis on
-    which runs of any length, sampler and family line up.
-    """
-    return b * b / (a * a + b * b)
 
 
 def changed_at(record: Record, i: int, known: Collection[float]) -> list[tuple[int, str, float]]:

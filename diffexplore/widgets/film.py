@@ -160,18 +160,17 @@ class Film:
         if settings.negative_prompt:
             about["negative prompt"] = settings.negative_prompt
         about |= {"steps": settings.steps, "guidance": settings.guidance, "seed": str(settings.seed)}
-        if settings.sampler:
-            about["sampler"] = settings.sampler
-        if settings.loras:
-            about["adapters"] = ", ".join(settings.loras)
-        if settings.strength is not None:
-            about["strength"] = settings.strength
-        if settings.changes:
-            about["changes"] = "; ".join(settings.changing)
+        more = {
+            "sampler": settings.sampler, "adapters": ", ".join(settings.loras), "strength": settings.strength,
+            "changes": "; ".join(settings.changing),
+        }  # fmt: skip
+        about |= {name: value for name, value in more.items() if value not in (None, "")}
         for name, value in described(dict(trace.extra) or trace.info.get("extra") or {}).items():
             about[name.replace("_", " ")] = value if isinstance(value, int | float | str) else str(value)[:200]
         if settings.skipped:
             about["skips"] = ", ".join(settings.skipped)
+        if trace.info.get("forward"):
+            about["network"] = "not asked"  # browser/cost.js counts its calls
         if model := trace.info.get("model"):
             about["model"] = str(model)
         size = (settings.width or 1, settings.height or 1)

@@ -14,7 +14,8 @@ import ipywidgets
 from PIL import Image
 
 from diffexplore.experiments.loss import LossByLevel, Question
-from diffexplore.looks.pictures import read_picture
+from diffexplore.looks.pictures import Picture, read_picture
+from diffexplore.runs.start import STRENGTH
 from diffexplore.settings import Settings
 from diffexplore.widgets.controls import (
     Number,
@@ -34,10 +35,6 @@ from diffexplore.widgets.runner import TYPING, Jobs, Runner
 from diffexplore.widgets.viewer import Viewer
 
 if TYPE_CHECKING:
-    import os
-
-    import numpy as np
-
     from diffexplore.model import Job, Model
     from diffexplore.record.step import Step
     from diffexplore.runs.plan import Plan
@@ -90,7 +87,7 @@ class ForwardProcess(InNotebook, ipywidgets.Box):  # type: ignore[misc]
     def __init__(
         self,
         model: Model | None = None,
-        image: Image.Image | np.ndarray | str | os.PathLike[str] | None = None,
+        image: Picture | None = None,
         *,
         prompt: str = "",
         steps: int = 20,
@@ -204,7 +201,7 @@ class ForwardProcess(InNotebook, ipywidgets.Box):  # type: ignore[misc]
 
     def _plans(self, question: Question) -> dict[str, Plan]:
         if self._back:
-            settings = self._settings.replace(guidance=5.0, strength=self._strength.value)
+            settings = self._settings.replace(guidance=Settings().guidance, strength=self._strength.value)
             return {BACK: self.model.plan(settings, image=question.picture)}
         return {ADDED: question.plan, GUESSED: question.plan}
 
@@ -231,7 +228,7 @@ class ForwardProcess(InNotebook, ipywidgets.Box):  # type: ignore[misc]
         job = self.model.submit(plan, on_step, lane=self._runner.lane)
 
         def ended(job: Job) -> None:
-            added.cancelled, added.seconds, added.expected = job.trace.cancelled, job.trace.seconds, job.trace.expected
+            added.cancelled, added.expected = job.trace.cancelled, job.trace.expected
             added.info |= {"batch": job.trace.info.get("batch", 1)}
             if job.status == "done":
                 added.final, added.image, added.output = question.clean, question.picture, question.picture
@@ -258,7 +255,7 @@ class ForwardProcess(InNotebook, ipywidgets.Box):  # type: ignore[misc]
         self._go = button("Ask", "ask the model at every level (Ctrl+Enter)", "play", "run", button_style="primary")
         self._stop = button("", "Stop", "stop", "icon", "stop", disabled=True)
         self._strength = Number("share of noise", 0.0, 1.0, 0.05)
-        self._strength.show(0.75)
+        self._strength.show(STRENGTH)
         back = button("Draw from there", "start a run at this share of noise on the picture")
         for name, one in self._controls.items():
             one.show(getattr(self._settings, name))

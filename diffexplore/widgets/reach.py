@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from diffexplore.runs.steer import share_of_noise
+from diffexplore.record.predictions import share_of_noise
 from diffexplore.settings import CHANGING, Settings, in_words
 from diffexplore.widgets.feed import REACH
 

@@ -33,6 +33,7 @@ def test_a_picture_is_handed_over_and_asked_about(lab: Any, tab: Any, tmp_path: 
     expect(app.get_by_text(re.compile(r"^set\.png, 300 × 200, cropped around its centre to 64 × 64"))).to_be_visible()
     expect(app.get_by_text("match the controls")).to_be_visible(timeout=30_000)
     assert app.locator(".dx-film canvas").count() == 2
+    expect(app.get_by_text(re.compile(r"^2 runs · 8 calls · "))).to_be_visible()  # nobody was asked what was added
     guess = app.locator(".dx-film canvas").nth(1)
     last = guess.evaluate("canvas => canvas.toDataURL()")
     app.get_by_label("step", exact=True).press("Home")

@@ -17,6 +17,7 @@ from diffexplore.looks.figures.heard import Heard
 from diffexplore.looks.figures.kit import COLOURS, FAINT, PALE_BLUE, Figure, heading, legend
 from diffexplore.looks.figures.strip import Strip
 from diffexplore.record.numbers import NUMBERS
+from diffexplore.record.predictions import share_of_noise
 from diffexplore.words import shown
 
 if TYPE_CHECKING:
@@ -152,12 +153,12 @@ def plot_forward(trace: "Record", columns: int = 8) -> Figure:
     chosen = _chosen(trace, columns)
     rows = 2 if trace.decode is not None else 1
     page = Strip(views.native(trace[0]), len(chosen), rows=rows, beside=2)
-    share = np.array([step.a**2 / (step.a**2 + step.b**2) for step in trace])
+    noise = np.array([share_of_noise(step.a, step.b) for step in trace])
     page.title(
         "From a picture to noise",
-        f"x_t = a x0 + b noise, at {len(share)} levels · seed {trace.settings.seed}",
+        f"x_t = a x0 + b noise, at {len(noise)} levels · seed {trace.settings.seed}",
     )
-    page.heads([f"level {i + 1}\n{_percent(1 - share[i])} noise" for i in chosen])
+    page.heads([f"level {i + 1}\n{_percent(noise[i])} noise" for i in chosen])
     page.row(0, "what goes in", "noisy latents $x_t$", [views.frame(trace, "latents", i) for i in chosen])
     if rows == 2:
         page.row(1, "the same", "decoded", [views.frame(trace, "latents_decoded", i) for i in chosen])
@@ -167,10 +168,10 @@ def plot_forward(trace: "Record", columns: int = 8) -> Figure:
 
     mix, scales = page.panels()
     heading(mix, "what the latents are made of", "share of the variance")
-    x = np.arange(len(share))
-    mix.stackplot(x, share, 1 - share, colors=(PALE_BLUE, FAINT), labels=("picture", "noise"))
+    x = np.arange(len(noise))
+    mix.stackplot(x, 1 - noise, noise, colors=(PALE_BLUE, FAINT), labels=("picture", "noise"))
     mix.set_ylim(0, 1)
-    lines.over_steps(mix, len(share), chosen, "level")
+    lines.over_steps(mix, len(noise), chosen, "level")
     legend(mix)
 
     heading(scales, "fine detail drowns first", "power, log scale")

@@ -7,6 +7,7 @@ import { took } from "./numbers.js";
  * @param {Film} film
  */
 export function callsOf(film) {
+	if (film.about.network) return 0; // it was not asked
 	const halves = film.frames?.guidance ?? [];
 	return film.steps.reduce((sum, _, i) => sum + (halves[i] && typeof halves[i] !== "string" ? 2 : 1), 0);
 }
@@ -34,8 +35,9 @@ export function costOf(films) {
 	const calls = films.reduce((sum, film) => sum + callsOf(film), 0);
 	const seconds = films.reduce((sum, film) => sum + film.seconds, 0);
 	const steps = films.reduce((sum, film) => sum + film.steps.length, 0);
+	const timed = films.reduce((sum, film) => sum + (film.seconds ? film.steps.length : 0), 0);
 	const parts = [several ? `${films.length} runs · ${counted(calls, "call")}` : `${counted(steps, unitOf(first))} = ${counted(calls, "call")}`];
-	if (seconds) parts.push(took(seconds), `${took(seconds / Math.max(1, steps))} a ${unitOf(first)}`);
+	if (seconds) parts.push(took(seconds), `${took(seconds / Math.max(1, timed))} a ${unitOf(first)}`);
 	else if (films.some(({ about }) => about.kept)) parts.push("remembered, nothing drawn anew");
 	return parts.join(" · ");
 }
