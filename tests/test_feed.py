@@ -85,3 +85,37 @@ def test_each_estimate_is_decoded_once_whatever_view_is_looked_at(tiny_trace: Tr
             pass
         assert len(decoded) == len(trace)
         assert feed.films[0].complete
+
+
+class Found(Trace):
+    """How its latents lie is found out at the n-th time that somebody reads a step, as a run's end may do meanwhile."""
+
+    reads = 0
+
+    def __getitem__(self, index: Any) -> Any:
+        self.reads -= 1
+        if self.reads == 0:
+            self.relay(lambda one: one.reshape(one.shape[0], one.shape[1] // 2, -1))
+        return super().__getitem__(index)
+
+
+def test_latents_laid_out_anew_while_they_are_read_are_shown_as_they_lie_and_fail_nothing(tiny_trace: Trace) -> None:
+    for n in range(1, 120):
+        trace = Found(tiny_trace.settings, list(tiny_trace), matrix=tiny_trace.matrix)
+        trace.reads = n
+        feed = Feed(1, [trace], [Film.begin(trace)])
+        for _ in range(2):
+            feed.take_in()
+            while feed.shoot("change"):
+                pass
+        trace.reads = min(trace.reads, 1)
+        assert len(trace[0].shape) == 3
+        feed.ends[0] = "done"
+        feed.take_in()
+        while feed.shoot("change"):
+            pass
+        there = Film.of(trace)
+        assert feed.films[0].complete
+        assert {key: shot.data for key, shot in feed.films[0].frames.items() if not isinstance(shot, str)} == {
+            key: shot.data for key, shot in there.frames.items() if not isinstance(shot, str)
+        }, n

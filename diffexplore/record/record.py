@@ -134,6 +134,15 @@ class Record(Sequence[Step]):
         """Forget the steps of a run that has to begin anew."""
         self._steps.clear()
 
+    def relay(self, view: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """Lay the tensors of all its steps out anew, at one moment: a reader meets steps of the old layout or of the
+        new one, and may see both only where it reads twice.
+
+        Args:
+            view: from the layout that they have, (C, *axes, h, w), to the right one.
+        """
+        self._steps = [step.relaid(view) for step in self._steps]
+
     def copy(self, **changed: Any) -> Self:
         """A new record of the same run: changes to its steps, info, picture or final latents do not reach the other.
         The tensors of the steps, which nobody can change, are shared.

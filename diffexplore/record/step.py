@@ -415,16 +415,19 @@ class Step:
         """Bytes of the tensors that it keeps in memory: each storage once, and whole."""
         return bytes_of(self.held())
 
-    def relay(self, view: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        """Lay its tensors out anew, where a run has told how they lie.
+    def relaid(self, view: Callable[[torch.Tensor], torch.Tensor]) -> "Step":
+        """The same step with its tensors laid out anew, where a run has told how they lie; what probes left is shared.
 
         Args:
             view: from the layout that they have, (C, *axes, h, w), to the right one.
         """
+        made = object.__new__(Step)
         with _SETTLING:
-            there = self._halves.moved(view)
-            self._halves.pieces, self._halves.cond, self._halves.uncond = there.pieces, there.cond, there.uncond
-            self._latents, self._output = view(self._latents), view(self._output)
+            for name in Step.__slots__:
+                setattr(made, name, getattr(self, name))
+            made._halves = self._halves.moved(view)
+            made._latents, made._output = view(self._latents), view(self._output)
+        return made
 
     def settle(self) -> None:
         """Move everything to the CPU; called once, when a run ends.

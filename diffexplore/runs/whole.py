@@ -160,8 +160,7 @@ class Whole:
         if family.learn_layout(kept, watcher.taken):
             after, to = family.layout(self._pipeline, kept, width, height)
             if (after, to) != (before, grid):
-                for step in trace:
-                    step.relay(lambda one: after.unpack(before.pack(one.unsqueeze(0), grid), to)[0])
+                trace.relay(lambda one: after.unpack(before.pack(one.unsqueeze(0), grid), to)[0])
         trace.final = family.unpack(self._pipeline, kept, width, height)[0].to("cpu", torch.float32)
         trace.info["axes"] = list(family.axes_of(tuple(trace.final.shape)))
 

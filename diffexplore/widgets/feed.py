@@ -131,9 +131,9 @@ class Feed:
             try:
                 for _ in range(len(film.steps), len(trace)):
                     film.grow(trace)
-            except IndexError:
-                if len(film.steps) < len(trace):
-                    raise  # it was not emptied while we read
+            except Exception:
+                if len(film.steps) < len(trace) and _known_of(trace) == self._known[k]:
+                    raise  # it was neither emptied nor laid out anew while we read
             if film.status == "running":
                 film.expected = max(trace.expected, len(film.steps))
             if end is not None and film.status == "running":
@@ -148,9 +148,9 @@ class Feed:
         for k, kind, i, exact in self._wanted(looked_at):
             try:
                 self.films[k].shoot(self.traces[k], kind, i, exact)
-            except IndexError:
-                if i < len(self.traces[k]):
-                    raise  # it was not emptied while we read, see `take_in`
+            except Exception:
+                if i < len(self.traces[k]) and _known_of(self.traces[k]) == self._known[k]:
+                    raise  # it was neither emptied nor laid out anew while we read, see `take_in`
                 return True
             self._outbox[k, kind, i] = None
             did = True
