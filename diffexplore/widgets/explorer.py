@@ -22,6 +22,7 @@ import traitlets
 from diffexplore.pipelines.signature import LackingError, alike
 from diffexplore.samplers import named, unknown
 from diffexplore.settings import Settings, as_dict
+from diffexplore.widgets.code import code_of
 from diffexplore.widgets.controls import (
     NAMES,
     TEXTS,
@@ -38,7 +39,7 @@ from diffexplore.widgets.controls import (
     row,
     sentence,
 )
-from diffexplore.widgets.extras import Extras, as_code, extras_for, settled
+from diffexplore.widgets.extras import Extras, extras_for, settled
 from diffexplore.widgets.eye import Looks
 from diffexplore.widgets.notebook import InNotebook, watched
 from diffexplore.widgets.reach import Reach, marks_of, remarked
@@ -206,21 +207,8 @@ class Explorer(Looks, InNotebook, ipywidgets.Box):  # type: ignore[misc]
 
     def code(self) -> str:
         """Python that makes the same run, with the model that `Model.code` opens."""
-        settings = self.settings
-        values = {"prompt": settings.prompt} | {name: one for name, (one, _) in settings.diff(self._plain).items()}
-        if settings.changes:
-            values["changes"] = {mark: dict(fields) for mark, fields in settings.changes}
-        always = {name: getattr(settings, name) for name in ("steps", "guidance", "seed", "sampler")}
-        looks = {"attention": True} if self.attention else {}
-        if settings.skips:
-            values["skips"] = as_dict(settings.skips)
-        own = {name: value for name, value in (values | always | looks).items() if name not in self.extra}
-        arguments = "".join(f"    {name}={value!r},\n" for name, value in own.items())
-        opens, handed = as_code(self.extra)
         moves = self.trace is not None and self.trace.kind in ("video", "sound")
-        shown = "dx.Replay(trace)" if moves else "trace.image"
-        opened = f"{self.model.code()}trace = model.trace(\n{arguments}{handed})\n{shown}\n"
-        return f"import diffexplore as dx\n{opens}\n{opened}"
+        return code_of(self.model, self.settings, self._plain, self.extra, attention=self.attention, moves=moves)
 
     def close(self) -> None:
         """Stop what is going and take the widget off every page."""
