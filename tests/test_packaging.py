@@ -98,7 +98,7 @@ PERMISSIVE = {
     "0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC0-1.0", "CNRI-Python", "ISC", "LLVM-exception",
     "MIT", "MIT-0", "MIT-CMU", "PSF-2.0", "Zlib",
     # The same as classifiers and older metadata say it.
-    "Apache 2.0", "Apache 2.0 License", "Apache License, Version 2.0", "Apache Software License", "BSD License",
+    "Apache 2.0", "Apache 2.0 License", "Apache License, Version 2.0", "Apache Software License", "BSD", "BSD License",
     "ISC License (ISCL)", "MIT License", "Python Software Foundation License",
 }  # fmt: skip
 # Copyleft by the file: it asks for nothing of those who use the package unchanged, as is done here.
