@@ -22,6 +22,7 @@ import traitlets
 from diffexplore.pipelines.signature import LackingError, alike
 from diffexplore.samplers import named, unknown
 from diffexplore.settings import Settings, as_dict
+from diffexplore.widgets.branches import Branches
 from diffexplore.widgets.code import code_of
 from diffexplore.widgets.controls import (
     NAMES,
@@ -42,7 +43,7 @@ from diffexplore.widgets.controls import (
 from diffexplore.widgets.extras import Extras, extras_for, settled
 from diffexplore.widgets.eye import Looks
 from diffexplore.widgets.notebook import InNotebook, watched
-from diffexplore.widgets.reach import Reach, marks_of, remarked
+from diffexplore.widgets.reach import marks_of
 from diffexplore.widgets.runner import TYPING, Jobs, Runner, evaluations, planning, shape
 from diffexplore.widgets.stages import Stages
 from diffexplore.widgets.viewer import Viewer
@@ -67,7 +68,7 @@ class _Setting(traitlets.Any):  # type: ignore[misc]
     allow_none = False
 
 
-class Explorer(Looks, InNotebook, ipywidgets.Box):  # type: ignore[misc]
+class Explorer(Looks, Branches, InNotebook, ipywidgets.Box):  # type: ignore[misc]
     """One denoising run with everything in reach.
 
     Args:
@@ -139,9 +140,8 @@ class Explorer(Looks, InNotebook, ipywidgets.Box):  # type: ignore[misc]
             looks=lambda: self.attention, wanted=self._wanted,
         )  # fmt: skip
         self._what_if = WhatIf(self.viewer, self._runner.traces_of)
-        self._reach = Reach(self.viewer, self._runner.traces_of, self._fork, self._put, self._runner.quietly)
+        self._reach = self._reaching()
         self._still = self.model.planner.still("changes")
-        self._pair: tuple[Plan, Plan] | None = None  # a run and its branch, while they stand beside each other
         super().__init__(layout=layout())
         for name in _TRAITS:
             self.set_trait(name, getattr(asked, name))
@@ -186,20 +186,6 @@ class Explorer(Looks, InNotebook, ipywidgets.Box):  # type: ignore[misc]
         """
         (job,) = self._runner.run().values()
         return job.result()
-
-    def branch(self, at: int, **changes: Any) -> None:
-        """Let the run on show go its own way from evaluation `at`, and show both beside each other; returns at once.
-
-        Args:
-            at: Counted from 0.
-            **changes: What holds from there on, of `settings.CHANGING`.
-
-        Raises:
-            ValueError: One sentence: there is no run, no such evaluation, or what cannot change on the way.
-        """
-        if self.trace is None:
-            raise ValueError("there is no run to branch: press Run first")
-        self._fork(self.trace, at, changes)
 
     def cancel(self) -> None:
         """Stop the run that is going, if any. Returns at once; what was made stays on show."""
@@ -352,28 +338,19 @@ class Explorer(Looks, InNotebook, ipywidgets.Box):  # type: ignore[misc]
         if self._wrong:
             return None
         lack = self._lack()
-        if lack is None and self._pair and self._plan().settings == self._pair[1].settings:
-            return dict(zip(("parent", "branch"), self._pair, strict=True))
-        return {"": self._plan()} if lack is None else f"waits for {' and '.join(lack.names)}"
+        if lack is None:
+            plan = self._plan()
+            return self._paired(plan.settings) or {"": plan}
+        return f"waits for {' and '.join(lack.names)}"
 
-    def _fork(self, trace: Trace, at: int, changes: Mapping[str, Any]) -> None:
-        """Run a branch, with its parent beside it; the controls then say the branch's settings."""
-        plan = self.model.planner.branch(trace, at, **changes)
-        before = self.model.planner.plan(trace.settings, trace.extra)
-        self._runner.start(plans={"branch": plan}, beside={"parent": trace})
-        self._pair = before, plan
+    def _follow(self, settings: Settings) -> None:
+        """Let the controls say settings that are run already."""
         self._following = True
         try:
             for name in _TRAITS:
-                self.set_trait(name, getattr(plan.settings, name))
+                self.set_trait(name, getattr(settings, name))
         finally:
             self._following = False
-        self._runner.say_truth()
-
-    def _put(self, mark: float | None, values: dict[str, Any], old: float | None) -> None:
-        """Another mark on the way of what the controls say, or one less; and run that."""
-        self.set_trait("changes", remarked(self.settings, mark, values, old))
-        self._runner.start()
 
     def _say_failure(self, jobs: Jobs) -> None:
         for job in jobs.values():
