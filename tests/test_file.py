@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from diffexplore.record.file import checksum, load, save, written
+from diffexplore.record.file import as_bytes, checksum, load, of_bytes, save, written
 from diffexplore.record.record import Record
 from diffexplore.record.step import Step
 from diffexplore.settings import Settings
@@ -39,7 +39,7 @@ def run(shape=(4, 6, 8), count=3, split=True):
 def test_latents_of_any_layout_come_back_bit_by_bit(shape, split, tmp_path):
     trace = run(shape, split=split)
     save(trace, tmp_path / "run.safetensors")
-    again = Record(**load(tmp_path / "run.safetensors"))
+    again = Record(**(load(tmp_path / "run.safetensors") if split else of_bytes(as_bytes(trace))))
     assert torch.equal(again.final, trace.final)
     assert again.axes == trace.axes
     assert len(again.axes) == len(shape)
@@ -113,10 +113,19 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_what_a_run_cannot_hold_is_refused_before_it_is_used(name, tmp_path):
     change, sentence = HOSTILE[name]
-    with pytest.raises(ValueError, match="is a damaged run") as error:
-        Trace.load(spoilt(tmp_path / "x.safetensors", change))
-    assert sentence in str(error.value)
-    assert len(str(error.value)) < 700
+    path = spoilt(tmp_path / "x.safetensors", change)
+    for read in (lambda: Trace.load(path), lambda: of_bytes(path.read_bytes())):
+        with pytest.raises(ValueError, match="is a damaged run") as error:
+            read()
+        assert sentence in str(error.value)
+        assert len(str(error.value)) < 700
+
+
+@pytest.mark.parametrize("data", [b"", b"\x80\x04N.", b"\xff" * 100, (2).to_bytes(8, "little") + b"{}"])
+def test_bytes_that_are_no_run_are_refused(data):
+    with pytest.raises(ValueError, match="what was sent is") as error:
+        of_bytes(data)
+    assert "\n" not in str(error.value)
 
 
 def test_a_version_is_not_echoed_whole(tmp_path):
