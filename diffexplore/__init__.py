@@ -27,6 +27,7 @@ _HOMES = {
     "arrival": "experiments.arrival",
     "forward": "experiments.forward",
     "loss_by_level": "experiments.loss",
+    "edits": "runs.edits",
     "sweep": "experiments.sweep",
     "race": "experiments.race",
     "diminishing_returns": "experiments.returns",
@@ -56,6 +57,7 @@ __all__ = [
     "adherence",
     "arrival",
     "diminishing_returns",
+    "edits",
     "forward",
     "judge",
     "load",
@@ -82,6 +84,7 @@ if TYPE_CHECKING:
     from diffexplore.looks.pictures import read_recipe
     from diffexplore.model import Model, load
     from diffexplore.pocket.judge import adherence, judge
+    from diffexplore.runs.edits import Edits
     from diffexplore.samplers import Sampler
     from diffexplore.settings import Settings
     from diffexplore.trace import Step, Trace
@@ -97,6 +100,9 @@ SAMPLERS: Mapping[str, Sampler]
 """Name -> entry of the menu, in its order: the scheduler behind it, what it is right for, a sentence for learners."""
 VIEWS: tuple[str, ...]
 """The kinds of picture that `Trace.view` and the widgets show of a step, in menu order."""
+
+edits: Edits
+"""What can be done to latents where a branch leaves: ``model.branch(trace, 5, latents=dx.edits.noise(...))``."""
 
 
 def __getattr__(name: str) -> Any:

@@ -332,12 +332,13 @@ class Model(Pictured):
         Args:
             trace: a run, finished or not, of this model; a loaded one too.
             at: the first evaluation that is made anew, from 0.
-            latents: what it is made of, as ``trace[at].latents``, or a function of those; None: as they are.
+            latents: what it is made of, as ``trace[at].latents``, or a function of those, such as those of `dx.edits`:
+                ``dx.edits.noise((0.3, 0.3, 0.7, 0.7), seed=1)``; None: as they are.
             **changes: of `settings.CHANGING`, what holds from there on.
 
         Returns:
-            The run; ``info["parent"]`` says ``at``, ``changes``, whether ``latents`` were edited, the parent's
-            ``settings`` and its ``parent``.
+            The run; ``info["parent"]`` says ``at``, ``changes``, whether ``latents`` were edited, and how where
+            `dx.edits` did (``edit``), the parent's ``settings`` and its ``parent``.
 
         Raises:
             ValueError: one sentence, before any work, for what cannot be branched or changed so.

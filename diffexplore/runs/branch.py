@@ -19,6 +19,7 @@ from diffexplore.pipelines.family import Family
 from diffexplore.record.predictions import share_of_noise
 from diffexplore.record.record import Record
 from diffexplore.record.step import Step
+from diffexplore.runs.edits import Touch
 from diffexplore.runs.probes import Probe, going_on, tapped
 from diffexplore.runs.steer import between, empty_answer
 from diffexplore.settings import CHANGING, Settings
@@ -27,7 +28,7 @@ from diffexplore.words import near, shown
 __all__ = ["Edit", "Replay", "branched", "edited"]
 
 Edit = Any
-"""Edited latents, or a function that edits them."""
+"""Edited latents, or a function that edits them, such as those of `edits`."""
 
 CLOSE = 1e-3  # of the latents' own size: another card rounds otherwise, another model is elsewhere
 
@@ -61,13 +62,15 @@ def edited(parent: Record, at: int, latents: Edit) -> torch.Tensor:
     Args:
         parent: the run.
         at: the evaluation.
-        latents: them, as a tensor or an array; or a function that takes those of the run and returns them.
+        latents: them, as a tensor or an array; or a function that takes those of the run and returns them; one of
+            `edits` gets the step too.
 
     Raises:
         ValueError: one sentence, for another shape, numbers that are not finite, or what are no latents at all.
     """
     before = parent[at].latents
-    made = latents(before.clone()) if callable(latents) else latents
+    given = (before.clone(), parent[at]) if isinstance(latents, Touch) else (before.clone(),)
+    made = latents(*given) if callable(latents) else latents
     try:
         taken = torch.as_tensor(made, dtype=torch.float32, device="cpu").detach().clone()
     except (TypeError, ValueError, RuntimeError):
@@ -86,7 +89,14 @@ class Replay(Probe):
     outermost = True
 
     def __init__(
-        self, family: Family, parent: Record, at: int, latents: torch.Tensor | None = None, *, turns: bool = False
+        self,
+        family: Family,
+        parent: Record,
+        at: int,
+        latents: torch.Tensor | None = None,
+        *,
+        turns: bool = False,
+        told: str = "",
     ) -> None:
         """What is replayed.
 
@@ -96,12 +106,14 @@ class Replay(Probe):
             at: the first evaluation that is made anew.
             latents: what it is made of, (C, *axes, h, w); None: what the run had there.
             turns: whether settings change at it.
+            told: how the latents were edited, as far as it is known.
         """
         self.at = at
         self.since = at if turns else None
         self._family = family
         self._steps = [parent[i] for i in range(at + 1)]
         self._latents = latents
+        self._told = told
         self._undo = ExitStack()
 
     def key(self) -> Hashable | None:
@@ -109,7 +121,7 @@ class Replay(Probe):
         for one in (*(step.output for step in self._steps[: self.at]), self._latents):
             if one is not None:
                 mark.update(one.numpy().tobytes())
-        return "branch", self.at, self.since, self._latents is None, mark.digest()
+        return "branch", self.at, self.since, self._latents is None, self._told, mark.digest()
 
     def attach(self, pipeline: Any) -> None:
         self._pipeline, self._evaluation = pipeline, 0

@@ -1,6 +1,7 @@
 """Planning a run: settings checked against one model and filled in, and what is known of the run before it starts."""
 
 import difflib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,6 +13,7 @@ from diffexplore.pipelines.family import Family, Looked
 from diffexplore.pipelines.signature import LackingError, arguments_of, check_extra
 from diffexplore.record.record import Record
 from diffexplore.runs.branch import Edit, Replay, branched, edited
+from diffexplore.runs.edits import Touch
 from diffexplore.runs.handed import made_right
 from diffexplore.runs.probes import Probe
 from diffexplore.runs.prompt import Reader
@@ -260,7 +262,7 @@ class Planner:
         Args:
             parent: the run; of this model, or of one with the same latents.
             at: the first evaluation that is made anew.
-            latents: what it is made of, or a function of those of the run; None: as they are.
+            latents: what it is made of, or a function of those of the run, see `edits`; None: as they are.
             changes: settings that are others from there on.
 
         Raises:
@@ -285,7 +287,10 @@ class Planner:
             "settings": parent.settings.told(),
             "parent": parent.info.get("parent"),
         }
-        replay = Replay(self._family, parent, int(at), edit, turns=bool(changes))
+        if isinstance(latents, Touch):
+            told["edit"] = latents.told
+        how = json.dumps(told.get("edit", ""))
+        replay = Replay(self._family, parent, int(at), edit, turns=bool(changes), told=how)
         words = {"words": dict(parent.info["words"])} if "words" in parent.info else {}  # of the steps it shares
         return replace(plan, probes=(replay,), info={"parent": told, **words})
 
