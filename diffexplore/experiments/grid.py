@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from diffexplore.experiments.axes import axis_of
 from diffexplore.experiments.shared import cost_line, cost_of
 from diffexplore.looks.curves import adherence_of
 from diffexplore.looks.figures import Cell, Figure, plot_rows, plot_table
@@ -60,7 +61,7 @@ class Grid:
         rows = []
         for settings, traces, errors in zip(self.settings, self.traces, self.errors, strict=True):
             for one, trace, error in zip(settings, traces, errors, strict=True):
-                row: dict[str, Any] = {field: getattr(one, field) for field in reversed(self._axes())}
+                row: dict[str, Any] = {field: axis_of(field).of(one) for field in reversed(self._axes())}
                 rows.append(row | cost_of(trace) | {"error": error})
         return rows
 
@@ -83,13 +84,13 @@ class Grid:
         values = self.adherence()
         if np.isnan(values).all():
             raise ValueError("none of these pictures can be judged: the judge knows the pocket model's world alone")
-        rows = [""] if self.y is None else [_named(getattr(line[0], self.y[0])) for line in self.settings]
-        columns = [getattr(one, self.x[0]) for one in self.settings[0]]
+        rows = [""] if self.y is None else [_named(axis_of(self.y[0]).of(line[0])) for line in self.settings]
+        columns = [axis_of(self.x[0]).of(one) for one in self.settings[0]]
         # A seed is a name for its noise: between two of them lies nothing.
         if self.x[0] == "seed" or not all(isinstance(one, (int, float)) for one in columns):
             columns = [_named(one) for one in columns]
         prompt = [] if "prompt" in self._axes() else [self.settings[0][0].prompt]
-        title = f"adherence over {self.x[0].replace('_', ' ')}"
+        title = f"adherence over {axis_of(self.x[0]).words}"
         return plot_rows(
             columns,
             values,
@@ -105,7 +106,7 @@ class Grid:
 
     def _fixed(self) -> list[str]:
         """What all cells share, the prompt aside, in words."""
-        first, axes = self.settings[0][0], self._axes()
+        first, axes = self.settings[0][0], [axis_of(name).field for name in self._axes()]
         return [
             f"{name.replace('_', ' ')} {_named(getattr(first, name))}"
             for name in ("sampler", "steps", "guidance", "seed", "negative_prompt", "adapters", "changes", "skips")
@@ -139,12 +140,12 @@ def _named(value: Any) -> str:
 
 def _plot(grid: Grid) -> Figure:
     first, axes = grid.settings[0][0], grid._axes()
-    what = " and ".join(name.replace("_", " ") for name in reversed(axes))
+    what = " and ".join(axis_of(name).words for name in reversed(axes))
     head = (first.prompt or "(no prompt)") if "prompt" not in axes else f"{what}, varied"
-    columns = (grid.x[0].replace("_", " "), [_named(getattr(one, grid.x[0])) for one in grid.settings[0]])
+    columns = (axis_of(grid.x[0]).words, [_named(axis_of(grid.x[0]).of(one)) for one in grid.settings[0]])
     rows = None
     if grid.y:
-        rows = (grid.y[0].replace("_", " "), [_named(getattr(line[0], grid.y[0])) for line in grid.settings])
+        rows = (axis_of(grid.y[0]).words, [_named(axis_of(grid.y[0]).of(line[0])) for line in grid.settings])
     cells = [
         [
             Cell(None, error=error)

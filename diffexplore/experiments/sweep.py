@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
+from diffexplore.experiments.axes import axis_of
 from diffexplore.experiments.cells import Cells, keep_at, kept_at
 from diffexplore.experiments.elsewhere import check_executor, draw_on
 from diffexplore.experiments.grid import Grid
@@ -18,7 +19,7 @@ from diffexplore.experiments.shared import a_model
 from diffexplore.model import Model
 from diffexplore.settings import Settings
 from diffexplore.trace import Trace
-from diffexplore.words import near, sentence, shown
+from diffexplore.words import sentence, shown
 
 __all__ = ["Grid", "sweep"]
 
@@ -37,7 +38,8 @@ def sweep(
 
     Args:
         model: what draws; with an executor of processes, one that came from a folder, a file or the hub.
-        x: a field of ``Settings`` and its values, one per column: ``("steps", [5, 10, 20])``.
+        x: a field of ``Settings`` and its values, one per column: ``("steps", [5, 10, 20])``; or what is within one
+            (`experiments.axes`): ``("changes.0.4.prompt", ["a car", "a cat"])``, ``("adapters.style", [0, 0.5, 1])``.
         y: the same for the rows; None: a single row.
         executor: runs the cells; None: batches on this machine. Processes have to be spawned:
             ``ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"))``.
@@ -58,7 +60,7 @@ def sweep(
     model = a_model(model)
     columns = _axis("x", x, settings)
     rows = None if y is None else _axis("y", y, settings)
-    if rows is not None and rows[0] == columns[0]:
+    if rows is not None and axis_of(rows[0]).overlaps(axis_of(columns[0])):
         raise ValueError(f"x and y must vary different settings, both name {columns[0]!r}")
     if executor is not None and not isinstance(executor, Executor):
         raise ValueError(
@@ -68,13 +70,8 @@ def sweep(
     origin = model.origin
     folder = None if out is None else Cells.of(model, origin, out)
     base = Settings(**settings)
-    asked = [
-        [
-            model.resolve(base.replace(**{columns[0]: value}, **({} if rows is None else {rows[0]: other})))
-            for value in columns[1]
-        ]
-        for other in ([None] if rows is None else rows[1])
-    ]
+    lines = [base] if rows is None else [axis_of(rows[0]).put(base, value) for value in rows[1]]
+    asked = [[model.resolve(axis_of(columns[0]).put(line, value)) for value in columns[1]] for line in lines]
     if executor is not None:
         check_executor(executor, model, origin)
 
@@ -140,11 +137,11 @@ def _axis(which: str, axis: Any, shared: dict[str, Any]) -> tuple[str, list[Any]
     if not isinstance(axis, (tuple, list)) or len(axis) != 2 or not isinstance(axis[0], str):
         raise ValueError(f"{which} must be a setting and its values, such as ('steps', [5, 10]), got {shown(axis)}")
     field, values = axis
-    known = Settings.model_fields
-    if field not in known:
-        raise ValueError(f"{which} must name one of {', '.join(known)}; got {shown(field)}{near(field, known)}")
-    if field in shared:
-        raise ValueError(f"{field} is the {which} axis and cannot be set for all cells too, got {shown(shared[field])}")
+    one = axis_of(field, f"{which} must name one of")
+    fixed = None if one.field == field else one.of(Settings(**shared))
+    if field in shared or fixed is not None:
+        got = shown(shared.get(field, fixed))
+        raise ValueError(f"{field} is the {which} axis and cannot be set for all cells too, got {got}")
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
         raise ValueError(f"the values of {which} must be a list, got {shown(values)}")
     values = list(values)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from diffexplore.experiments.axes import axis_of
 from diffexplore.settings import Settings, as_dict
 from diffexplore.words import near, shown
 
@@ -93,16 +94,17 @@ def preset(name: str) -> Callable[[Model, Settings], Columns]:
 
 
 def settings_of(values: Mapping[Any, Any]) -> Settings:
-    """Settings of values by name, where the names may come from a file and be anything.
+    """Settings of values by name, where the names may come from a file and be anything; what is within a setting has a
+    path, see `experiments.axes`.
 
     Raises:
         ValueError: One sentence, for a name that is no setting, and for a value that makes no sense.
     """
-    known = Settings.model_fields
-    for name in values:
-        if name not in known:
-            raise ValueError(f"settings are {', '.join(known)}; got {shown(name)}{near(name, known)}")
-    return Settings(**values)
+    axes = [(axis_of(name), name, value) for name, value in values.items()]
+    made = Settings(**{name: value for axis, name, value in axes if axis.field == name})
+    for axis, name, value in axes:
+        made = made if axis.field == name else axis.put(made, value)
+    return made
 
 
 def checked(shared: Mapping[Any, Any], columns: Any) -> dict[str, Settings]:
@@ -139,8 +141,9 @@ def _written(text: str) -> bool:
 
 def plain(values: Mapping[str, Any], read: Settings) -> Values:
     """Values as `read` from them, but for what is left to the model; plain numbers, which go into JSON."""
-    found = {name: getattr(read, name) for name, value in values.items() if value is not None}
-    made = {name: as_dict(found[name]) if name in ("adapters", "skips") else found.get(name) for name in values}
+    given = {axis_of(name).field: value for name, value in values.items()}
+    found = {name: getattr(read, name) for name, value in given.items() if value is not None}
+    made = {name: as_dict(found[name]) if name in ("adapters", "skips") else found.get(name) for name in given}
     if made.get("changes"):
         made["changes"] = read.told()["changes"]
     return made
