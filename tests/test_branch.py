@@ -80,6 +80,10 @@ def test_latents_are_edited_where_it_leaves(tmp_path):
         given = one.branch(parent, at, latents=poked(parent[at].latents).numpy())
         assert torch.equal(given.final, branch.final)
         assert torch.equal(one.branch(parent, at, latents=lambda latents: latents).final, parent.final)
+        # A branch of it is replayed with the edit, before, at and behind which it leaves.
+        for later in (0, at, at + 1):
+            twig = one.branch(branch, later)
+            assert torch.equal(twig.final, branch.final if later >= at else parent.final)
     packed = run("flux", None)
     branch = model("flux").branch(packed, 2, latents=lambda latents: latents * 0.5)
     assert torch.equal(branch[2].latents, packed[2].latents * 0.5)

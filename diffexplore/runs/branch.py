@@ -25,7 +25,7 @@ from diffexplore.runs.steer import between, empty_answer
 from diffexplore.settings import CHANGING, Settings
 from diffexplore.words import near, shown
 
-__all__ = ["Edit", "Replay", "branched", "edited"]
+__all__ = ["Edit", "Replay", "branched", "edited", "edited_at"]
 
 Edit = Any
 """Edited latents, or a function that edits them, such as those of `edits`."""
@@ -82,6 +82,16 @@ def edited(parent: Record, at: int, latents: Edit) -> torch.Tensor:
     return taken
 
 
+def edited_at(record: Record) -> set[int]:
+    """The evaluations of a run at which its latents, or those of a run that it is a branch of, were edited."""
+    found, told = set(), record.info.get("parent")
+    while told:
+        if told["latents"]:
+            found.add(int(told["at"]))
+        told = told["parent"]
+    return found
+
+
 class Replay(Probe):
     """Answers for the network before an evaluation of another run, and may change the latents there."""
 
@@ -112,22 +122,24 @@ class Replay(Probe):
         self.since = at if turns else None
         self._family = family
         self._steps = [parent[i] for i in range(at + 1)]
-        self._latents = latents
+        # What was edited in the run is put there again: no sampler would come to it.
+        self._puts = {k: parent[k].latents for k in sorted(edited_at(parent)) if k <= at}
+        if latents is not None:
+            self._puts[at] = latents
         self._told = told
         self._undo = ExitStack()
 
     def key(self) -> Hashable | None:
         mark = hashlib.blake2b(digest_size=16)
-        for one in (*(step.output for step in self._steps[: self.at]), self._latents):
-            if one is not None:
-                mark.update(one.numpy().tobytes())
-        return "branch", self.at, self.since, self._latents is None, self._told, mark.digest()
+        for one in (*(step.output for step in self._steps[: self.at]), *self._puts.values()):
+            mark.update(one.numpy().tobytes())
+        return "branch", self.at, self.since, tuple(self._puts), self._told, mark.digest()
 
     def attach(self, pipeline: Any) -> None:
         self._pipeline, self._evaluation = pipeline, 0
         self._undo.enter_context(tapped(pipeline.scheduler, "step", self._step))
         self._undo.enter_context(between(pipeline, self._family.network, self._answer))
-        if self._latents is not None and self.at == 0:
+        if 0 in self._puts:
             self._undo.enter_context(tapped(pipeline, "prepare_latents", self._prepare))
 
     def detach(self) -> None:
@@ -158,13 +170,13 @@ class Replay(Probe):
             output.copy_(self._packed(known.output, output))
         result = inner(*args, **kwargs)
         self._evaluation += 1
-        return self._edited(result) if self._evaluation == self.at else result
+        return self._edited(result)
 
     def _prepare(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return self._edited(inner(*args, **kwargs))
 
     def _edited(self, result: Any) -> Any:
-        latents = self._latents
+        latents = self._puts.get(self._evaluation)
         return result if latents is None else going_on(result, lambda given: self._packed(latents, given))
 
     def _packed(self, latents: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

@@ -294,6 +294,7 @@ class Explorer(Looks, Branches, InNotebook, ipywidgets.Box):  # type: ignore[mis
         settings = self.settings
         if not self._still:
             self.viewer.mark(marks_of(settings))
+            self._say_kin()
         self.viewer.tell(notes=self._notes())
         self.viewer.expect(steps=evaluations(self.model, settings), shape=shape(settings))
 
@@ -343,16 +344,19 @@ class Explorer(Looks, Branches, InNotebook, ipywidgets.Box):  # type: ignore[mis
             return self._paired(plan.settings) or {"": plan}
         return f"waits for {' and '.join(lack.names)}"
 
-    def _follow(self, settings: Settings) -> None:
-        """Let the controls say settings that are run already."""
+    def _follow(self, settings: Settings, extra: Mapping[str, Any]) -> None:
+        """Let the controls say what is run already."""
         self._following = True
         try:
+            if not alike(self.extra, extra):
+                self.extra = dict(extra)
             for name in _TRAITS:
                 self.set_trait(name, getattr(settings, name))
         finally:
             self._following = False
 
     def _say_failure(self, jobs: Jobs) -> None:
+        self._say_kin(jobs)
         for job in jobs.values():
             if job.error is not None:
                 self.viewer.tell(error=f"The run failed: {sentence(job.error)}")

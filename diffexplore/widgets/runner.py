@@ -220,6 +220,20 @@ class Runner:
             job.add_done_callback(partial(self._ended, feed=feed, k=k))
         return jobs, feed
 
+    def show(self, traces: Mapping[str, Trace]) -> None:
+        """Show runs that are over, by label, in place of what is going."""
+        self.cancel()
+        with self._lock:
+            feed = self.viewer.feed(traces)
+            self._jobs, self._feed, self._going = {}, feed, False
+            self._kept[feed.run] = dict(traces)
+            _ = self.traces
+            self._kept = {run: found for run, found in self._kept.items() if run in (self._run, feed.run)}
+        self.viewer.tell(error="")
+        for k, trace in enumerate(traces.values()):
+            self.viewer.end(feed, "cancelled" if trace.cancelled else "done", k)
+        self._stand("done")
+
     def _submit(self, plans: Mapping[str, Plan]) -> Jobs:
         def wake(_: object) -> None:
             self.viewer.wake()

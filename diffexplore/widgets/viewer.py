@@ -21,6 +21,8 @@
     height), see `Viewer.expect`.
 ``_marks``
     What changes on the way of the next run, where a run can be reached into (see `reach`); None elsewhere.
+``branches``
+    The runs that are kept since a branch parted them, see `reach`; empty elsewhere.
 ``_page``
     The page that the Export button fills with the film, see `page.page`. Always the same.
 
@@ -111,6 +113,8 @@ class Viewer(InNotebook, anywidget.AnyWidget):  # type: ignore[misc]
 
     truth = traitlets.Dict({"state": "none", "text": ""}).tag(sync=True)
     """Whether what is on show is what the controls say: ``state`` ("match", "stale", "busy", "none") and ``text``."""
+    branches = traitlets.Dict().tag(sync=True)
+    """The runs that are kept since a branch parted them, see `reach`."""
     code = traitlets.Unicode().tag(sync=True)
     """Python that makes what is shown, to be copied; "" for none."""
 

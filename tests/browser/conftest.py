@@ -165,6 +165,7 @@ class Host:
             "_outlook",
             "_marks",
             "truth",
+            "branches",
             "code",
             "_esm",
             "_css",
