@@ -1,9 +1,17 @@
 """How we refuse and suggest: values as text for one sentence, the nearest name, an error as one line."""
 
+from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
-__all__ = ["near", "sentence", "shown"]
+__all__ = ["listed", "near", "sentence", "shown"]
+
+
+def listed(things: Iterable[str], most: int = 6) -> str:
+    """Things with commas between them, the first `most` and how many more there are."""
+    said = list(things)
+    more = f" and {len(said) - most} more" if len(said) > most else ""
+    return f"{', '.join(said[:most])}{more}"
 
 
 def near(value: object, names: Any) -> str:

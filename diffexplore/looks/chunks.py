@@ -6,8 +6,7 @@ from a stranger: pieces and sizes are capped, and every problem is one sentence.
 
 import struct
 import zlib
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Set
 from typing import BinaryIO, Final
 
 __all__ = ["DESCRIPTION", "MAX_TEXT", "USER_COMMENT", "texts"]
@@ -16,6 +15,8 @@ MAX_TEXT: Final = 2**20
 """Characters of one text; a prompt of 10,000 words is about 60,000."""
 MAX_PIECES: Final = 2**16
 """Pieces of a file that are looked at; a PNG of 100 megabytes has some 12,000."""
+MAX_EXIF: Final = 8
+"""Of them, pieces of EXIF that are read; there should be one."""
 
 DESCRIPTION: Final = 0x010E
 """The EXIF tag for what a picture is of."""
@@ -27,14 +28,14 @@ _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _MAX_BYTES: Final = 4 * MAX_TEXT + 256
 
 
-def texts(path: Path, wanted: frozenset[str]) -> dict[str, str]:
+def texts(file: BinaryIO, wanted: frozenset[str]) -> dict[str, str]:
     """The texts of a PNG, WebP or JPEG by their keys; of several with one key the first.
 
     An EXIF user comment is ``parameters``, where most programs put what a PNG has under that key. Of the other texts in
     EXIF, those that start with a wanted key and a colon are taken.
 
     Args:
-        path: the file.
+        file: the file, which can be read from any place of it.
         wanted: the keys to look for.
 
     Raises:
@@ -42,29 +43,30 @@ def texts(path: Path, wanted: frozenset[str]) -> dict[str, str]:
             text; the sentence goes on from the file's name.
     """
     found: dict[str, str] = {}
-    with path.open("rb") as file:
-        head = file.read(12)
-        file.seek(0)
-        try:
-            if head.startswith(_PNG):
-                pieces = _of_png(file, wanted)
-            elif head.startswith(b"\xff\xd8\xff"):
-                pieces = _of_jpeg(file)
-            elif head[:4] == b"RIFF" and head[8:] == b"WEBP":
-                pieces = _of_webp(file)
-            else:
-                raise ValueError("is not a readable PNG, WebP or JPEG")
-            for key, text in pieces:
-                if key in wanted:
-                    found.setdefault(key, text)
-                if len(found) == len(wanted):
-                    break
-        except (EOFError, ValueError) as error:
-            # What was read before the damage is whole.
-            if not found and isinstance(error, EOFError):
-                raise ValueError("is not a readable PNG, WebP or JPEG: it breaks off") from None
-            if not found:
-                raise
+    missing = set(wanted)  # what was found is not unpacked again
+    head = file.read(12)
+    file.seek(0)
+    try:
+        if head.startswith(_PNG):
+            pieces = _of_png(file, missing)
+        elif head.startswith(b"\xff\xd8\xff"):
+            pieces = _of_jpeg(file, missing)
+        elif head[:4] == b"RIFF" and head[8:] == b"WEBP":
+            pieces = _of_webp(file, missing)
+        else:
+            raise ValueError("is not a readable PNG, WebP or JPEG")
+        for key, text in pieces:
+            if key in missing:
+                found[key] = text
+                missing.remove(key)
+            if not missing:
+                break
+    except (EOFError, ValueError) as error:
+        # What was read before the damage is whole.
+        if not found and isinstance(error, EOFError):
+            raise ValueError("is not a readable PNG, WebP or JPEG: it breaks off") from None
+        if not found:
+            raise
     for text in found.values():
         if len(text) > MAX_TEXT:
             raise ValueError(f"holds a text of {len(text):,} characters, at most {MAX_TEXT:,} are read")
@@ -81,8 +83,9 @@ def _read(file: BinaryIO, count: int) -> bytes:
 # PNG (ISO/IEC 15948)
 
 
-def _of_png(file: BinaryIO, wanted: frozenset[str]) -> Iterator[tuple[str, str]]:
+def _of_png(file: BinaryIO, missing: Set[str]) -> Iterator[tuple[str, str]]:
     file.seek(len(_PNG))
+    exif = 0
     for _ in range(MAX_PIECES):
         length, kind = struct.unpack(">I4s", _read(file, 8))
         if length >= 2**31 or not kind.isalpha():
@@ -95,7 +98,7 @@ def _of_png(file: BinaryIO, wanted: frozenset[str]) -> Iterator[tuple[str, str]]
         # The key is at most 79 bytes: a text that nobody asked for is stepped over.
         head = _read(file, min(length, 80))
         key = head.partition(b"\0")[0].decode("latin-1")
-        if kind != b"eXIf" and key not in wanted:
+        if kind != b"eXIf" and key not in missing:
             file.seek(length - len(head) + 4, 1)
             continue
         if length > _MAX_BYTES:
@@ -103,9 +106,10 @@ def _of_png(file: BinaryIO, wanted: frozenset[str]) -> Iterator[tuple[str, str]]
         data = head + _read(file, length - len(head))
         if zlib.crc32(kind + data) != struct.unpack(">I", _read(file, 4))[0]:
             raise ValueError(f"holds a damaged text {key!r}")
-        if kind == b"eXIf":
-            yield from _of_exif(data)
-        else:
+        if kind == b"eXIf" and exif < MAX_EXIF:
+            exif += 1
+            yield from _of_exif(data, missing)
+        elif kind != b"eXIf":
             yield key, _png_text(kind, data)
     raise ValueError(f"is in more than {MAX_PIECES:,} pieces")
 
@@ -138,8 +142,9 @@ def _inflated(data: bytes, key: bytes) -> bytes:
 # JPEG (ITU-T T.81) and WebP (RFC 9649)
 
 
-def _of_jpeg(file: BinaryIO) -> Iterator[tuple[str, str]]:
+def _of_jpeg(file: BinaryIO, missing: Set[str]) -> Iterator[tuple[str, str]]:
     file.seek(2)
+    exif = 0
     for _ in range(MAX_PIECES):
         marker = _read(file, 2)
         if marker[0] != 0xFF:
@@ -155,22 +160,25 @@ def _of_jpeg(file: BinaryIO) -> Iterator[tuple[str, str]]:
         if length < 0:
             raise ValueError("is not a readable PNG, WebP or JPEG: its pieces are damaged")
         data = _read(file, length)
-        if marker[1] == 0xE1 and data.startswith(b"Exif\0\0"):
-            yield from _of_exif(data)
+        if marker[1] == 0xE1 and data.startswith(b"Exif\0\0") and exif < MAX_EXIF:
+            exif += 1
+            yield from _of_exif(data, missing)
     raise ValueError(f"is in more than {MAX_PIECES:,} pieces")
 
 
-def _of_webp(file: BinaryIO) -> Iterator[tuple[str, str]]:
+def _of_webp(file: BinaryIO, missing: Set[str]) -> Iterator[tuple[str, str]]:
     end = 8 + struct.unpack("<I", _read(file, 8)[4:])[0]
     file.seek(12)
+    exif = 0
     for _ in range(MAX_PIECES):
         if file.tell() + 8 > end:
             return
         kind, length = struct.unpack("<4sI", _read(file, 8))
-        if kind == b"EXIF":
+        if kind == b"EXIF" and exif < MAX_EXIF:
+            exif += 1
             if length > _MAX_BYTES:
                 raise ValueError(f"holds {length:,} bytes of EXIF, at most {_MAX_BYTES:,} are read")
-            yield from _of_exif(_read(file, length))
+            yield from _of_exif(_read(file, length), missing)
             file.seek(length % 2, 1)
         else:
             file.seek(length + length % 2, 1)
@@ -180,35 +188,39 @@ def _of_webp(file: BinaryIO) -> Iterator[tuple[str, str]]:
 # EXIF (CIPA DC-008), which is a TIFF with no picture
 
 
-def _of_exif(data: bytes) -> Iterator[tuple[str, str]]:
+def _of_exif(data: bytes, missing: Set[str]) -> Iterator[tuple[str, str]]:
     tiff = data.removeprefix(b"Exif\0\0")
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
     if order is None:
         return
+    inner = -1
     try:
-        first = dict(_entries(tiff, order, struct.unpack_from(f"{order}I", tiff, 4)[0]))
-        for value in first.values():
-            key, colon, text = value.decode("utf-8", "replace").rstrip("\0").partition(":")
-            if colon:
-                yield key, text
-        inner = first.get(_EXIF, b"")
-        if len(inner) == 4:
-            comment = dict(_entries(tiff, order, struct.unpack(f"{order}I", inner)[0])).get(USER_COMMENT)
-            if comment:
-                yield "parameters", _comment(comment)
+        for tag, start, count in _entries(tiff, order, struct.unpack_from(f"{order}I", tiff, 4)[0]):
+            if tag == _EXIF:
+                inner = struct.unpack_from(f"{order}I", tiff, start)[0]
+            # Many tags may share one long text: only that which is wanted is taken out.
+            key, colon, _ = tiff[start : start + min(count, 80)].decode("utf-8", "replace").partition(":")
+            if colon and key in missing:
+                text = tiff[start : start + count].decode("utf-8", "replace").rstrip("\0")
+                yield key, text.partition(":")[2]
+        if inner >= 0 and "parameters" in missing:
+            for tag, start, count in _entries(tiff, order, inner):
+                if tag == USER_COMMENT and count:
+                    yield "parameters", _comment(tiff[start : start + count])
+                    break
     except struct.error:  # damaged: what came before is whole
         return
 
 
-def _entries(tiff: bytes, order: str, at: int) -> Iterator[tuple[int, bytes]]:
-    """The tags of one directory that hold bytes or text, and the pointers to another directory."""
+def _entries(tiff: bytes, order: str, at: int) -> Iterator[tuple[int, int, int]]:
+    """The tags of one directory that hold bytes or text, where those start and how many they are; and the pointers to
+    another directory."""
     for place in range(at + 2, at + 2 + 12 * struct.unpack_from(f"{order}H", tiff, at)[0], 12):
         tag, kind, count, where = struct.unpack_from(f"{order}HHII", tiff, place)
         if kind in (1, 2, 7):
-            start = place + 8 if count <= 4 else where
-            yield tag, tiff[start : start + count]
+            yield tag, place + 8 if count <= 4 else where, count
         elif kind == 4 and count == 1:
-            yield tag, tiff[place + 8 : place + 12]
+            yield tag, place + 8, 4
 
 
 def _comment(data: bytes) -> str:

@@ -2,13 +2,15 @@
 
 Two texts are kept. ``diffexplore`` holds our own JSON and is what is read back. ``parameters`` holds the same in the
 form that most other programs show and read: the prompt, the negative prompt, then ``Steps: 20, Sampler: ...``. It is
-read where the first is missing, so that a picture from elsewhere can be a starting point. A PNG has them as text
-chunks; WebP and JPEG have them in EXIF, as the description and the user comment.
+read where the first is missing, so that a picture from elsewhere can be a starting point; what programs write in forms
+of their own is read in ``looks.foreign``. A PNG has them as text chunks; WebP and JPEG have them in EXIF, as the
+description and the user comment.
 
 Whatever is read comes from a stranger: sizes are capped, nothing is evaluated, and every problem is one sentence. What
 cannot be carried over is said in a warning.
 """
 
+import io
 import json
 import os
 import re
@@ -16,54 +18,28 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final, NamedTuple
 
-from diffexplore.looks import chunks
-from diffexplore.samplers import SAMPLERS, named
+from diffexplore.looks import chunks, foreign
+from diffexplore.samplers.names import scheduled
 from diffexplore.settings import Settings
-from diffexplore.words import shown
+from diffexplore.words import listed, shown
 
-__all__ = ["KEY", "from_parameters", "parameters", "read_recipe", "texts_of"]
+__all__ = ["KEY", "Recipe", "from_parameters", "parameters", "read_recipe", "recipe_in", "texts_of"]
 
 KEY: Final = "diffexplore"
-
-# Texts by which other programs are known whose form is their own: a graph, or names that only they give meaning.
-_FOREIGN: Final = {
-    "workflow": "ComfyUI",
-    "prompt": "ComfyUI",
-    "invokeai_metadata": "InvokeAI",
-    "invokeai_graph": "InvokeAI",
-    "sd-metadata": "InvokeAI",
-    "fooocus_scheme": "Fooocus",
-}
-
-# What "Automatic" stands for in AUTOMATIC1111's program and its kin: the schedule each of its samplers was published
-# with (modules/sd_samplers_kdiffusion.py); for all others it is the plain one.
-_AUTOMATIC: Final = {
-    "DPM++ 2M": "Karras",
-    "DPM++ SDE": "Karras",
-    "DPM++ 2S a": "Karras",
-    "DPM++ 2M SDE": "Exponential",
-    "DPM++ 2M SDE Heun": "Exponential",
-    "DPM++ 3M SDE": "Exponential",
-    "DPM2": "Karras",
-    "DPM2 a": "Karras",
-    "Restart": "Karras",
-}
-
-_SCHEDULES: Final = ("Automatic", "Uniform", "Karras", "Exponential", "Beta")
 
 _READ: Final = frozenset({"Steps", "Sampler", "Schedule type", "CFG scale", "Seed", "Size"})
 # Which files it was drawn with, and records: nothing that settings could hold.
 _RECORDS: Final = re.compile(
     r"(Model|VAE)( hash)?|(Lora|TI) hashes|Hashes|Module \d+|Version|User|RNG|Parser|Created Date|Civitai .*"
 )
-_LORA: Final = re.compile(r"\s*<lora:([^:<>\n]+)((?::[^:<>\n]*)*)>")
+# A run of white space is looked at from its start alone, or a million of blanks would be looked at a million times.
+_LORA: Final = re.compile(r"(?<!\s)\s*<lora:([^:<>\n]+)((?::[^:<>\n]*)*)>")
 _UNSEEN: Final = "\u200b"  # has no width and is no white space; says that what follows is text and no markup
 # Where it goes in: at the start of a line that would begin something else, and in a tag that would be a LoRA.
 _MARKUP: Final = rf"(?m:^)(?={_UNSEEN}*[^\S\n]*(?:Negative prompt:|Steps: ))|<(?={_UNSEEN}*lora:)"
 _GUARDED: Final = rf"(?m:^){_UNSEEN}(?={_UNSEEN}*[^\S\n]*(?:Negative prompt:|Steps: ))|<{_UNSEEN}(?={_UNSEEN}*lora:)"
-_MOST: Final = 6  # things that a warning names
 
 
 def texts_of(settings: Settings, info: Mapping[str, Any] | None = None) -> dict[str, str]:
@@ -81,47 +57,89 @@ def texts_of(settings: Settings, info: Mapping[str, Any] | None = None) -> dict[
     }
 
 
-def read_recipe(path: str | os.PathLike[str]) -> Settings:
+class Recipe(NamedTuple):
+    """What a picture says of how it was drawn.
+
+    Attributes:
+        settings: that, checked.
+        notes: what of it settings cannot hold, in words; empty where they hold all.
+    """
+
+    settings: Settings
+    notes: list[str]
+
+
+def read_recipe(picture: str | os.PathLike[str] | bytes) -> Settings:
     """The settings that a picture carries.
 
-    Pictures of AUTOMATIC1111's program and its kin are read too. What settings cannot hold is said in a warning, such
-    as a schedule that no sampler here has, a second pass, or LoRAs, which have to be loaded first.
+    Pictures of AUTOMATIC1111's program and its kin and of SwarmUI are read too; those of ComfyUI, InvokeAI and Fooocus
+    where ``sd-parsers`` is installed. What settings cannot hold is said in a warning, such as a schedule that no
+    sampler here has, a second pass, or LoRAs, which have to be loaded first.
 
     Args:
-        path: a PNG, WebP or JPEG that ``Trace.save_image`` or such a program wrote.
+        picture: a PNG, WebP or JPEG that ``Trace.save_image`` or such a program wrote, or what is in such a file.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: one sentence, if it is no such picture, carries no recipe, or a damaged one.
     """
-    name, place = shown(os.fspath(path), 200), Path(path).expanduser()
-    try:
-        found = place.is_file()
-    except ValueError:  # a NUL in the name
-        found = False
-    if not found:
-        raise FileNotFoundError(f"there is no file {name}")
-    try:
-        texts = chunks.texts(place, frozenset({KEY, "parameters", *_FOREIGN}))
-    except ValueError as error:
-        raise ValueError(f"{name} {error}") from None
-    notes: list[str] = []
-    try:
-        if KEY in texts:
-            settings, notes = _from_json(texts[KEY])
-        elif "parameters" in texts:
-            settings, notes = from_parameters(texts["parameters"])
-        else:
-            programs = sorted({_FOREIGN[key] for key in texts})
-            if programs:
-                raise ValueError(f"it is in the form of {programs[0]}, which is not read here")
-    except ValueError as error:
-        raise ValueError(f"the recipe in {name} cannot be used: {error}") from None
-    if not texts:
-        raise ValueError(f"{name} carries no recipe: it has neither a {KEY!r} nor a 'parameters' text")
+    settings, notes = recipe_in(picture)
     if notes:
+        name = _called(picture)
         warnings.warn(f"not all of the recipe in {name} can be carried over: {'; '.join(notes)}", stacklevel=2)
     return settings
+
+
+def recipe_in(picture: str | os.PathLike[str] | bytes, name: str = "") -> Recipe:
+    """The same, with what is to be said of it handed over and not warned of.
+
+    Args:
+        picture: as :func:`read_recipe` takes it.
+        name: what sentences call it; "" for its own name.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: one sentence, if it is no such picture, carries no recipe, or a damaged one.
+    """
+    name = shown(name, 200) if name else _called(picture)
+    try:
+        with _opened(picture) as file:
+            texts = chunks.texts(file, frozenset({KEY, "parameters", *foreign.KEYS}))
+    except ValueError as error:
+        raise ValueError(f"{name} {error}") from None
+    if not texts:
+        raise ValueError(f"{name} carries no recipe: it has neither a {KEY!r} nor a 'parameters' text")
+    try:
+        return Recipe(*_from_texts(texts))
+    except ValueError as error:
+        raise ValueError(f"the recipe in {name} cannot be used: {error}") from None
+
+
+def _called(picture: str | os.PathLike[str] | bytes) -> str:
+    return "the picture" if isinstance(picture, bytes) else shown(os.fspath(picture), 200)
+
+
+def _opened(picture: str | os.PathLike[str] | bytes) -> BinaryIO:
+    if isinstance(picture, bytes):
+        return io.BytesIO(picture)
+    try:
+        place = Path(picture).expanduser()
+        found = place.is_file()
+    except (ValueError, OSError, RuntimeError):  # a NUL in the name, a name that is too long, nobody's home
+        found = False
+    if not found:
+        raise FileNotFoundError(f"there is no file {_called(picture)}")
+    return place.open("rb")
+
+
+def _from_texts(texts: Mapping[str, str]) -> tuple[Settings, list[str]]:
+    if KEY in texts:
+        return _from_json(texts[KEY])
+    common = texts.get("parameters", "")
+    if common.lstrip().startswith("{"):
+        return foreign.from_json(common)
+    # Programs that write both mean the graph for themselves, and the common text for others.
+    return from_parameters(common) if "parameters" in texts else foreign.from_texts(texts)
 
 
 def _from_json(text: str) -> tuple[Settings, list[str]]:
@@ -129,13 +147,16 @@ def _from_json(text: str) -> tuple[Settings, list[str]]:
     try:
         values = json.loads(text)
         extra = values.get("extra") if isinstance(values.get("extra"), dict) else {}
-        told = [
-            f"{name[:40]} {value if isinstance(value, str) else shown(value)}"[:80] for name, value in extra.items()
-        ]
-        notes = [f"to be handed over beside it: {', '.join(told[:_MOST])}"] if told else []
+        told = [f"{_plain(name, 40)} {_plain(value, 60)}" for name, value in extra.items()]
+        notes = [f"to be handed over beside it: {listed(told)}"] if told else []
         return Settings(**values["settings"]), notes
     except (LookupError, TypeError, AttributeError, RecursionError, json.JSONDecodeError):
         raise ValueError(f"it must be a JSON object with settings, got {shown(text)}") from None
+
+
+def _plain(value: Any, limit: int) -> str:
+    """A text as it is where that is one short line, else as its repr."""
+    return value if isinstance(value, str) and value.isprintable() and len(value) <= limit else shown(value, limit)
 
 
 # The common text
@@ -189,8 +210,6 @@ def from_parameters(text: str) -> tuple[Settings, list[str]]:
     for key, value in _facts(lines[last]):
         facts.setdefault(key, value)  # of two with one name the first counts
     if "Steps" not in facts:
-        if text.lstrip().startswith("{"):
-            raise ValueError("it is JSON in the form of another program, which is not read here")
         raise ValueError("its last line must name Steps, as in 'Steps: 20, Sampler: Euler a, CFG scale: 7'")
     cut = next((k for k, line in enumerate(lines[:last]) if line.strip().startswith("Negative prompt:")), last)
     negative = "\n".join(lines[cut:last]).strip().removeprefix("Negative prompt:").strip()
@@ -202,7 +221,7 @@ def from_parameters(text: str) -> tuple[Settings, list[str]]:
         if key in facts:
             values[field] = _number(key, facts[key], convert)
     if "Sampler" in facts:
-        values["sampler"], note = _sampler(facts["Sampler"], facts.get("Schedule type", ""))
+        values["sampler"], note = scheduled(facts["Sampler"], facts.get("Schedule type", ""))
         notes += note
     size = re.fullmatch(r"(\d{1,5})x(\d{1,5})", facts.get("Size", ""))
     if size:
@@ -211,8 +230,7 @@ def from_parameters(text: str) -> tuple[Settings, list[str]]:
         raise ValueError(f"Size must be as in 512x768, got {shown(facts['Size'])}")
     others = [f"{key[:40]} {shown(value, 20)}" for key, value in facts.items() if _counts(key, value)]
     if others:
-        more = f" and {len(others) - _MOST} more" if len(others) > _MOST else ""
-        notes.append(f"left out {', '.join(others[:_MOST])}{more}")
+        notes.append(f"left out {listed(others)}")
     return Settings(**values), notes
 
 
@@ -243,39 +261,26 @@ def _number(key: str, text: str, convert: type[int] | type[float]) -> int | floa
         raise ValueError(f"{key} must be a number, got {shown(text)}") from None
 
 
-def _sampler(name: str, schedule: str) -> tuple[str, list[str]]:
-    """A sampler of the menu for a name and, in newer programs, the schedule apart: "DPM++ 2M" and "Karras"."""
-    name = named(name) or name
-    wanted = next((one for one in _SCHEDULES if one.lower() == schedule.lower()), schedule)
-    if wanted == "Automatic":
-        wanted = _AUTOMATIC.get(name, "")
-    if wanted in ("", "Uniform"):
-        return name, []
-    if f"{name} {wanted}" in SAMPLERS:
-        return f"{name} {wanted}", []
-    if name.endswith(f" {wanted}"):  # told twice
-        return name, []
-    return name, [f"no {name} here has the noise levels {shown(wanted)}, it is drawn with its plain ones"]
-
-
 def _loras(prompt: str) -> tuple[str, dict[str, float], list[str]]:
     """A prompt without its LoRAs, them, and what is to be said of them."""
     found: dict[str, float] = {}
-    notes: list[str] = []
+    wrong: list[str] = []
+    apart: list[str] = []
 
     def take(match: re.Match[str]) -> str:
         name, scales = match[1], match[2].split(":")[1:]
         try:
             found[name] = float(scales[0]) if scales else 1.0
         except ValueError:
-            notes.append(f"left out {shown(match[0].strip())}")
+            wrong.append(shown(match[0].strip()))
         if len(scales) > 1:
-            notes.append(f"LoRA {shown(name)} has one scale here, for all parts of the model")
+            apart.append(shown(name))
         return ""
 
     prompt = _LORA.sub(take, prompt)
-    if found:
-        notes.append(f"load its LoRAs before you draw: {', '.join(shown(name) for name in found)}")
+    notes = [f"left out {listed(wrong)}"] if wrong else []
+    notes += [f"LoRA {listed(apart)} has one scale here, for all parts of the model"] if apart else []
+    notes += [f"load its LoRAs before you draw: {listed(shown(name) for name in found)}"] if found else []
     return prompt, found, notes
 
 

@@ -2,12 +2,29 @@
 
 import re
 from collections.abc import Iterable
+from typing import Final
 
 from diffexplore.samplers.came import AS_IT_CAME
 from diffexplore.samplers.menu import SAMPLERS
 from diffexplore.words import near, shown
 
-__all__ = ["named", "unknown"]
+__all__ = ["named", "scheduled", "unknown"]
+
+# What "Automatic" stands for in AUTOMATIC1111's program and its kin: the schedule each of its samplers was published
+# with (modules/sd_samplers_kdiffusion.py); for all others it is the plain one.
+_AUTOMATIC: Final = {
+    "DPM++ 2M": "Karras",
+    "DPM++ SDE": "Karras",
+    "DPM++ 2S a": "Karras",
+    "DPM++ 2M SDE": "Exponential",
+    "DPM++ 2M SDE Heun": "Exponential",
+    "DPM++ 3M SDE": "Exponential",
+    "DPM2": "Karras",
+    "DPM2 a": "Karras",
+    "Restart": "Karras",
+}
+
+_SCHEDULES: Final = ("Automatic", "Uniform", "Karras", "Exponential", "Beta")
 
 
 def named(value: object) -> str | None:
@@ -34,6 +51,25 @@ def unknown(value: object, right: Iterable[str] = (AS_IT_CAME, *SAMPLERS)) -> st
         f"sampler must be one of the names in diffexplore.SAMPLERS{some}, or {AS_IT_CAME!r}; "
         f"got {shown(value)}{suggested}"
     )
+
+
+def scheduled(name: str, schedule: str) -> tuple[str, list[str]]:
+    """A sampler of the menu for a name and, in newer programs, the schedule apart: "DPM++ 2M" and "Karras".
+
+    Returns:
+        The menu's name, or `name` where the menu has none; and what is to be said of a schedule that is not here.
+    """
+    name = named(name) or name
+    wanted = next((one for one in _SCHEDULES if one.lower() == schedule.lower()), schedule)
+    if wanted == "Automatic":
+        wanted = _AUTOMATIC.get(name, "")
+    if wanted in ("", "Uniform"):
+        return name, []
+    if f"{name} {wanted}" in SAMPLERS:
+        return f"{name} {wanted}", []
+    if name.endswith(f" {wanted}"):  # told twice
+        return name, []
+    return name, [f"no {shown(name)[1:-1]} here has the noise levels {shown(wanted)}, it is drawn with its plain ones"]
 
 
 def _spelling(name: str) -> str:
