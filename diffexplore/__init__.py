@@ -33,6 +33,10 @@ _HOMES = {
     "diminishing_returns": "experiments.returns",
     "negative_words": "experiments.negative",
     "swap_time": "experiments.swap_time",
+    "travel": "experiments.travel",
+    "twice": "experiments.twice",
+    "seeds": "experiments.seeds",
+    "bias": "experiments.bias",
     "read_recipe": "looks.pictures",
     "judge": "pocket.judge",
     "adherence": "pocket.judge",
@@ -56,6 +60,7 @@ __all__ = [
     "Trace",
     "adherence",
     "arrival",
+    "bias",
     "diminishing_returns",
     "edits",
     "forward",
@@ -65,21 +70,28 @@ __all__ = [
     "negative_words",
     "race",
     "read_recipe",
+    "seeds",
     "swap_time",
     "sweep",
+    "travel",
+    "twice",
 ]
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from diffexplore.experiments.arrival import arrival
+    from diffexplore.experiments.bias import bias
     from diffexplore.experiments.forward import forward
     from diffexplore.experiments.loss import loss_by_level
     from diffexplore.experiments.negative import negative_words
     from diffexplore.experiments.race import race
     from diffexplore.experiments.returns import diminishing_returns
+    from diffexplore.experiments.seeds import seeds
     from diffexplore.experiments.swap_time import swap_time
     from diffexplore.experiments.sweep import sweep
+    from diffexplore.experiments.travel import travel
+    from diffexplore.experiments.twice import twice
     from diffexplore.looks.curves import Curve
     from diffexplore.looks.pictures import read_recipe
     from diffexplore.model import Model, load

@@ -78,6 +78,7 @@ class Settings(BaseModel):
     strength: float | None = None
     changes: tuple[tuple[float, tuple[tuple[str, Any], ...]], ...] = ()
     skips: tuple[tuple[str, tuple[tuple[str, float], ...]], ...] = ()
+    variation: tuple[int, float] | None = None
 
     def __init__(self, /, **values: Any) -> None:  # a file may have a field "self"
         """Check the `values` of the fields that are given; the others have their defaults."""
@@ -127,6 +128,20 @@ class Settings(BaseModel):
         if value is not None and (number is None or not 0 <= number <= 1):
             raise ValueError(f"strength must be a share of noise from 0 to 1, or None, got {shown(value)}")
         return number
+
+    @field_validator("variation", mode="before")
+    @classmethod
+    def _check_variation(cls, value: object) -> tuple[int, float] | None:
+        if value is None:
+            return None
+        pair = tuple(value) if isinstance(value, (tuple, list)) else ()
+        amount = _number(pair[1]) if len(pair) == 2 else None
+        if amount is None or not 0 <= amount <= 1:
+            raise ValueError(
+                f"variation must be another seed and an amount from 0 to 1, as (7, 0.2), got {shown(value)}"
+            )
+        seed = _whole("the seed of a variation", pair[0], 0, MAX_SEED, "2**63 - 1")
+        return (seed, amount) if amount else None
 
     @field_validator("sampler", mode="before")
     @classmethod
@@ -281,6 +296,11 @@ class Settings(BaseModel):
         if self.skips:
             values["skips"] = as_dict(self.skips)
         return values
+
+    @property
+    def varied(self) -> str:
+        """What the variation is, in words; "" without one."""
+        return f"{self.variation[1]:.3g} of the way to seed {self.variation[0]}" if self.variation else ""
 
     @property
     def loras(self) -> list[str]:

@@ -29,7 +29,10 @@ __all__ = ["KEY", "Recipe", "from_parameters", "parameters", "read_recipe", "rec
 
 KEY: Final = "diffexplore"
 
-_READ: Final = frozenset({"Steps", "Sampler", "Schedule type", "CFG scale", "Seed", "Size"})
+_VARIATION: Final = (("Variation seed", int), ("Variation seed strength", float))
+_READ: Final = frozenset(
+    {"Steps", "Sampler", "Schedule type", "CFG scale", "Seed", "Size", *(name for name, _ in _VARIATION)}
+)
 # Which files it was drawn with, and records: nothing that settings could hold.
 _RECORDS: Final = re.compile(
     r"(Model|VAE)( hash)?|(Lora|TI) hashes|Hashes|Module \d+|Version|User|RNG|Parser|Created Date|Civitai .*"
@@ -176,6 +179,8 @@ def parameters(settings: Settings, model: Any = None) -> str:
         "Sampler": settings.sampler,
         "CFG scale": f"{settings.guidance:g}",
         "Seed": settings.seed,
+        "Variation seed": settings.variation[0] if settings.variation else None,
+        "Variation seed strength": f"{settings.variation[1]:g}" if settings.variation else None,
         "Size": f"{settings.width}x{settings.height}" if settings.width and settings.height else None,
         "Model": model,
     }
@@ -220,6 +225,8 @@ def from_parameters(text: str) -> tuple[Settings, list[str]]:
     for field, key, convert in (("steps", "Steps", int), ("guidance", "CFG scale", float), ("seed", "Seed", int)):
         if key in facts:
             values[field] = _number(key, facts[key], convert)
+    if "Variation seed" in facts and "Variation seed strength" in facts:
+        values["variation"] = tuple(_number(key, facts[key], convert) for key, convert in _VARIATION)
     if "Sampler" in facts:
         values["sampler"], note = scheduled(facts["Sampler"], facts.get("Schedule type", ""))
         notes += note

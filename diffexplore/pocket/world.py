@@ -11,7 +11,7 @@ a trained model can be asked whether it composes what it has only seen apart.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -156,6 +156,13 @@ SCALES: dict[str, tuple[str, ...]] = {
 }
 
 
+# How often training shows what, and how often a caption says what it could leave out.
+STYLE_SHARES = {"render": 0.70, "flat": 0.12, "silhouette": 0.09, "line": 0.09}
+PAINTED = 0.38  # of the renders and flat drawings, in a colour that is not the subject's own
+PLAIN = 0.10  # of all but line drawings, without a setting
+SAID = {"setting": 0.93, "light": 0.85, "render": 0.18}
+
+
 @dataclasses.dataclass(frozen=True)
 class Scene:
     """What is in one picture. `colour` None is the subject's own; `setting` None is a plain background.
@@ -212,9 +219,9 @@ def sample_scene(rng: Rng, *, holdout: bool = False, clean: bool = False) -> Sce
 
 def _any_scene(rng: Rng, clean: bool) -> Scene:
     subject = _pick(rng, SUBJECTS)
-    style = str(rng.choice(list(STYLES), p=[0.70, 0.12, 0.09, 0.09]))
-    colour = _pick(rng, COLOURS) if style in ("render", "flat") and rng.random() < 0.38 else None
-    plain = rng.random() < 0.10 and style != "line"
+    style = str(rng.choice(list(STYLES), p=list(STYLE_SHARES.values())))
+    colour = _pick(rng, COLOURS) if style in ("render", "flat") and rng.random() < PAINTED else None
+    plain = rng.random() < PLAIN and style != "line"
     setting = None if plain else _pick(rng, SETTINGS)
     backdrop = _pick(rng, [c for c in COLOURS if c != colour and (c != "black" or style != "silhouette")])
     return Scene(
@@ -241,6 +248,68 @@ def _any_flaws(rng: Rng) -> tuple[str, ...]:
 def _pick(rng: Rng, names: Iterable[str]) -> str:
     names = list(names)
     return str(names[int(rng.integers(len(names)))])
+
+
+def taught(named: Mapping[str, str], subjects: Iterable[str] = ()) -> dict[str, dict[str, float]]:
+    """What training showed under captions that say just this: of each attribute that they leave open, how often each
+    value was in the picture.
+
+    Exact, by counting through all scenes. Left out, since they hardly count: captions that name a kind ("an animal") in
+    place of a subject, and the flaws, which are always said.
+
+    Args:
+        named: what the captions say, attribute -> value: of "subject", "colour", "setting", "light" and "style".
+        subjects: where no subject is said, those it may be; none: any.
+
+    Returns:
+        attribute -> value -> share, of sum 1: of "subject", "setting" ("none" is a plain background), "light", "style"
+        and "colour" ("own" is the subject's). The light is of the scenes that have one.
+
+    Raises:
+        ValueError: training never showed that.
+    """
+    found: dict[str, dict[str, float]] = {name: {} for name in ("subject", "colour", "setting", "light", "style")}
+    for subject in [named["subject"]] if "subject" in named else list(subjects) or SUBJECTS:
+        for scene, share in _scenes_of(subject):
+            has = {
+                "subject": scene.subject, "style": scene.style, "colour": scene.colour or "own",
+                "setting": scene.setting or "none", "light": scene.light if scene.style != "line" else None,
+            }  # fmt: skip
+            said = {
+                "style": 1.0 if scene.style != "render" else SAID["render"], "colour": float(scene.colour is not None),
+                "setting": SAID["setting"] if scene.setting else 1.0, "light": SAID["light"] if has["light"] else 0.0,
+            }  # fmt: skip
+            for name, chance in said.items():
+                share *= (chance if has[name] == named[name] else 0.0) if name in named else 1 - chance
+            for name, value in has.items():
+                if share and name not in named and value is not None:
+                    found[name][value] = found[name].get(value, 0.0) + share
+    totals = {name: sum(values.values()) for name, values in found.items()}
+    if not any(totals.values()):
+        raise ValueError(f"training showed nothing with {', '.join(f'{k} {v}' for k, v in named.items())} together")
+    return {
+        name: {value: share / totals[name] for value, share in values.items()}
+        for name, values in found.items()
+        if values
+    }
+
+
+def _scenes_of(subject: str) -> Iterator[tuple[Scene, float]]:
+    """Every scene of a subject that training shows, flaws, size and place aside, with how often it is drawn."""
+    for style, of_style in STYLE_SHARES.items():
+        paints: list[tuple[str | None, float]] = [(None, 1.0)]
+        if style in ("render", "flat"):
+            paints = [(None, 1 - PAINTED), *((colour, PAINTED / len(COLOURS)) for colour in COLOURS)]
+        plain = PLAIN if style != "line" else 0.0
+        places: list[tuple[str | None, str | None, float]] = [(None, None, plain)]
+        for place in SETTINGS:
+            lights: list[str | None] = [None] if place == "space" else list(LIGHTS)
+            places += [(place, one, (1 - plain) / len(SETTINGS) / len(lights)) for one in lights]
+        for colour, of_colour in paints:
+            for setting, lit, of_place in places:
+                scene = Scene(subject, colour, setting, lit, style)
+                if of_place and not held_out(scene):
+                    yield scene, of_style * of_colour * of_place
 
 
 # --- words ---------------------------------------------------------------------------------------------------------
@@ -283,17 +352,17 @@ def caption(scene: Scene, rng: Rng) -> str:
         tail += [*flaws, *bad]
     elif rng.random() < 0.12:
         tail.append(_pick(rng, GOOD))
-    if scene.style != "render" or rng.random() < 0.18 or adjective:
+    if scene.style != "render" or rng.random() < SAID["render"] or adjective:
         lead = _pick(rng, STYLES[scene.style])
         if adjective:
             rest = lead.split(" ", 1)[1]
             lead = f"{article(adjective)} {adjective} {rest}"
         phrase = f"{lead} {phrase}"
     places: list[str] = []
-    if scene.setting and (rng.random() < 0.93):
+    if scene.setting and (rng.random() < SAID["setting"]):
         words_for = SETTINGS[scene.setting]
         places.append(words_for[0] if rng.random() < 0.5 else _pick(rng, words_for))
-    if scene.light and scene.style != "line" and rng.random() < 0.85:
+    if scene.light and scene.style != "line" and rng.random() < SAID["light"]:
         words_for = LIGHTS[scene.light]
         places.append(words_for[0] if rng.random() < 0.5 else _pick(rng, words_for))
     if scene.backdrop:

@@ -33,6 +33,7 @@ from diffexplore.runs.schedules import Schedules
 from diffexplore.runs.skips import Skips
 from diffexplore.runs.start import Start, encoded
 from diffexplore.runs.steer import Ahead, Steering, steered
+from diffexplore.runs.variation import Variation
 from diffexplore.runs.whole import Whole, broken
 from diffexplore.samplers import AS_IT_CAME
 from diffexplore.trace import Trace
@@ -270,6 +271,8 @@ class Artist:
                     if start is not None:
                         leading.insert(0, start)
                         outer.append(Ahead(family.network, start.restore))
+                    if any(one.variation for one in settings):  # below all that look at the noise
+                        leading.insert(0, Variation([one.variation for one in settings]))
                     inner = [*leading, Mirror(self._pipeline, networks), recorder, Cancel(stop, networks)]
                     inner += [probe for probe in probes if not (probe.outermost or probe.leads)]
                     held.enter_context(attached(pipeline, [*inner, *outer]))

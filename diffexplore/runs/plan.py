@@ -200,6 +200,7 @@ class Planner:
         """
         settings, extra = self.resolve(settings), dict(extra or {})
         self._check_changes(settings, extra)
+        self._check_variation(settings, extra)
         wanting = self._family.wanting(self._pipeline, extra)
         if wanting:
             lacking = wanting == self._family.wanting(self._pipeline)
@@ -243,6 +244,18 @@ class Planner:
         encoded = [name for name in extra if "embeds" in name or "prompt" in name]
         if len(prompts) > 1 and encoded:
             raise ValueError(f"the prompt cannot change on the way where {encoded[0]} is handed over in its place")
+
+    def _check_variation(self, settings: Settings, extra: Mapping[str, Any]) -> None:
+        """Refuse to turn noise that is not drawn from a seed in a way that is known."""
+        if settings.variation is None:
+            return
+        if isinstance(self._family, Looked) or not hasattr(self._pipeline, "prepare_latents"):
+            name = type(self._pipeline).__name__
+            raise ValueError(
+                f"a variation is for pipelines of a named family: how {name} draws its noise, nobody knows"
+            )
+        if extra.get("latents") is not None:
+            raise ValueError("a variation turns the noise that a seed draws, and latents are handed over in its place")
 
     def still(self, what: str) -> str:
         """Why nothing can be placed on the way of a run, one sentence without a full stop; "" where it can.

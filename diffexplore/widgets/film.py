@@ -162,7 +162,7 @@ class Film:
         about |= {"steps": settings.steps, "guidance": settings.guidance, "seed": str(settings.seed)}
         more = {
             "sampler": settings.sampler, "adapters": ", ".join(settings.loras), "strength": settings.strength,
-            "changes": "; ".join(settings.changing),
+            "changes": "; ".join(settings.changing), "variation": settings.varied,
         }  # fmt: skip
         about |= {name: value for name, value in more.items() if value not in (None, "")}
         for name, value in described(dict(trace.extra) or trace.info.get("extra") or {}).items():

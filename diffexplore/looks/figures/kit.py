@@ -106,7 +106,10 @@ def heading(axes: "Axes", text: str, unit: str) -> None:
     axes.set_facecolor("white")
     title = plain(text, TEXT + 0.5, WIDTH, "bold")
     axes.set_title(title, loc="left", fontsize=TEXT + 0.5, fontweight="bold", color=INK, pad=14, **AS_TYPED)
-    axes.text(0, 1.02, plain(unit, TEXT, WIDTH), transform=axes.transAxes, va="bottom", **LABEL, **AS_TYPED)
+    axes.annotate(  # its distance in points: in parts of the panel it would meet the title of a high one
+        plain(unit, TEXT, WIDTH), (0, 1), xycoords="axes fraction", xytext=(0, 3), textcoords="offset points",
+        va="bottom", **LABEL, **AS_TYPED,
+    )  # fmt: skip
     bare(axes)
 
 
