@@ -44,6 +44,7 @@ _HOMES = {
     "Explorer": "widgets.explorer",
     "ForwardProcess": "widgets.process",
     "Replay": "widgets.viewer",
+    "Tally": "widgets.tally",
 }
 
 __all__ = [
@@ -57,6 +58,7 @@ __all__ = [
     "Replay",
     "Settings",
     "Step",
+    "Tally",
     "Trace",
     "adherence",
     "arrival",
@@ -103,6 +105,7 @@ if TYPE_CHECKING:
     from diffexplore.widgets.compare import Compare
     from diffexplore.widgets.explorer import Explorer
     from diffexplore.widgets.process import ForwardProcess
+    from diffexplore.widgets.tally import Tally
     from diffexplore.widgets.viewer import Replay
 
 # Declared here without a value, for whoever reads this file or the reference; `__getattr__` brings the value.

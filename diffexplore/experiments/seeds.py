@@ -37,8 +37,8 @@ MOST = 2000
 _AT_ONCE = 32  # settings that are handed to a model together
 _SHEET = 48  # pictures that a sheet shows
 
-Read = Callable[["Image.Image"], Any]
-"""Says what a picture shows: a dict of names to values, or one value, such as True."""
+Read = Callable[[Any], Any]
+"""Says what a picture (PIL) shows: a dict of names to values, or one value, such as True."""
 
 
 @dataclass(frozen=True)

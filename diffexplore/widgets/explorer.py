@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Explorer"]
 
-_TRAITS: Final = (*NAMES, "adapters", "skips", "changes")
+_TRAITS: Final = (*NAMES, "adapters", "skips", "changes", "variation")
 _OWN: Final = Settings.model_fields.keys() - {"strength"}  # settings that are no matter of a picture handed over
 _SECOND: Final = ("steps", "guidance", "seed", "sampler")
 
@@ -87,6 +87,7 @@ class Explorer(Looks, Branches, InNotebook, ipywidgets.Box):  # type: ignore[mis
         extra: Name -> value of what is handed to the pipeline beyond settings, without what it takes anyway. A picture
             is kept as it is handed over; assign another dict to change it.
         skips: Strengths of the stages of a U-Net, kept as pairs; there are sliders where the model has stages.
+        variation: Another seed, and how far the starting noise is turned towards its noise, as ``(7, 0.2)``; or None.
         live: Whether a change of a setting starts a run. While a run is going, a change replaces it in any case.
         status: "idle", "running", "done", "cancelled" or "failed"; read only.
         viewer: The `Viewer` inside.
@@ -110,6 +111,7 @@ class Explorer(Looks, Branches, InNotebook, ipywidgets.Box):  # type: ignore[mis
     extra = traitlets.Dict(help="Name -> value of what is handed to the pipeline beyond settings.")
     skips = _Setting((), help="Strengths of the stages of a U-Net, or FreeU, kept as pairs.")
     changes = _Setting((), help="What changes on the way, by share of noise, kept as pairs.")
+    variation = _Setting(None, help="Another seed, and how far the starting noise is turned towards it.")
     live = traitlets.Bool(False, help="Whether a change of a setting starts a run.")
     status = traitlets.Unicode("idle", read_only=True, help='"idle", "running", "done", "cancelled" or "failed".')
 

@@ -13,7 +13,20 @@ import re
 from pathlib import Path
 from typing import Final
 
-__all__ = ["CONTROLS", "CONTROLS_CSS", "CSS", "ESM", "PAGE", "PICTURE", "PICTURE_CSS", "joined", "modules", "styles"]
+__all__ = [
+    "CONTROLS",
+    "CONTROLS_CSS",
+    "CSS",
+    "ESM",
+    "PAGE",
+    "PICTURE",
+    "PICTURE_CSS",
+    "TALLY",
+    "TALLY_CSS",
+    "joined",
+    "modules",
+    "styles",
+]
 
 _HERE: Final = Path(__file__).parent
 _IMPORT: Final = re.compile(r'import (?:\{ ([\w$, ]+) \} from )?"(\.{1,2}/[^"]+\.js)";')
@@ -133,4 +146,8 @@ CONTROLS_CSS: Final = styles(_HERE / "controls.js")
 PICTURE: Final = joined(_HERE / "picture.js")
 """The module of a field for a picture, with that of the controls."""
 PICTURE_CSS: Final = styles(_HERE / "picture.js")
+"""Their style."""
+TALLY: Final = joined(_HERE / "tally.js")
+"""The module of pictures that are counted by hand."""
+TALLY_CSS: Final = styles(_HERE / "tally.js")
 """Their style."""
