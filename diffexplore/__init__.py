@@ -38,6 +38,8 @@ _HOMES = {
     "seeds": "experiments.seeds",
     "bias": "experiments.bias",
     "read_recipe": "looks.pictures",
+    "connect": "rooms.connect",
+    "share": "rooms.share",
     "judge": "pocket.judge",
     "adherence": "pocket.judge",
     "Compare": "widgets.compare",
@@ -63,6 +65,7 @@ __all__ = [
     "adherence",
     "arrival",
     "bias",
+    "connect",
     "diminishing_returns",
     "edits",
     "forward",
@@ -73,6 +76,7 @@ __all__ = [
     "race",
     "read_recipe",
     "seeds",
+    "share",
     "swap_time",
     "sweep",
     "travel",
@@ -98,6 +102,8 @@ if TYPE_CHECKING:
     from diffexplore.looks.pictures import read_recipe
     from diffexplore.model import Model, load
     from diffexplore.pocket.judge import adherence, judge
+    from diffexplore.rooms.connect import connect
+    from diffexplore.rooms.share import share
     from diffexplore.runs.edits import Edits
     from diffexplore.samplers import Sampler
     from diffexplore.settings import Settings

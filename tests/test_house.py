@@ -23,13 +23,14 @@ ORDER = [
     {"model"},
     {"pocket", "pocket.lora"},
     {"experiments"},
+    {"rooms"},
     {"widgets"},
     {"pocket.factory"},
     {"cli", "doctor", "bench", ""},
 ]
 """The rooms, in the order in which they may know each other: each knows those before it, and itself."""
 
-APART = {("looks", "pipelines"), ("experiments", "pocket.lora")}
+APART = {("looks", "pipelines"), ("experiments", "pocket.lora"), ("rooms", "experiments"), ("widgets", "rooms")}
 """Pairs whose first could know the second by the order, and does not."""
 
 DOORS = {"", "cli", "doctor", "bench"}

@@ -103,6 +103,7 @@ class Job:
         trace: the run so far; it grows while the run goes.
         error: what a failed run raised, else None.
         reason: why a cancelled run was stopped, in a few words; "" for any other.
+        news: what there is to say while it goes, one sentence, such as that who draws it is gone; "" as a rule.
     """
 
     def __init__(
@@ -125,6 +126,7 @@ class Job:
         self.trace = trace
         self.error: BaseException | None = None
         self.reason = ""
+        self.news = ""
         self.on_step = on_step
         self.stop = stop or Stop()
         self.probes = probes
@@ -133,6 +135,7 @@ class Job:
         self._done = threading.Event()
         self._lock = threading.Lock()
         self._callbacks: list[Callable[[Job], Any]] = []
+        self._told: list[Callable[[Job], Any]] = []
         # Output of callbacks belongs to the notebook cell that submitted, which ipykernel keeps in a context
         # variable.
         self.context = contextvars.copy_context()
@@ -194,6 +197,30 @@ class Job:
                 self._callbacks.append(callback)
                 return
         self._call(callback)
+
+    def add_news_callback(self, callback: "Callable[[Job], Any]") -> None:
+        """Call ``callback(job)`` whenever its `news` change, on the thread that tells them; at once if there are some.
+        Where nobody listens, they are logged.
+        """
+        with self._lock:
+            self._told.append(callback)
+        if self.news:
+            self._call(callback)
+
+    def tell(self, news: str) -> None:
+        """Say what there is to say of it while it goes; "" takes back what was said.
+
+        Args:
+            news: one sentence without a full stop.
+        """
+        with self._lock:
+            if news == self.news:
+                return
+            self.news, told = news, list(self._told)
+        if news and not told:
+            logger.warning("%s", news)
+        for callback in told:
+            self._call(callback)
 
     def start(self) -> bool:
         """Claim it for running, as a worker does; False if it was cancelled while it was queued."""
