@@ -175,7 +175,8 @@ def licence(name):
     """What a package says of itself: the expression, else the classifiers, else the first line of the text."""
     facts = metadata(name)
     named = [c.split(" :: ")[-1] for c in facts.get_all("Classifier", []) if c.startswith("License :: ")]
-    return facts.get("License-Expression") or " AND ".join(named) or (facts.get("License") or "none").splitlines()[0].strip()
+    text = facts.get("License") or "none"
+    return facts.get("License-Expression") or " AND ".join(named) or text.splitlines()[0].strip()
 
 
 def test_everything_a_user_installs_is_under_a_permissive_licence():
