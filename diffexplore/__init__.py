@@ -17,7 +17,9 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Settings": "settings",
+    "GUIDERS": "mixing",
     "SAMPLERS": "samplers",
+    "interval": "mixing",
     "Model": "model",
     "load": "model",
     "Step": "record.step",
@@ -51,6 +53,7 @@ _HOMES = {
 
 __all__ = [
     "CURVES",
+    "GUIDERS",
     "SAMPLERS",
     "VIEWS",
     "Compare",
@@ -69,6 +72,7 @@ __all__ = [
     "diminishing_returns",
     "edits",
     "forward",
+    "interval",
     "judge",
     "load",
     "loss_by_level",
@@ -100,6 +104,7 @@ if TYPE_CHECKING:
     from diffexplore.experiments.twice import twice
     from diffexplore.looks.curves import Curve
     from diffexplore.looks.pictures import read_recipe
+    from diffexplore.mixing import Guider, interval
     from diffexplore.model import Model, load
     from diffexplore.pocket.judge import adherence, judge
     from diffexplore.rooms.connect import connect
@@ -117,6 +122,8 @@ if TYPE_CHECKING:
 # Declared here without a value, for whoever reads this file or the reference; `__getattr__` brings the value.
 CURVES: Mapping[str, Curve]
 """Name -> what `Trace.curve` can give: a sentence and the unit of each."""
+GUIDERS: Mapping[str, Guider]
+"""Name -> a way to mix both predictions of a step, in menu order: a sentence for learners, its paper, its numbers."""
 SAMPLERS: Mapping[str, Sampler]
 """Name -> entry of the menu, in its order: the scheduler behind it, what it is right for, a sentence for learners."""
 VIEWS: tuple[str, ...]

@@ -21,6 +21,7 @@ import torch
 from diffexplore.pipelines.family import family_of
 from diffexplore.pipelines.origin import POCKETS, Origin, open_pipeline, scheduler_facts
 from diffexplore.pipelines.signature import Extra
+from diffexplore.runs import guided
 from diffexplore.runs.adapters import Adapters
 from diffexplore.runs.attention import ability
 from diffexplore.runs.batches import BATCH
@@ -245,7 +246,15 @@ class Model(Pictured):
         reason = no_skips(self.pipeline)
         skips = f"{reason[0].upper()}{reason[1:]}." if reason else True
         own = {"attention": ability(self._family, self.pipeline), "skips": skips}
+        own |= {"guiders": guided.ability(self._family, self.pipeline)}
         return self._family.abilities(self.pipeline) | self._schedules.abilities() | own
+
+    @property
+    def guiders(self) -> list[str]:
+        """Names of the guiders that are right for this pipeline, for ``Settings.guider``; CFG alone where `abilities`
+        says why.
+        """
+        return guided.offered(self._family, self.pipeline)
 
     @property
     def stages(self) -> list[Stage]:

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
+from diffexplore.mixing import CFG, named_guider
 from diffexplore.samplers import named, unknown
 from diffexplore.words import near, shown
 
@@ -27,7 +28,7 @@ MAX_SCALE = 10.0
 MAX_MARKS = 100
 FREEU = ("b1", "b2", "s1", "s2")
 
-CHANGING = ("prompt", "negative_prompt", "guidance", "adapters")
+CHANGING = ("prompt", "negative_prompt", "guidance", "adapters", "guider")
 """What may change on the way."""
 
 
@@ -59,6 +60,8 @@ class Settings(BaseModel):
             side (its skip connections): ``{0: {"skip": 0.0, "backbone": 1.2}}``, stage 0 being the coarsest, each
             strength from 0 to 10; what is left out is 1, as the network was trained. Or FreeU, with diffusers' own
             names: ``{"freeu": {"s1": 0.9, "s2": 0.2, "b1": 1.2, "b2": 1.4}}``. Kept as sorted pairs, without what is 1.
+        guider: how both predictions of a step are mixed, one of ``diffexplore.GUIDERS``; with numbers of its own where
+            they are not the paper's, ``"APG(eta=0.5)"`` or ``{"APG": {"eta": 0.5}}``. Kept as such a text.
 
     Raises:
         ValueError: one sentence that names the value and what is accepted.
@@ -79,6 +82,7 @@ class Settings(BaseModel):
     changes: tuple[tuple[float, tuple[tuple[str, Any], ...]], ...] = ()
     skips: tuple[tuple[str, tuple[tuple[str, float], ...]], ...] = ()
     variation: tuple[int, float] | None = None
+    guider: str = CFG
 
     def __init__(self, /, **values: Any) -> None:  # a file may have a field "self"
         """Check the `values` of the fields that are given; the others have their defaults."""
@@ -163,6 +167,11 @@ class Settings(BaseModel):
                 f"or None for the model's own, got {shown(value)}"
             )
         return whole
+
+    @field_validator("guider", mode="before")
+    @classmethod
+    def _check_guider(cls, value: object) -> str:
+        return named_guider(value)
 
     @field_validator("skips", mode="before")
     @classmethod
@@ -303,6 +312,11 @@ class Settings(BaseModel):
         return f"{self.variation[1]:.3g} of the way to seed {self.variation[0]}" if self.variation else ""
 
     @property
+    def mixed(self) -> str:
+        """How predictions are mixed, in words; "" where that is the plain way."""
+        return "" if self.guider == CFG else f"guider {self.guider}"
+
+    @property
     def loras(self) -> list[str]:
         """The LoRAs that are on, each with its scale, in words."""
         return [f"{name} {scale:g}" for name, scale in self.adapters if scale]
@@ -356,6 +370,8 @@ def in_words(fields: Iterable[tuple[str, Any]]) -> str:
             said += [f"{one} {scale:g}" for one, scale in value] or ["no LoRA"]
         elif name == "guidance":
             said.append(f"guidance {value:g}")
+        elif name == "guider":
+            said.append(f"guider {value}")
         else:
             said.append((f"without {value}" if value else "no negative") if name == "negative_prompt" else value)
     return ", ".join(" ".join(one.split()) or "(no prompt)" for one in said)

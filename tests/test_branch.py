@@ -111,7 +111,7 @@ def test_bad_branches_are_refused_before_any_work():
         ({"at": 4}, "at must be the number of an evaluation, of 0 to 3, got 4"),
         ({"at": -1}, "at must be the number of an evaluation, of 0 to 3, got -1"),
         ({"at": True}, "at must be the number of an evaluation, of 0 to 3, got True"),
-        ({"at": 1, "steps": 9}, "a branch may change prompt, negative_prompt, guidance, adapters; got 'steps'"),
+        ({"at": 1, "steps": 9}, "a branch may change prompt, negative_prompt, guidance, adapters, guider; got 'steps'"),
         ({"at": 1, "guidance": -1}, "guidance must be a number from 0 to 100"),
         ({"at": 1, "latents": torch.zeros(4, 3, 3)}, f"latents of this run have the shape {shape}, got (4, 3, 3)"),
         (

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "diffexplore"
 ORDER = [
     {"words", "progress"},
     {"pocket.world"},
-    {"samplers"},
+    {"samplers", "mixing"},
     {"settings"},
     {"record"},
     {"pipelines"},

@@ -204,6 +204,14 @@ def test_loras_travel_in_the_common_text(tmp_path):
     assert again == Settings(prompt="a fox,", steps=3, adapters={"x y": 0.5})
 
 
+def test_a_guider_travels_in_both_texts():
+    asked = Settings(prompt="a fox", guider="APG(eta=0.5, norm=2)")
+    text = parameters(asked)
+    assert text.endswith('Guider: "APG(eta=0.5, norm=2)"')
+    assert from_parameters(text) == (asked, [])
+    assert "Guider" not in parameters(Settings(prompt="a fox"))
+
+
 def test_lines_behind_the_facts_are_passed_over():
     assert read("a fox\nSteps: 7, Seed: 2\nTemplate: a __animal__") == Settings(prompt="a fox", steps=7, seed=2)
 

@@ -145,7 +145,7 @@ def test_a_step_guided_anew_is_told_its_guider():
     step = run()[0]
     assert torch.equal(step.guided(3.0).x0, step.what_if(3.0).x0)
     assert torch.equal(step.guided().noise, step.what_if(5.0).noise)
-    with pytest.raises(ValueError, match="guider must be one of CFG; got 'APQ'"):
+    with pytest.raises(ValueError, match=r"guider must be one of CFG, rescale, .*; got 'APQ', did you mean 'APG'"):
         step.guided(3.0, "APQ")
     with pytest.raises(ValueError, match="guidance must be a finite number, got 'x'"):
         step.guided("x")

@@ -192,13 +192,17 @@ def test_changes_are_kept_in_the_order_of_the_run():
         ({2: {}}, "changes are placed by a share of noise from 0 to 1, got 2"),
         ({float("nan"): {}}, "changes are placed by a share of noise from 0 to 1, got nan"),
         ({"soon": {}}, "changes are placed by a share of noise from 0 to 1, got 'soon'"),
-        ({0.5: {"steps": 3}}, "changes may be of prompt, negative_prompt, guidance, adapters; got 'steps'"),
+        ({0.5: {"steps": 3}}, "changes may be of prompt, negative_prompt, guidance, adapters, guider; got 'steps'"),
         (
             {0.5: {"promt": ""}},
-            "changes may be of prompt, negative_prompt, guidance, adapters; got 'promt', did you mean 'prompt'?",
+            "changes may be of prompt, negative_prompt, guidance, adapters, guider; got 'promt', "
+            "did you mean 'prompt'?",
         ),
         ({0.5: {"guidance": -1}}, "changes at 0.5: guidance must be a number from 0 to 100 (1 is off), got -1"),
-        ({0.5: 7}, "changes must map settings at 0.5 to values, of prompt, negative_prompt, guidance, adapters; got 7"),
+        (
+            {0.5: 7},
+            "changes must map settings at 0.5 to values, of prompt, negative_prompt, guidance, adapters, guider; got 7",
+        ),
         (7, "changes must map shares of noise to settings, such as {0.6: {'prompt': 'a car'}}; got 7"),
         (
             [(0.3, {"guidance": 1}), (0.6, {"guidance": 2})],

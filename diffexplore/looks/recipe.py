@@ -31,7 +31,7 @@ KEY: Final = "diffexplore"
 
 _VARIATION: Final = (("Variation seed", int), ("Variation seed strength", float))
 _READ: Final = frozenset(
-    {"Steps", "Sampler", "Schedule type", "CFG scale", "Seed", "Size", *(name for name, _ in _VARIATION)}
+    {"Steps", "Sampler", "Schedule type", "CFG scale", "Seed", "Size", "Guider", *(name for name, _ in _VARIATION)}
 )
 # Which files it was drawn with, and records: nothing that settings could hold.
 _RECORDS: Final = re.compile(
@@ -183,6 +183,7 @@ def parameters(settings: Settings, model: Any = None) -> str:
         "Variation seed strength": f"{settings.variation[1]:g}" if settings.variation else None,
         "Size": f"{settings.width}x{settings.height}" if settings.width and settings.height else None,
         "Model": model,
+        "Guider": settings.guider if settings.mixed else None,
     }
     lines.append(", ".join(f"{key}: {_quoted(value)}" for key, value in facts.items() if value is not None))
     return "\n".join(lines)
@@ -227,6 +228,8 @@ def from_parameters(text: str) -> tuple[Settings, list[str]]:
             values[field] = _number(key, facts[key], convert)
     if "Variation seed" in facts and "Variation seed strength" in facts:
         values["variation"] = tuple(_number(key, facts[key], convert) for key, convert in _VARIATION)
+    if "Guider" in facts:
+        values["guider"] = facts["Guider"]
     if "Sampler" in facts:
         values["sampler"], note = scheduled(facts["Sampler"], facts.get("Schedule type", ""))
         notes += note

@@ -53,6 +53,8 @@ class Family:
         limit: how many tokens of a prompt its call takes; None: as many as the tokenizer says.
         fewest: steps that the pipeline's loop takes at least.
         unguided: the largest guidance at which the pipeline leaves the negative prompt out.
+        order: the places of the predictions with and without the prompt among the network's answers at a step, where
+            the mix that the pipeline makes of them does not tell.
         looked: whether nothing is known of its pipelines but what is found by looking (``any.Looked``).
     """
 
@@ -67,6 +69,7 @@ class Family:
     limit: int | None = None
     fewest = 1
     unguided = 1
+    order: tuple[int, int] | None = None
     looked = False
 
     # Parts

@@ -94,6 +94,7 @@ class Flux(Packed):
 class QwenImage(Packed):
     name = "qwen"
     pipelines = ("QwenImagePipeline",)
+    order = (0, 1)  # it brings each token of the mix to the length that it has with the prompt
 
     def channels(self, pipeline: Any) -> int:
         return int(pipeline.vae.config.z_dim)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from diffexplore.mixing import named_guider
 from diffexplore.record import predictions
 from diffexplore.record.heat import NEGATIVE, PROMPT
 from diffexplore.record.numbers import NUMBERS, check_name
@@ -104,8 +105,10 @@ def check(facts: dict[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
         if not isinstance(step, dict):
             raise ValueError(f"{of}it must be facts by name, got {shown(step)}")
         _hold(step, _STEP, of)
-        if len(step) > len(_STEP):
+        if not step.keys() <= {*_STEP, "guider"}:
             raise ValueError(f"{of}it says more than {', '.join(_STEP)}")
+        if "guider" in step and step["guider"] != named_guider(step["guider"]):
+            raise ValueError(f"{of}guider must be as settings say it, got {shown(step['guider'])}")
         a, b = step["a"], step["b"]
         total = a + b if step["kind"].endswith("flow_prediction") else math.hypot(a, b)
         if abs(total) < 1e-9:

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 import torch
 
+from diffexplore.mixing import CFG
 from diffexplore.record.claims import DECLARED, MAX_SIDE, check
 from diffexplore.record.numbers import Number
 from diffexplore.record.step import Step, own
@@ -269,7 +270,7 @@ def _said(step: Step) -> dict[str, Any]:
         "split": step.split,
         "half": bool(step.half),
         "numbers": dict(step.numbers),
-    }
+    } | ({} if step.guider == CFG else {"guider": step.guider})
 
 
 def _as_tensor(data: bytes) -> torch.Tensor:

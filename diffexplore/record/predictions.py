@@ -12,14 +12,14 @@ Salimans 2022 (2207.12598) for guidance.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 
 __all__ = [
-    "GUIDERS", "KINDS", "Affine", "Plane", "Split", "affine", "guide", "noise_of", "plane", "rms", "separate",
-    "share_of_noise", "x0_of",
+    "KINDS", "Affine", "Plane", "Split", "affine", "guide", "noise_of", "plane", "rms", "separate", "share_of_noise",
+    "x0_of",
 ]  # fmt: skip
 
 KINDS = (
@@ -117,10 +117,6 @@ def guide(cond: torch.Tensor, uncond: torch.Tensor, guidance: float) -> torch.Te
     alone.
     """
     return uncond + guidance * (cond - uncond)
-
-
-GUIDERS: Final[dict[str, Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]]] = {"CFG": guide}
-"""Name -> how the halves of a prediction are mixed: (cond, uncond, guidance) to the guided one."""
 
 
 def rms(field: torch.Tensor) -> float:

@@ -100,7 +100,7 @@ class Record(Sequence[Step]):
         self.output: Any = image if output is None else output
         self.extra: Mapping[str, Any] = {} if extra is None else extra
         self.tape = tape
-        self._steps = list(steps)
+        self._steps = self._mine(steps)
         self._matrix = matrix
         if expected is None:
             entry = SAMPLERS.get(settings.sampler or "")
@@ -128,7 +128,14 @@ class Record(Sequence[Step]):
 
     def append(self, step: Step) -> None:
         """Add the next step of a live run."""
-        self._steps.append(step)
+        self._steps += self._mine([step])
+
+    def _mine(self, steps: Iterable[Step]) -> list[Step]:
+        """Steps that know whose they are."""
+        found = list(steps)
+        for step in found:
+            step.belongs(self)
+        return found
 
     def clear(self) -> None:
         """Forget the steps of a run that has to begin anew."""
@@ -141,7 +148,7 @@ class Record(Sequence[Step]):
         Args:
             view: from the layout that they have, (C, *axes, h, w), to the right one.
         """
-        self._steps = [step.relaid(view) for step in self._steps]
+        self._steps = self._mine(step.relaid(view) for step in self._steps)
 
     def copy(self, **changed: Any) -> Self:
         """A new record of the same run: changes to its steps, info, picture or final latents do not reach the other.
@@ -173,6 +180,10 @@ class Record(Sequence[Step]):
         if self.final is not None:
             state["final"] = self.final.detach().cpu()
         return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._mine(self._steps)
 
     @property
     def nbytes(self) -> int:

@@ -15,14 +15,16 @@ Whoever watches a run (a probe) may leave more: a tensor of any shape in :attr:`
 import math
 import numbers
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 
-from diffexplore.record import predictions
+from diffexplore.mixing import CFG, named_guider
+from diffexplore.record import guiders, predictions
 from diffexplore.record.numbers import NUMBERS, check_name
-from diffexplore.words import near, shown
+from diffexplore.words import shown
 
 __all__ = ["Geometry", "Step", "WhatIf", "bytes_of", "own"]
 
@@ -164,6 +166,7 @@ class Step:
         kind: prediction type of the network's output, one of ``predictions.KINDS``.
         half: True for the second evaluation of a two-stage step (Heun, DPM2): its x_t is an intermediate
             guess.
+        guider: how its halves were mixed, as `Settings` say it.
 
     Every tensor attribute is a fresh (C, *axes, h, w) float32 tensor on the CPU: changing it does not change the
     trace. Steps pickle and deep-copy, with their tensors on the CPU.
@@ -176,15 +179,18 @@ class Step:
     b: float
     kind: str
     half: bool
+    guider: str
 
     __slots__ = (
         "_halves",
         "_latents",
         "_numbers",
         "_output",
+        "_run",
         "_tensors",
         "a",
         "b",
+        "guider",
         "half",
         "index",
         "kind",
@@ -212,6 +218,7 @@ class Step:
         tensors: Mapping[str, torch.Tensor] | None = None,
         numbers: Mapping[str, float] | None = None,
         blended: bool = False,
+        guider: str = CFG,
     ) -> None:
         """A step as the recorder makes it; tensors are shaped (C, *axes, h, w), on any device, in any float type.
 
@@ -230,7 +237,8 @@ class Step:
             blended: whether x_t is in the mix of the pieces too.
         """
         self.index, self.timestep, self.seconds = index, timestep, seconds
-        self.a, self.b, self.kind, self.half = a, b, kind, half
+        self.a, self.b, self.kind, self.half, self.guider = a, b, kind, half, guider
+        self._run: Callable[[], Sequence[Step] | None] | None = None
         self._latents, self._output = latents, output
         if pieces is None and cond is None and not split:
             split = "This pipeline makes no split into prompt and negative prompt."
@@ -357,26 +365,35 @@ class Step:
         """Whether x_t, the output and the x0 it stands for hold neither NaN nor infinity."""
         return all(bool(torch.isfinite(one).all()) for one in (self._latents, self._output, self.x0))
 
-    def guided(self, g: float | None = None, guider: str = "CFG") -> WhatIf:
+    def belongs(self, run: "Sequence[Step]") -> None:
+        """Let it know the run that it is a step of, which it does not keep: what some guiders mix depends on the steps
+        before. The first that still is counts.
+        """
+        if self._run is None or self._run() is None:
+            self._run = weakref.ref(run)
+
+    def guided(self, g: float | None = None, guider: str | Mapping[str, Any] = CFG) -> WhatIf:
         """The prediction of this very step as another mix of its halves would have had it; no model call.
+
+        A guider that remembers, as APG does by its momentum, is taken over the steps before, as if the run had had it
+        so far; of a run that had this very guider, from where it began.
 
         Args:
             g: the guidance; None: the one that was found in the step.
-            guider: how the halves are mixed, one of ``predictions.GUIDERS``.
+            guider: how the halves are mixed, one of ``diffexplore.GUIDERS``, as `Settings` take it.
 
         Raises:
-            ValueError: where the step has no split, for a guidance that is no finite number, or an unknown guider.
+            ValueError: where the step has no split, for a guidance that is no finite number, or an unknown guider; and
+                for one that remembers where the run that the step is of is no more.
         """
         found = self._found()
         if found.cond is None or found.uncond is None:
             raise ValueError(f"step {self.index} cannot be guided anew: {found.split}")
-        if not isinstance(guider, str) or guider not in predictions.GUIDERS:
-            known = ", ".join(predictions.GUIDERS)
-            raise ValueError(f"guider must be one of {known}; got {shown(guider)}{near(guider, predictions.GUIDERS)}")
+        name = named_guider(guider)
         asked = found.guidance if g is None else g
         if isinstance(asked, bool) or not isinstance(asked, numbers.Real) or not math.isfinite(asked):
             raise ValueError(f"guidance must be a finite number, got {shown(asked)}")
-        mixed = predictions.GUIDERS[guider](own(found.cond), own(found.uncond), float(asked))
+        mixed = guiders.anew(self, None if self._run is None else self._run(), float(asked), name)
         return WhatIf(self._noise(mixed), self._x0(mixed))
 
     def what_if(self, guidance: float) -> WhatIf:
@@ -395,6 +412,7 @@ class Step:
         for name in Step.__slots__:
             setattr(made, name, getattr(self, name))
         made._tensors, made._numbers = _Tensors(self._tensors.kept), _Numbers(self._numbers.kept)
+        made._run = None
         return made
 
     def adopt(self, other: "Step") -> None:
@@ -403,7 +421,7 @@ class Step:
         Args:
             other: that run's step.
         """
-        self._halves = other._halves
+        self._halves, self.guider = other._halves, other.guider
         self._tensors, self._numbers = _Tensors(other._tensors.kept), _Numbers(other._numbers.kept)
 
     def held(self) -> list[torch.Tensor]:
@@ -425,7 +443,7 @@ class Step:
         with _SETTLING:
             for name in Step.__slots__:
                 setattr(made, name, getattr(self, name))
-            made._halves = self._halves.moved(view)
+            made._halves, made._run = self._halves.moved(view), None
             made._latents, made._output = view(self._latents), view(self._output)
         return made
 
@@ -446,7 +464,7 @@ class Step:
         with _SETTLING:
             state = {name: getattr(self, name) for name in Step.__slots__}
             state["_halves"] = self._halves.moved(_alone)
-        state |= {"_latents": _alone(self._latents), "_output": _alone(self._output)}
+        state |= {"_run": None, "_latents": _alone(self._latents), "_output": _alone(self._output)}
         state["_tensors"] = _Tensors({name: _alone(tensor) for name, tensor in self._tensors.kept.items()})
         return None, state
 

@@ -129,6 +129,11 @@ class Replay(Probe):
         self._told = told
         self._undo = ExitStack()
 
+    @property
+    def replayed(self) -> list[Step]:
+        """The evaluations that are not made anew."""
+        return self._steps[: self.at]
+
     def key(self) -> Hashable | None:
         mark = hashlib.blake2b(digest_size=16)
         for one in (*(step.output for step in self._steps[: self.at]), *self._puts.values()):

@@ -249,6 +249,10 @@ class Artist:
             generators=generators,
             recombine=len({one.guidance for one in settings}) > 1 and family.guided(self._pipeline, first),
             on_schedule=on_schedule,
+            guiders=[one.guider if family.guided(self._pipeline, one) else None for one in settings],
+            order=family.order,
+            replayed=next((probe.replayed for probe in probes if isinstance(probe, Replay)), ()),
+            pack=lambda latents: family.pack(self._pipeline, latents),
         )
         networks = denoisers(pipeline)
         unseen = None if any(probe.inside for probe in probes) else unseen

@@ -14,6 +14,7 @@ from diffexplore.pipelines.signature import LackingError, arguments_of, check_ex
 from diffexplore.record.record import Record
 from diffexplore.runs.branch import Edit, Replay, branched, edited
 from diffexplore.runs.edits import Touch
+from diffexplore.runs.guided import refused as no_guider
 from diffexplore.runs.handed import made_right
 from diffexplore.runs.probes import Probe
 from diffexplore.runs.prompt import Reader
@@ -115,6 +116,7 @@ class Planner:
                 raise ValueError(f"{name} must be a multiple of {multiple} for this model, got {value}")
         self._check_adapters(settings)
         self._check_skips(settings)
+        self._check_guiders(settings)
         least = self._family.least(self._pipeline)
         if settings.steps < least:
             raise ValueError(f"this pipeline takes at least {least} steps, got {settings.steps}")
@@ -134,6 +136,7 @@ class Planner:
         if settings.adapters:
             self._check_adapters(settings)
         self._check_skips(settings)
+        self._check_guiders(settings)
         assert isinstance(self._family, Looked)
         if not self._family.sized() and (settings.width or settings.height):
             raise ValueError("this pipeline takes no width and height: its pictures have a size of their own")
@@ -141,6 +144,11 @@ class Planner:
 
     def _check_skips(self, settings: Settings) -> None:
         reason = no_skips(self._pipeline, settings.skips) if settings.skips else ""
+        if reason:
+            raise ValueError(reason)
+
+    def _check_guiders(self, settings: Settings, extra: Mapping[str, Any] | None = None) -> None:
+        reason = no_guider(self._family, self._pipeline, settings, extra or {})
         if reason:
             raise ValueError(reason)
 
@@ -199,6 +207,8 @@ class Planner:
             LackingError: one sentence, where all is right but that the pipeline needs something more.
         """
         settings, extra = self.resolve(settings), dict(extra or {})
+        if extra:
+            self._check_guiders(settings, extra)
         self._check_changes(settings, extra)
         self._check_variation(settings, extra)
         wanting = self._family.wanting(self._pipeline, extra)

@@ -3,7 +3,7 @@
 Two taps. One around ``scheduler.step`` sees x_t, the guided output and the timestep; a forward hook on the denoiser
 sees what was mixed into that output. The noise level is read *before* the original step runs, since running it moves
 the scheduler on. Nothing is copied or computed on the way: steps keep references, and no scheduler writes into the
-tensors it was given. (Two things do compute, where a caller asks for them: `unpack`, and `recombine`.)
+tensors it was given. (Three things do compute, where a caller asks for them: `unpack`, `recombine` and `guiders`.)
 """
 
 import inspect
@@ -14,9 +14,12 @@ from typing import Any
 
 import torch
 
+from diffexplore.mixing import CFG
 from diffexplore.pipelines.base import denoisers
 from diffexplore.record import predictions
+from diffexplore.record.guiders import At
 from diffexplore.record.step import Step
+from diffexplore.runs.guided import Guiding
 from diffexplore.runs.levels import Levels
 from diffexplore.runs.probes import Probe, hooked, tapped
 from diffexplore.words import sentence
@@ -29,8 +32,8 @@ Emit = Callable[[Step], None]
 class Recorder(Probe):
     """Records one call of a pipeline, made on the thread that attached it, for one picture or a batch of them.
 
-    The pipeline's call raises RuntimeError if it draws another number of pictures, or if `recombine` is asked for and
-    the halves are not known.
+    The pipeline's call raises RuntimeError if it draws another number of pictures, or if `recombine` or a guider is
+    asked for and the halves are not known.
 
     Attributes:
         trouble: why steps are missing, one sentence, such as a scheduler whose noise levels nobody knows; "" where none
@@ -46,6 +49,10 @@ class Recorder(Probe):
         unpack: Callable[[torch.Tensor], torch.Tensor] | None = None,
         generators: Sequence[torch.Generator] | None = None,
         on_schedule: Callable[[list[float]], None] | None = None,
+        guiders: Sequence[str | None] = (),
+        order: tuple[int, int] | None = None,
+        replayed: Sequence[Step] = (),
+        pack: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
         """What to record, and how.
 
@@ -62,6 +69,12 @@ class Recorder(Probe):
             generators: one per picture, for schedulers that draw noise in pipelines which pass them none (the flow
                 ones): it would come from torch's global generator.
             on_schedule: gets the timesteps of the run, one per model evaluation, before the first of them.
+            guiders: how each picture mixes its halves, as `Settings` say it; None: its guidance is off. All are mixed
+                by the pipeline where that is left out.
+            order: the places of the halves with and without the prompt among the network's answers, where the mix that
+                the pipeline makes of them does not tell.
+            replayed: the first evaluations of the run, where they are those of another one: they are mixed already.
+            pack: what `unpack` undoes.
 
         Raises:
             ValueError: for guidance that does not fit the number of pictures.
@@ -74,12 +87,17 @@ class Recorder(Probe):
         self._view = unpack or _as_it_is
         self._generators = generators
         self._on_schedule = on_schedule
+        self._guiding = Guiding(guiders or [CFG] * len(emits))
+        self._order = order
+        self._replayed = replayed
+        self._pack = pack or _as_it_is
         self._undo = ExitStack()
         self.trouble = ""
 
-    def ask(self, guidance: Sequence[float]) -> None:
+    def ask(self, guidance: Sequence[float], guiders: Sequence[str | None]) -> None:
         """What each picture asks for from the next step on, where that changes on the way."""
         self._asked = list(guidance)
+        self._guiding.ask(guiders)
 
     def attach(self, pipeline: Any) -> None:
         self._scheduler = scheduler = pipeline.scheduler
@@ -87,7 +105,7 @@ class Recorder(Probe):
         self._outputs: list[Any] = []
         self.trouble = ""
         self._levels: Levels | None = None
-        self._count = 0
+        self._count = self._begun = 0
         self._last = time.perf_counter()
         self._undo.enter_context(hooked(denoisers(pipeline), after=self._after_forward))
         self._undo.enter_context(tapped(scheduler, "step", self._step))
@@ -115,7 +133,7 @@ class Recorder(Probe):
             if self._on_schedule is not None:
                 self._on_schedule(self._levels.schedule)
         self._outputs.clear()
-        self._count, self._last = 0, time.perf_counter()
+        self._count, self._begun, self._last = 0, 0, time.perf_counter()
 
     def _give_up(self, error: Exception) -> None:
         """Record no more: what is not understood of a scheduler does not keep it from drawing."""
@@ -136,18 +154,20 @@ class Recorder(Probe):
         # Nets with a learned variance put it behind the prediction, as more channels.
         guided = output[:, : sample.shape[1]]
         pieces = _pieces(self._outputs, sample)
-        halves: Sequence[predictions.Split | None] = [None] * len(asked)
-        if self._recombine:
-            halves = found = [_split(*one) for one in zip(guided, pieces, asked, strict=True)]
-            guided = torch.stack([_mix(*one, output.dtype) for one in zip(found, asked, strict=True)])
-            mixed = torch.cat([guided, output[:, sample.shape[1] :]], dim=1)
-            if args:
-                args = (mixed, *args[1:])
-            else:
-                kwargs["model_output"] = mixed
         common = self._where()
+        self._begun += common is not None and not common["half"]
+        halves, mixed = self._mixed(sample, guided, pieces, common)
+        if mixed is not None:
+            guided = mixed
+            whole = torch.cat([guided, output[:, sample.shape[1] :]], dim=1)
+            if args:
+                args = (whole, *args[1:])
+            else:
+                kwargs["model_output"] = whole
         seen = zip(view(sample), view(guided), pieces, halves, asked, strict=True)
         made = [] if common is None else [_step(common, view, *one) for one in seen]
+        for k, one in enumerate(made):
+            one.guider = self._guiding.of(k)
         result = inner(*args, **kwargs)
         self._outputs.clear()
         self._count += 1
@@ -157,6 +177,43 @@ class Recorder(Probe):
             one.seconds = seconds
             emit(one)
         return result
+
+    def _mixed(
+        self,
+        sample: torch.Tensor,
+        guided: torch.Tensor,
+        pieces: Sequence[Sequence[torch.Tensor]],
+        common: Mapping[str, Any] | None,
+    ) -> tuple[list[predictions.Split | None], torch.Tensor | None]:
+        """The halves of those pictures that are mixed here, and the guided predictions of all; None where they are as
+        the pipeline made them.
+        """
+        halves: list[predictions.Split | None] = [None] * len(guided)
+        if self._count < len(self._replayed):
+            for k in range(len(guided)):
+                self._guiding.see(k, self._replayed[self._count], lambda one: self._packed(one, sample))
+            return halves, None
+        if not self._recombine and not self._guiding.any:
+            return halves, None
+        made = []
+        for k, (output, found, asked) in enumerate(zip(guided, pieces, self._asked, strict=True)):
+            guider = self._guiding.of(k)
+            if guider == CFG and not self._recombine:
+                made.append(output)
+                continue
+            halves[k] = half = _split(output, found, asked, self._order, guider)
+            if guider == CFG:
+                made.append(_mix(half, asked, guided.dtype))
+                continue
+            if common is None:
+                raise RuntimeError(f"guider {guider} goes by the noise level. {self.trouble}")
+            assert asked is not None
+            at = At(sample[k], common["a"], common["b"], common["kind"], self._begun - 1)
+            made.append(self._guiding.mix(k, half, asked, at, guided.dtype))
+        return halves, torch.stack(made)
+
+    def _packed(self, latents: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        return self._pack(latents.unsqueeze(0))[0].to(like.device)
 
     def _where(self) -> dict[str, Any] | None:
         """What a step says of where the run is; None where that is not known."""
@@ -203,11 +260,20 @@ def _pieces(outputs: Sequence[Any], latents: torch.Tensor) -> list[list[torch.Te
     return found
 
 
-def _split(output: torch.Tensor, pieces: Sequence[torch.Tensor], guidance: float | None) -> predictions.Split:
+def _split(
+    output: torch.Tensor,
+    pieces: Sequence[torch.Tensor],
+    guidance: float | None,
+    order: tuple[int, int] | None,
+    guider: str,
+) -> predictions.Split:
+    if order is not None and len(pieces) == 2:
+        return predictions.Split(pieces[order[0]], pieces[order[1]], guidance, 0.0, "")
     found = predictions.separate(output, pieces, guidance)
     if found.reason:
         reason = found.reason[0].lower() + found.reason[1:].rstrip(".")
-        raise RuntimeError(f"the pictures of one batch cannot each have a guidance of their own here: {reason}")
+        what = "the pictures of one batch cannot each have a guidance of their own here"
+        raise RuntimeError(f"{what if guider == CFG else f'guider {guider} cannot be used here'}: {reason}")
     return found
 
 

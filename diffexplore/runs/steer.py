@@ -1,4 +1,4 @@
-"""Changes on the way: another prompt, negative prompt, guidance or LoRA scale from a share of noise on.
+"""Changes on the way: another prompt, negative prompt, guidance, guider or LoRA scale from a share of noise on.
 
 Nothing here knows how a family reads its prompts. The pipeline is *rehearsed* once for each stage of the run: called
 with that stage's settings, and stopped before its scheduler takes the first step, so that what its networks would have
@@ -196,6 +196,7 @@ class Stage:
         calls: what the networks are given at each step, beside the latents and the time.
         dial: the strength of guidance, as the pipeline counts; None where guidance is none of its arguments.
         asked: the guidance of each picture, as settings count.
+        guiders: how each picture mixes its predictions; None where its guidance is off.
         adapters: the LoRAs that are on.
     """
 
@@ -203,6 +204,7 @@ class Stage:
     calls: Sequence[Call]
     dial: float | None
     asked: Sequence[float]
+    guiders: Sequence[str | None]
     adapters: Adapters
 
 
@@ -237,8 +239,8 @@ def steered(
     made: list[Stage] = []
     for mark, group in stages:
         arguments = family.arguments(pipeline, group) | dict(extra)
-        counted = arguments
-        if not family.guided(pipeline, group[0]):
+        counted, on = arguments, family.guided(pipeline, group[0])
+        if not on:
             counted = family.arguments(pipeline, [group[0].model_copy(update={"guidance": 1.0})])
         generators = [torch.Generator("cpu").manual_seed(one.seed) for one in group]
         with wearing(group[0].adapters):
@@ -253,7 +255,8 @@ def steered(
                 },
             )
         strength = float(counted[names[0]]) if names else None
-        made.append(Stage(mark, calls, strength, [one.guidance for one in group], group[0].adapters))
+        mixes = [one.guider if on else None for one in group]
+        made.append(Stage(mark, calls, strength, [one.guidance for one in group], mixes, group[0].adapters))
     return called | ({names[0]: dial} if names else {}), made, dial
 
 
@@ -273,7 +276,7 @@ class Steering(Probe):
         stages: Sequence[Stage],
         dial: Dial | None,
         wearing: Callable[[Adapters], AbstractContextManager[None]],
-        ask: Callable[[Sequence[float]], None],
+        ask: Callable[[Sequence[float], Sequence[str | None]], None],
         since: int | None = None,
     ) -> None:
         """What changes, and where.
@@ -283,7 +286,7 @@ class Steering(Probe):
             stages: as :func:`steered` made them, with its
             dial: the guidance of the call.
             wearing: switches LoRAs on for a block.
-            ask: is told what guidance each picture asks for from now on.
+            ask: is told what guidance each picture asks for from now on, and which guider.
             since: an evaluation that a stage begins at in any case, also within a step.
         """
         self._network = network
@@ -339,7 +342,7 @@ class Steering(Probe):
         if (self._stages[0] if before is None else before).adapters != stage.adapters:
             self._worn.close()
             self._worn.enter_context(self._wearing(stage.adapters))
-        self._ask(stage.asked)
+        self._ask(stage.asked, stage.guiders)
 
     def _answer(self, network: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self._call == 0:

@@ -16,10 +16,13 @@ from typing import Any
 
 import torch
 
+from diffexplore.mixing import CFG
 from diffexplore.pipelines.any import Looked, schedulers_of
 from diffexplore.pipelines.layout import Grid, fitting
 from diffexplore.record import predictions
+from diffexplore.record.guiders import At
 from diffexplore.record.step import Step
+from diffexplore.runs.guided import Guiding
 from diffexplore.runs.levels import Levels
 from diffexplore.runs.probes import Probe, hooked, tapped
 from diffexplore.words import sentence
@@ -34,8 +37,14 @@ class Recount(BaseException):
     """Ends a call at its first step: the pipeline counts guidance from another number than it was asked by."""
 
 
+class _UnmixedError(RuntimeError):
+    """What a call's predictions cannot be mixed for."""
+
+
 class Watcher(Probe):
     """Records one call of any pipeline, of which the first picture counts.
+
+    The call raises RuntimeError where a guider is asked for and the halves are not found.
 
     Attributes:
         answers: network -> what it answered, call by call, of those that denoise.
@@ -57,6 +66,7 @@ class Watcher(Probe):
         height: int | None,
         on_schedule: Callable[[list[float], int], None],
         on_stage: Callable[[], None],
+        guider: str = CFG,
     ) -> None:
         """What to record.
 
@@ -68,11 +78,13 @@ class Watcher(Probe):
             height: likewise.
             on_schedule: gets the timesteps and the number of calls, before the first of them.
             on_stage: called where the steps so far turn out to be those of an earlier stage.
+            guider: how the halves are mixed, as `Settings` say it; CFG: as the pipeline does.
         """
         self._family, self._emit = family, emit
         self._asked = guidance
         self._sides = width, height
         self._on_schedule, self._on_stage = on_schedule, on_stage
+        self._guider = guider
         self._undo = ExitStack()
 
     def attach(self, pipeline: Any) -> None:
@@ -88,7 +100,9 @@ class Watcher(Probe):
         self._outputs: list[tuple[str, Any]] = []
         self._idle: set[str] = set()
         self._levels: Levels | None = None
-        self._round = 0
+        self._round = self._begun = 0
+        self._guiding = Guiding([self._guider])
+        self._mixed: torch.Tensor | None = None
         self._shape: tuple[int, ...] | None = None
         self._cut: tuple[Cut, bool] | None = None
         self._last = time.perf_counter()
@@ -160,13 +174,22 @@ class Watcher(Probe):
             call = self._signature.bind(*args, **kwargs).arguments
         except TypeError:  # the scheduler says best itself what is wrong
             return inner(*args, **kwargs)
-        made = None
+        made = self._mixed = None
         if not self.trouble:
             try:
                 made = self._seen(call)
+            except _UnmixedError:
+                raise
             except Exception as error:  # a run nobody knows goes on, whatever is not understood of it
                 self.trouble = f"Its steps could not be read: {sentence(error)}."
         self._keep(set(self.found))
+        if self._guiding.any:
+            if self._mixed is None:
+                raise _UnmixedError(f"guider {self._guider} cannot be used here. {self.trouble}")
+            given = self._signature.bind(*args, **kwargs)
+            name = next(name for name, one in call.items() if one is self._answer(call))
+            given.arguments[name] = self._mixed
+            args, kwargs = given.args, given.kwargs
         result = inner(*args, **kwargs)
         self.final = first_tensor(result)
         self.steps += 1
@@ -191,9 +214,15 @@ class Watcher(Probe):
 
     # What a step was
 
+    @staticmethod
+    def _answer(call: Mapping[str, Any]) -> Any:
+        """What a scheduler is given of the networks."""
+        values = [one for one in call.values() if isinstance(one, torch.Tensor) and one.ndim]
+        return call.get("model_output", values[0] if values else None)
+
     def _seen(self, call: Mapping[str, Any]) -> Step:
         values = [one for one in call.values() if isinstance(one, torch.Tensor) and one.ndim]
-        output = call.get("model_output", values[0] if values else None)
+        output = self._answer(call)
         sample = call.get("sample", values[-1] if values else None)
         assert isinstance(output, torch.Tensor), "a scheduler is given what the network answered"
         assert isinstance(sample, torch.Tensor), "a scheduler is given the latents"
@@ -226,16 +255,39 @@ class Watcher(Probe):
             guided, pieces = guided * scale, [piece * scale for piece in pieces]
         if self.recorded == 0:
             self._measure(guided, pieces, sample[0] if blended else None)
+        self._begun += not half
+        halves = None
+        if self._guiding.any:
+            if len(sample) > 1 or scale is not None:
+                what = "its tokens have noise levels of their own" if scale is not None else "it draws several pictures"
+                raise _UnmixedError(f"guider {self._guider} cannot be used here: {what}")
+            at = At(sample[0], a, b, self._levels.kind, self._begun - 1)
+            halves, guided = self._mix(guided, pieces, at, blended)
+            self._mixed = _put(output, guided)
 
         def view(one: torch.Tensor) -> torch.Tensor:
             return self._family.unpack(self._pipeline, one.unsqueeze(0), *self._sides)[0]
 
         # A pipeline may write the next latents over these, where they are a part of more (Kandinsky 5): a copy stays.
-        return Step(
-            index=self.recorded, timestep=self._levels.told(self._round, timestep), seconds=0.0, a=a, b=b,
-            kind=self._levels.kind, half=half, latents=view(sample[0].clone()), output=view(guided),
-            pieces=[view(piece) for piece in pieces], guidance=self._meant(), blended=blended,
-        )  # fmt: skip
+        facts: dict[str, Any] = {
+            "index": self.recorded, "timestep": self._levels.told(self._round, timestep), "seconds": 0.0, "a": a,
+            "b": b, "kind": self._levels.kind, "half": half, "latents": view(sample[0].clone()),
+            "output": view(guided), "guidance": self._meant(), "guider": self._guiding.of(0),
+        }  # fmt: skip
+        if halves is not None:
+            return Step(**facts, cond=view(halves[0]), uncond=view(halves[1]))
+        return Step(**facts, pieces=[view(piece) for piece in pieces], blended=blended)
+
+    def _mix(
+        self, guided: torch.Tensor, pieces: Sequence[torch.Tensor], at: At, blended: bool
+    ) -> tuple[tuple[torch.Tensor, torch.Tensor], torch.Tensor]:
+        """Both halves, and what the guider makes of them."""
+        found = predictions.separate(guided, pieces, self._meant(), at.latents if blended else None)
+        meant = self._meant()
+        if found.cond is None or found.uncond is None or meant is None:
+            reason = found.reason[:1].lower() + found.reason[1:].rstrip(".") or "its guidance is not known"
+            raise _UnmixedError(f"guider {self._guider} cannot be used here: {reason}")
+        return (found.cond, found.uncond), self._guiding.mix(0, found, meant, at, guided.dtype)
 
     def _meant(self) -> float | None:
         return None if self._asked is None else self._asked + self._family.offset
@@ -335,6 +387,16 @@ def _answers(output: Any) -> Iterator[torch.Tensor]:
                 yield one.unsqueeze(0)
     elif isinstance(getattr(output, "sample", None), torch.Tensor | list):
         yield from _answers(output.sample)
+
+
+def _put(output: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
+    """What a scheduler is given, with another prediction of its one picture in it, where `_head` finds it."""
+    made = output.clone()
+    if made[0].numel() == row.numel():
+        made[0].copy_(row.reshape(made[0].shape))
+    else:
+        made[0][tuple(slice(0, n) for n in row.shape)] = row
+    return made
 
 
 def _head(row: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor | None:

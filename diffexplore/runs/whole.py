@@ -93,7 +93,7 @@ class Whole:
         counted = next((asked[name] for name in family.ours if name in asked), modular)
         watcher = Watcher(
             family, emit, guidance=counted, width=settings.width, height=settings.height,
-            on_schedule=on_schedule, on_stage=trace.clear,
+            on_schedule=on_schedule, on_stage=trace.clear, guider=settings.guider,
         )  # fmt: skip
         networks = family.networks(self._pipeline)
         for probe in probes:

@@ -8,12 +8,14 @@ import numpy as np
 
 from diffexplore.looks.curves import curve
 from diffexplore.looks.figures.kit import COLOURS, FAINT, INK, LABEL, QUIET, TEXT, WIDTH, Figure, bare, heading, legend
+from diffexplore.mixing import CFG
 from diffexplore.words import shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from diffexplore.record.record import Record
+    from diffexplore.record.step import Step
 
 __all__ = ["plot_guidance"]
 
@@ -21,9 +23,9 @@ _SPACES: Final = (("_x0", "in x0", "RMS, latents"), ("", "in the noise", "RMS, n
 
 
 def plot_guidance(trace: "Record", columns: int = 6) -> Figure:
-    """How guidance pulled: above, the prediction without the prompt (dashed), with it and guided, as arrows in the one
-    plane that holds all three; below, the pull with its parts along and across the prediction with the prompt, and
-    the angle, over the share of noise.
+    """How guidance pulled: above, the prediction without the prompt (dashed), with it and guided, as arrows in the
+    plane of the first two, which plain guidance never leaves; below, the pull with its parts along and across the
+    prediction with the prompt, and the angle, over the share of noise.
 
     Args:
         trace: a run with a split.
@@ -76,6 +78,24 @@ def _over_share(axes: "Axes") -> None:
     axes.set_xlabel("share of noise: a run goes from 1 to 0", **LABEL)
 
 
+def _lies(step: "Step", x0: bool) -> tuple[float, float]:
+    """Where the guided prediction of a step lies in the plane of its halves, whatever mixed it; one that leaves the
+    plane, as with a momentum, by its shadow there.
+    """
+    guided, cond, uncond = (
+        (step.x0, step.x0_cond, step.x0_uncond) if x0 else (step.noise, step.noise_cond, step.noise_uncond)
+    )
+    assert cond is not None
+    assert uncond is not None
+    c = cond.double().flatten()
+    along = c / c.norm()
+    pull = c - uncond.double().flatten()
+    across = pull - (pull @ along) * along
+    found = guided.double().flatten() / max(1, c.numel()) ** 0.5
+    length = float(across.norm())
+    return float(found @ along), float(found @ across) / length if length else 0.0
+
+
 def _arrows(axes: "Axes", trace: "Record", i: int, end: str) -> None:
     """Both halves of a step, and their mix, from one origin."""
     geometry = trace[i].geometry
@@ -86,6 +106,8 @@ def _arrows(axes: "Axes", trace: "Record", i: int, end: str) -> None:
         "cond": (found.cond, 0.0),
         "guided": (found.cond + (g - 1) * found.along, (g - 1) * found.across),
     }
+    if trace[i].guider != CFG:
+        tips["guided"] = _lies(trace[i], bool(end))
     (x, y), (gx, gy) = tips["uncond"], tips["guided"]
     axes.plot([x, gx], [y, gy], color=FAINT, lw=1, ls=(0, (1, 2)))
     for name, colour, style, width in (

@@ -263,7 +263,7 @@ def _recipe(trace: "Record") -> str:
         parts.insert(2, f"{len(trace)} evaluations")
     if trace.cancelled:
         parts.append("stopped early")
-    parts += [*s.loras, *s.skipped]
+    parts += [s.mixed, *s.loras, *s.skipped]
     if s.negative_prompt:
         parts.append(f"negative prompt: {s.negative_prompt}")
     return " · ".join(part for part in parts if part)
