@@ -12,7 +12,13 @@ __all__ = ["progress"]
 
 
 def progress(
-    what: Iterable[Any] | int, label: str, *, total: int | None = None, done: int = 0, quiet: bool = False
+    what: Iterable[Any] | int,
+    label: str,
+    *,
+    total: int | None = None,
+    done: int = 0,
+    quiet: bool = False,
+    delay: float = 0,
 ) -> tqdm[Any]:
     """A bar of how far some work is, drawn on stderr every few seconds.
 
@@ -22,6 +28,7 @@ def progress(
         total: how many there are to go through, where `what` cannot say.
         done: steps that were taken before.
         quiet: draw nothing.
+        delay: draw nothing before so many seconds have gone.
 
     Returns:
         The bar: goes through `what`; has ``update()``, ``set_postfix_str(text)`` and ``close()``.
@@ -29,5 +36,5 @@ def progress(
     from tqdm import tqdm
 
     if isinstance(what, int):
-        return tqdm(total=what, desc=label, initial=done, mininterval=5, disable=quiet)
-    return tqdm(what, total=total, desc=label, initial=done, mininterval=5, disable=quiet)
+        return tqdm(total=what, desc=label, initial=done, mininterval=5, disable=quiet, delay=delay)
+    return tqdm(what, total=total, desc=label, initial=done, mininterval=5, disable=quiet, delay=delay)

@@ -8,18 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import diffusers
-import torch
-import transformers
-
 from diffexplore.model import Model
 from diffexplore.pipelines.open import local_path
 from diffexplore.pipelines.origin import Origin
+from diffexplore.runs.decides import standing
 from diffexplore.settings import Settings
 from diffexplore.trace import Trace
 from diffexplore.words import shown
 
-__all__ = ["Cells", "keep_at", "kept_at"]
+__all__ = ["Cells", "a_folder", "keep_at", "kept_at"]
 
 
 @dataclass(frozen=True)
@@ -28,29 +25,30 @@ class Cells:
 
     Attributes:
         folder: where.
-        name: of the model.
-        key: a mark of all that decides its bits, the settings aside.
+        key: all that decides their bits, the settings aside.
     """
 
     folder: Path
-    name: str
     key: str
 
     @classmethod
-    def of(cls, model: Model, origin: Origin, out: Any) -> "Cells":
-        """The cells of `model`, whose `origin` is this, in the folder `out`, which need not be there.
+    def of(cls, model: Model, origin: Origin, out: Any, place: str) -> "Cells":
+        """The cells of `model`, whose `origin` is this, in a folder that need not be there.
 
-        Raises:
-            ValueError: one sentence, for what can be no folder.
+        Args:
+            model: whose runs they are.
+            origin: of the model.
+            out: what :func:`a_folder` let through.
+            place: what they are computed on: the versions of the libraries, the kind of device, the threads.
         """
-        if not isinstance(out, (str, os.PathLike)):
-            raise ValueError(f"out must be the path of a folder, got {shown(out)}")
-        folder = local_path(os.fspath(out))
-        if folder.exists() and not folder.is_dir():
-            raise ValueError(f"out must be a folder, {shown(str(folder), 200)} is a file")
-        # Weights, dtype, scheduler, features and LoRAs by the origin; then the arithmetic itself.
-        versions = [f"{one.__name__} {one.__version__}" for one in (torch, diffusers, transformers)]
-        return cls(folder, model.name, "\n".join([str(model.revision), origin.key(), *versions]))
+        # Weights, dtype, scheduler, features and LoRAs; then the arithmetic itself.
+        return cls(
+            out, "\n".join([model.name, str(model.revision), origin.key(), str(standing(model.pipeline)), place])
+        )
+
+    def mark(self, settings: Settings) -> str:
+        """The mark of all that decides the bits of a cell, 64 hex digits."""
+        return hashlib.sha256(f"{self.key}\n{settings.to_json()}".encode()).hexdigest()
 
     def path(self, settings: Settings) -> Path:
         """The file of a cell.
@@ -58,8 +56,7 @@ class Cells:
         Raises:
             OSError: a folder has its name.
         """
-        mark = "\n".join([self.name, self.key, settings.to_json()])
-        path = self.folder / f"{hashlib.sha256(mark.encode()).hexdigest()[:24]}.safetensors"
+        path = self.folder / f"{self.mark(settings)[:24]}.safetensors"
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         return path
@@ -78,20 +75,36 @@ class Cells:
             raise OSError(error.errno, os.strerror(error.errno or 0), str(self.folder)) from None
 
 
-def kept_at(path: Path, name: str, settings: Settings) -> Trace | None:
+def a_folder(out: Any) -> Path:
+    """`out` as the folder of a sweep, which need not be there.
+
+    Raises:
+        ValueError: one sentence, for what can be no folder.
+    """
+    if not isinstance(out, (str, os.PathLike)):
+        raise ValueError(f"out must be the path of a folder, got {shown(out)}")
+    folder = local_path(os.fspath(out)).absolute()
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"out must be a folder, {shown(str(folder), 200)} is a file")
+    return folder
+
+
+def kept_at(path: Path, mark: str, settings: Settings) -> Trace | None:
     """The run in the file of a cell, without a decoder; None where there is none, or none that is this one and whole.
 
     Args:
         path: of the file.
-        name: of the model.
+        mark: of all that decides its bits.
         settings: of the cell.
     """
+    if not path.is_file():
+        return None
     try:
         trace = Trace.load(path)
-    except (OSError, ValueError):  # not there, or damaged: drawn again
+    except (OSError, ValueError):  # damaged: drawn again
         return None
-    same = trace.settings == settings and trace.info.get("model") == name
-    return trace if same and not trace.cancelled and trace.image is not None else None
+    same = trace.settings == settings and trace.info.get("cell") == mark
+    return trace if same and not trace.cancelled and (trace.image is not None or trace.final is not None) else None
 
 
 def keep_at(path: Path, trace: Trace) -> None:
