@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tiny import make_pipeline
 
 import diffexplore as dx
 from diffexplore.model import Model
@@ -72,8 +74,29 @@ def test_what_is_painted_is_edited_there_and_the_run_says_so(explorer: Explorer)
     assert torch.equal(twig[2].latents[:, ~MASK], branch[2].latents[:, ~MASK])
     assert twig.info["parent"]["parent"] == branch.info["parent"]
     assert nodes(explorer)[-1] == (3, 2, 2, "a car, swapped 12 % of the picture")
+    # What is shown as code makes the picture again, by way of both edits.
+    scope: dict[str, Any] = {"pipeline": explorer.model.pipeline}
+    exec("\n".join(explorer.viewer.code.splitlines()[:-1]), scope)
+    assert torch.equal(scope["trace"].final, twig.final)
     assert explorer.viewer.branches["on"] == [2, 3]
     assert list(explorer.branched.values()) == [parent, branch, twig]
+
+
+def test_a_lora_may_change_on_the_way(lora: Path) -> None:
+    model = Model(make_pipeline())
+    model.load_lora(lora, "style")
+    explorer = Explorer(model, prompt="a fox", steps=3, seed=3, sampler="DDIM")
+    explorer.run()
+    assert explorer.viewer.branches["loras"] == [["style", 0.0]]
+    ask(explorer, "branch", step=1, values={"prompt": "a fox", "adapters": {"style": 0}})
+    assert explorer.viewer.error == "Nothing would change there: write another prompt or guidance first."
+    ask(explorer, "branch", step=1, values={"adapters": {"style": 0.8}})
+    settled(explorer, 2, 2)
+    assert [fields for _, fields in explorer.changes] == [(("adapters", (("style", 0.8),)),)]
+    assert nodes(explorer)[-1] == (2, 1, 1, "style 0.8")
+    parent, branch = explorer.branched.values()
+    assert [torch.equal(a.output, b.output) for a, b in zip(parent, branch, strict=True)] == [True, False, False]
+    explorer.close()
 
 
 def test_a_branch_that_was_made_before_is_shown_again(explorer: Explorer) -> None:

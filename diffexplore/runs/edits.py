@@ -26,7 +26,21 @@ from diffexplore.record.step import Step
 from diffexplore.runs.regions import Region
 from diffexplore.words import near, shown
 
-__all__ = ["Edits", "Touch", "again", "at_level", "edits", "erase", "flip", "keep", "noise", "poke", "shift", "swap"]
+__all__ = [
+    "Edits",
+    "Touch",
+    "again",
+    "as_code",
+    "at_level",
+    "edits",
+    "erase",
+    "flip",
+    "keep",
+    "noise",
+    "poke",
+    "shift",
+    "swap",
+]
 
 MOST: Final = 100.0
 """Of a poke, in sizes of the latents."""
@@ -63,9 +77,7 @@ class Touch:
         self._made, self._outside = made, outside
 
     def __repr__(self) -> str:
-        given = [] if self.name in ("shift", "flip") else [repr(self.region)]
-        given += [f"{name}={'...' if name == 'other' else repr(one)}" for name, one in self.values.items()]
-        return f"dx.edits.{self.name}({', '.join(given)})"
+        return as_code(self.told)
 
     def __call__(self, latents: torch.Tensor, step: Step | None = None) -> torch.Tensor:
         """The edited latents.
@@ -255,6 +267,15 @@ def again(told: Mapping[str, Any], other: Record | None = None) -> Touch:
         return make(**values) if name in ("shift", "flip") else make(region, **values)
     except TypeError:
         raise ValueError(f"{name} is not told so: got {shown(values)}") from None
+
+
+def as_code(told: Mapping[str, Any]) -> str:
+    """Python that makes the edit which is told of; of a swap the other run is ``other``."""
+    values = dict(told)
+    name, region = values.pop("edit"), values.pop("region")
+    given = [] if name in ("shift", "flip") else [repr(region)]
+    given += [one if one == "other" else f"{one}={value!r}" for one, value in values.items()]
+    return f"dx.edits.{name}({', '.join(given)})"
 
 
 _MADE: Final[dict[str, Callable[..., Touch]]] = {

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
+from diffexplore.runs.branch import edited_at
 from diffexplore.runs.edits import Touch
 from diffexplore.settings import Settings, in_words
 from diffexplore.widgets.kin import MOST, Kin
@@ -119,6 +120,14 @@ class Branches(traitlets.HasTraits):  # type: ignore[misc]
         if self._pair and asked == self._pair[1].settings:
             return dict(zip(("parent", "branch"), self._pair, strict=True))
         return None
+
+    def _untold(self) -> Mapping[str, Any] | None:
+        """What the branch on show tells of its parent, where its settings alone do not make it again."""
+        trace = self.trace
+        if trace is None or self._paired(self.settings) is None or not edited_at(trace):
+            return None
+        found: Mapping[str, Any] = trace.info["parent"]
+        return found
 
     def _put(self, mark: float | None, values: dict[str, Any], old: float | None) -> None:
         """Another mark on the way of what the controls say, or one less; and run that."""

@@ -196,7 +196,10 @@ class Explorer(Looks, Branches, InNotebook, ipywidgets.Box):  # type: ignore[mis
     def code(self) -> str:
         """Python that makes the same run, with the model that `Model.code` opens."""
         moves = self.trace is not None and self.trace.kind in ("video", "sound")
-        return code_of(self.model, self.settings, self._plain, self.extra, attention=self.attention, moves=moves)
+        return code_of(
+            self.model, self.settings, self._plain, self.extra,
+            attention=self.attention, moves=moves, branch=self._untold(),
+        )  # fmt: skip
 
     def close(self) -> None:
         """Stop what is going and take the widget off every page."""

@@ -10,6 +10,15 @@ import { REACH } from "./wire.js";
  */
 export const marksOf = (session) => session.model.get("_marks") ?? null;
 
+/** @typedef {{n: number, of: number | null, at: number, words: string, deep: number}} Kin */
+
+/**
+ * The runs that are kept, which are on show, and the LoRAs that may change on the way, with their scales.
+ * @param {Session} session
+ * @returns {{nodes: Kin[], on: number[], most: number, loras: [string, number][]}}
+ */
+export const branchesOf = (session) => ({ nodes: [], on: [], most: 0, loras: [], ...session.model.get("branches") });
+
 /**
  * Ask the kernel for something.
  * @param {Session} session

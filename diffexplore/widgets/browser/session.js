@@ -71,6 +71,7 @@ export class Session {
 			["change:_error", () => this.changed()],
 			["change:_outlook", () => this.changed()],
 			["change:_marks", () => this.changed()],
+			["change:branches", () => this.changed()],
 			["change:truth", () => this.set({ stale: false })],
 		];
 		for (const [name, wire] of this.wires) model.on(name, wire);

@@ -1,8 +1,11 @@
-// Reaching in: from the step on show on another prompt or guidance, as a mark of the next run, or as a branch beside this one.
+// Reaching in: from the step on show on another prompt or guidance, as a mark of the next run, or as a branch beside this one,
+// which may leave with latents that were painted on.
+import { brushOf } from "../brush.js";
 import { box, fill, h, quiet, say } from "../dom.js";
+import { kinOf } from "../kin.js";
+import { branchesOf, marksOf, reachTo } from "../marks.js";
 import { figures, noiseShare } from "../numbers.js";
 import { panel } from "../panel.js";
-import { marksOf, reachTo } from "../marks.js";
 
 panel("reach", (view) => {
 	const { id, session } = view;
@@ -11,6 +14,10 @@ panel("reach", (view) => {
 	const prompt = field("prompt", "prompt", { class: "dx-reach-prompt" });
 	const negative = field("negative prompt", "without: blurry …", { class: "dx-reach-negative" });
 	const guidance = field("guidance", "guidance", { type: "number", min: "0", max: "100", step: "0.5", class: "dx-reach-guidance" });
+	const loras = h("span.dx-loras");
+	const scales = () => /** @type {HTMLInputElement[]} */ ([...loras.querySelectorAll("input")]);
+	const brush = brushOf(view);
+	const kin = kinOf(view);
 	const fields = [prompt, negative, guidance];
 	let filled = ""; // what they were filled with
 	let editing = NaN; // the mark that is being edited
@@ -18,39 +25,55 @@ panel("reach", (view) => {
 	const film = () => session.films[session.films.length - 1];
 	const values = () => {
 		/** @type {Record<string, unknown>} */ const found = { prompt: prompt.value, negative_prompt: negative.value };
-		return Number.isFinite(guidance.valueAsNumber) ? { ...found, guidance: guidance.valueAsNumber } : found;
+		if (Number.isFinite(guidance.valueAsNumber)) found.guidance = guidance.valueAsNumber;
+		const worn = scales().filter(({ valueAsNumber }) => Number.isFinite(valueAsNumber));
+		if (worn.length) found.adapters = Object.fromEntries(worn.map((one) => [one.name, one.valueAsNumber]));
+		return found;
 	};
 	const put = (/** @type {Record<string, unknown>} */ told) => {
 		prompt.value = String(told.prompt ?? film()?.about.prompt ?? "");
 		negative.value = String(told.negative_prompt ?? film()?.about["negative prompt"] ?? "");
 		guidance.value = String(told.guidance ?? film()?.about.guidance ?? "");
+		const worn = told.adapters ? Object.fromEntries(/** @type {[string, number][]} */ (told.adapters)) : null;
+		fill(loras, branchesOf(session).loras, ([name]) => {
+			const title = `LoRA ${name} from this step on`;
+			const one = h("input", { type: "number", name, step: "0.1", min: "-10", max: "10", title, "aria-label": title });
+			heard(one);
+			return h("label", { title }, name, one);
+		});
+		const now = Object.fromEntries(branchesOf(session).loras);
+		for (const one of scales()) one.value = String((worn ?? now)[one.name] ?? 0);
 	};
 	const act = (/** @type {string} */ what) => {
-		reachTo(session, { act: what, step: session.stepOf(film()), values: values(), ...(what === "put" && Number.isFinite(editing) ? { mark: editing } : {}) });
+		const edit = what === "branch" ? brush.told() : undefined;
+		reachTo(session, { act: what, step: session.stepOf(film()), values: values(), ...(edit ? { edit } : {}), ...(what === "put" && Number.isFinite(editing) ? { mark: editing } : {}) });
 		editing = NaN;
 		if (what === "branch") view.set({ tab: "" }); // it would lie over what is to be seen
 	};
 	const branch = view.tool("branch here", "run on from this step with these, beside this run (Enter)", () => act("branch"));
 	const mark = view.tool("put a mark", "let the next run change at this share of noise", () => act("put"));
-	for (const one of fields) {
+	const heard = (/** @type {HTMLElement} */ one) =>
 		view.on(one, "keydown", (event) => {
 			if (event.key === "Enter") act("branch");
 			quiet(event);
 		});
-	}
+	fields.forEach(heard);
 	const marks = h("ul.dx-marks");
 
 	return {
 		tab: { word: "Reach in", there: () => session.films.length > 0 && marksOf(session) !== null },
-		nodes: { tab: [box("dx-reach", where, prompt, negative, guidance, branch, mark), marks] },
+		nodes: { tab: [box("dx-reached", box("dx-reach", where, prompt, negative, guidance), brush.node, box("dx-made", branch, mark, loras, marks, kin.node))] },
 		draw() {
 			const one = film();
 			if (view.tab !== "reach" || !one) return;
 			const i = session.stepOf(one);
 			say(where, `from step ${i + 1} on`);
 			where.title = `from where the share of noise is ${figures(noiseShare(session.numbers(one, i)?.sigma))}`;
-			const now = JSON.stringify([one.about.prompt, one.about["negative prompt"], one.about.guidance, marksOf(session)]);
-			if (now !== filled && !fields.some((field) => field === view.root.ownerDocument.activeElement)) {
+			const { nodes, on, loras: known } = branchesOf(session);
+			brush.draw(one, nodes.filter(({ n }) => n !== on[on.length - 1]).map(({ n, words }) => [`swap ${n}`, `swap with ${n}: ${words.slice(0, 40)}`]));
+			kin.draw();
+			const now = JSON.stringify([one.about.prompt, one.about["negative prompt"], one.about.guidance, known, marksOf(session)]);
+			if (now !== filled && ![...fields, ...scales()].some((field) => field === view.root.ownerDocument.activeElement)) {
 				filled = now;
 				editing = NaN;
 				put({});
