@@ -29,6 +29,7 @@ from diffexplore.runs.branch import Edit
 from diffexplore.runs.decode import PictureDecoder
 from diffexplore.runs.desk import Desk
 from diffexplore.runs.draw import Artist
+from diffexplore.runs.estimate import Estimate, Ledger
 from diffexplore.runs.jobs import Job, OnStep, turn_at
 from diffexplore.runs.memory import Store
 from diffexplore.runs.pictured import Pictured
@@ -99,6 +100,7 @@ class Model(Pictured):
         factor: pixels per latent.
         size: (width, height) it draws if nothing else is asked for.
         remembered: the results it keeps.
+        ledger: what its runs cost, before and after; `estimate` asks it.
     """
 
     def __init__(
@@ -147,7 +149,8 @@ class Model(Pictured):
         )  # fmt: skip
         self.size = self._planner.size
         self._decoder = decoder = PictureDecoder(family, pipeline)
-        artist = Artist(family, pipeline, self._schedules, self._turn, self._adapters, decoder, self.remembered)
+        self.ledger = ledger = Ledger(family, pipeline, self._schedules, self._origin.place)
+        artist = Artist(family, pipeline, self._schedules, self._turn, self._adapters, decoder, self.remembered, ledger)
         self._desk = Desk(
             family, pipeline, artist, decoder, self._turn,
             name=lambda: self.name, revision=self._origin.revision, pocket=self._pocket,
@@ -225,6 +228,21 @@ class Model(Pictured):
             ValueError: one sentence, for settings which are refused.
         """
         return self._planner.asked(settings, values)
+
+    def estimate(self, settings: Settings | Plan | Iterable[Settings | Plan] | None = None, **values: Any) -> Estimate:
+        """What a run will cost, or several, as :meth:`trace_many` draws them: evaluations, seconds, bytes, from what
+        this machine's own runs of this model took. Nothing is run.
+
+        Args:
+            settings: what to draw; several: of them all together; or
+            **values: its fields, as in :meth:`plan`.
+
+        Raises:
+            ValueError: one sentence, for settings which are refused.
+        """
+        if settings is None or isinstance(settings, Settings | Plan):
+            return self.ledger.estimate([self.plan(settings, **values)])
+        return self.ledger.estimate([self.plan(one, **values) for one in settings])
 
     @property
     def planner(self) -> Planner:

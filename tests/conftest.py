@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub, which reads it once
+os.environ["DIFFEXPLORE_TIMES"] = "off"  # what runs take is written into nobody's home
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # processes beside each other: a core for each, not each for all
 

@@ -77,6 +77,12 @@ class Origin:
         options = {"dtype": dtype} if where and dtype != "float32" else {}
         return cls("pipeline", where, revision, options, features=features_of(pipeline))
 
+    @property
+    def place(self) -> str:
+        """Where it is from, in a few words: "hub org/name@commit"."""
+        commit = f"@{self.revision}" if self.revision else ""
+        return f"{self.kind} {self.where}{commit}"
+
     def now(self, pipeline: Any, loras: tuple[tuple[str, str, str], ...] | None = None) -> Origin:
         """The same with what `pipeline`, which was opened from here, has come to.
 

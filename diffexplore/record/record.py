@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from diffexplore.record import kept
+from diffexplore.record.cost import Cost
 from diffexplore.record.numbers import NUMBERS, Number
 from diffexplore.record.step import Step, bytes_of
 from diffexplore.samplers import SAMPLERS
@@ -217,6 +218,11 @@ class Record(Sequence[Step]):
         if callable(self._matrix):
             self._matrix = self._matrix()
         return self._matrix
+
+    @property
+    def cost(self) -> Cost | None:
+        """What it cost: evaluations, seconds, memory; None while it goes, and where its file does not say."""
+        return Cost.of(self.info.get("cost"))
 
     @property
     def axes(self) -> tuple[str, ...]:

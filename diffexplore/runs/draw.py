@@ -24,6 +24,7 @@ from diffexplore.runs import memory
 from diffexplore.runs.adapters import Adapters
 from diffexplore.runs.branch import Replay
 from diffexplore.runs.decode import PictureDecoder
+from diffexplore.runs.estimate import Clock, Ledger
 from diffexplore.runs.handed import REFUSALS, refused
 from diffexplore.runs.jobs import OnStep, Turn
 from diffexplore.runs.mirror import Mirror
@@ -55,9 +56,11 @@ class Artist:
         adapters: Adapters,
         decoder: PictureDecoder,
         store: memory.Store,
+        ledger: Ledger,
     ) -> None:
         """What it draws with: a `pipeline` of `family`, the `schedules` it is sampled by; the `turn` at its denoiser,
-        the `adapters` it may switch on, the `decoder`, and the `store` where results are kept.
+        the `adapters` it may switch on, the `decoder`, the `store` where results are kept, and the `ledger` of what
+        runs cost.
         """
         self._family = family
         self._pipeline = pipeline
@@ -66,6 +69,7 @@ class Artist:
         self._adapters = adapters
         self._decoder = decoder
         self._store = store
+        self._ledger = ledger
         self._network: Any = getattr(pipeline, family.network)
         self._whole = Whole(family, pipeline) if isinstance(family, Looked) else None
 
@@ -91,22 +95,27 @@ class Artist:
             started: called when the turn has come; may raise `Cancelled`.
             probes: attached for this run.
         """
-        begun = time.perf_counter()
+        begun, clock, whole = time.perf_counter(), Clock(), False
         try:
             with self._turn.taken(stop):
                 begun = time.perf_counter()
                 started()
                 with self._adapters.on(traces[0].settings.adapters):
-                    self._answer(traces, stop, on_step, probes)
+                    self._answer(traces, stop, on_step, probes, clock)
+            whole = True
         except Cancelled:
             for trace in traces:
                 trace.cancelled = True
         finally:
             for trace in traces:
                 trace.seconds = time.perf_counter() - begun
+            self._ledger.settle(clock, traces, whole)
 
-    def _answer(self, traces: Sequence[Trace], stop: Stop, on_step: OnStep | None, probes: Sequence[Probe]) -> None:
+    def _answer(
+        self, traces: Sequence[Trace], stop: Stop, on_step: OnStep | None, probes: Sequence[Probe], clock: Clock
+    ) -> None:
         """Fill `traces` from memory where it knows them, else by drawing."""
+        clock.plain = not probes
         if traces[0].settings.skips:  # a batch shares them
             probes = [*probes, Skips(traces[0].settings.skips)]
         looked = self._whole is not None
@@ -125,6 +134,7 @@ class Artist:
             for trace, key in zip(traces, keys, strict=True)
             if not self._replay(trace, key, stop, on_step, probes, batched=len(traces) > 1)
         ]
+        clock.drawn = [trace for trace, _ in left]
         if left and self._whole is not None:
             for trace, _ in left:
                 self._whole.draw(trace, stop, on_step, probes)
@@ -136,7 +146,7 @@ class Artist:
             ]
             left = [(trace, key) for (trace, _), key in zip(left, keys, strict=True)]
         elif left:
-            self._draw([trace for trace, _ in left], state, stop, on_step, probes)
+            self._draw(clock, state, stop, on_step, probes)
         for trace, key in left:
             # Rounding differs between a batch and a picture alone: a run alone is never answered with one of a batch.
             kept = memory.copy_of(trace)
@@ -187,13 +197,14 @@ class Artist:
 
     def _draw(
         self,
-        traces: Sequence[Trace],
+        clock: Clock,
         state: bytes | None,
         stop: Stop,
         on_step: OnStep | None,
         probes: Sequence[Probe],
     ) -> None:
-        """Run the pipeline once for all of `traces`, and decode."""
+        """Run the pipeline once for all traces that are to be drawn, and decode."""
+        traces = clock.drawn
         family, settings = self._family, [trace.settings for trace in traces]
         first = settings[0]
         if len({stage.adapters for _, stage in first.stages()}) > 1:
@@ -270,7 +281,7 @@ class Artist:
                     if len(first.stages()) > 1:
                         arguments, steering = self._steered(pipeline, traces, extra, recorder, probes)
                         outer.append(steering)
-                    held.enter_context(memory.evaluations([self._network], self._store, unseen))
+                    clock.known = held.enter_context(memory.evaluations([self._network], self._store, unseen))
                     leading = [probe for probe in probes if probe.leads]
                     if start is not None:
                         leading.insert(0, start)
@@ -306,7 +317,7 @@ class Artist:
                 raise Cancelled
             if start is not None and first.strength:
                 trace.info["start"] = {"share": start.share, "skipped": start.skipped}
-            with interruptible([self._decoder.module], stop):
+            with interruptible([self._decoder.module], stop), clock.decoding():
                 # One at a time: decoders take far more memory than networks, and a batch would not be bit-identical.
                 trace.image = trace.output = self._decoder.image(final, final=True)
             checked = getattr(self._pipeline, "safety_checker", None) is not None

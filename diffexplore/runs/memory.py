@@ -156,8 +156,9 @@ def prompts(pipeline: Any, store: Store, state: bytes | None) -> Iterator[None]:
 
 
 @contextmanager
-def evaluations(networks: Iterable[torch.nn.Module], store: Store, state: bytes | None) -> Iterator[None]:
-    """Within the block, on this thread, an evaluation with exactly equal inputs is computed once.
+def evaluations(networks: Iterable[torch.nn.Module], store: Store, state: bytes | None) -> Iterator[list[int]]:
+    """Within the block, on this thread, an evaluation with exactly equal inputs is computed once. Gives a list, which
+    gets the number of the network of each evaluation that was known.
 
     Forward hooks and pre-hooks of a network itself run on a hit as ever; what is inside it does not run, so
     leave this out where something in there is to be watched. Only inputs on the CPU are compared: elsewhere the
@@ -169,6 +170,7 @@ def evaluations(networks: Iterable[torch.nn.Module], store: Store, state: bytes 
         state: the fingerprint of the pipeline, taken before any other hook; None: nothing is reused.
     """
     owner = threading.get_ident()
+    known: list[int] = []
 
     def remembering(number: int, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
@@ -179,7 +181,13 @@ def evaluations(networks: Iterable[torch.nn.Module], store: Store, state: bytes 
                 key = ("evaluation", state, number, _digest(args, kwargs))
             except _UnknownError:
                 return original(*args, **kwargs)
-            return _remembered(store, key, functools.partial(original, *args, **kwargs))
+            known.append(number)
+
+            def call() -> Any:
+                known.pop()
+                return original(*args, **kwargs)
+
+            return _remembered(store, key, call)
 
         return forward
 
@@ -187,7 +195,7 @@ def evaluations(networks: Iterable[torch.nn.Module], store: Store, state: bytes 
         if state is not None:
             for number, network in enumerate(networks):
                 undo.enter_context(_shadowed(network, "forward", remembering(number, network.forward)))
-        yield
+        yield known
 
 
 @contextmanager

@@ -1,0 +1,294 @@
+"""What a run will cost, before it is started, from what this machine's own runs took (`runs.past`); and what it did
+cost, told to its trace and kept for the next guess.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+
+from diffexplore.record.cost import Cost
+from diffexplore.record.predictions import share_of_noise
+from diffexplore.runs.batches import grouped
+from diffexplore.runs.branch import Replay
+from diffexplore.runs.levels import Levels
+from diffexplore.runs.past import Law, Took, law_of, past, stamp, weights_of
+from diffexplore.samplers.came import begin
+
+if TYPE_CHECKING:
+    from diffexplore.pipelines.family import Family
+    from diffexplore.runs.plan import Plan
+    from diffexplore.runs.schedules import Schedules
+    from diffexplore.settings import Settings
+    from diffexplore.trace import Trace
+
+__all__ = ["Clock", "Estimate", "Ledger"]
+
+ENOUGH: Final = 3
+"""Runs after which a guess is one."""
+
+_A_LAYER: Final = 5e-5  # seconds that a layer takes however little it is given: on a core, with torch's ways of calling
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What runs will cost.
+
+    Attributes:
+        evaluations: how often the network will be asked, of all pictures together; both halves of guidance are one.
+        rows: how much: a row for each half of guidance of each picture. The memory of results may spare some.
+        seconds: from the start to the last picture; None where no run of this model is known on this machine.
+        bytes: what the traces will keep in main memory; None likewise.
+        memory: bytes on the card beyond the weights, at most; None likewise, and on the CPU.
+        preview: seconds that pictures of all steps take beside that, as widgets make them; None likewise.
+        runs: how many runs of this model on this machine that is taken from.
+        basis: the same in words.
+    """
+
+    evaluations: int
+    rows: int
+    seconds: float | None
+    bytes: int | None
+    memory: int | None
+    preview: float | None
+    runs: int
+    basis: str
+
+    @property
+    def said(self) -> str:
+        """In a few words: "about 1.2 s, 40 evaluations"."""
+        count = f"{self.evaluations:,} evaluation{'' if self.evaluations == 1 else 's'}"
+        return count if self.seconds is None else f"about {_spoken(self.seconds)}, {count}"
+
+
+def _spoken(seconds: float) -> str:
+    """Two digits, or one where it is less than a second."""
+    if seconds < 0.95:
+        return f"{max(seconds, 0.01):.1g} s"
+    if seconds < 90:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.2g} min" if minutes < 90 else f"{minutes / 60:.2g} h"
+
+
+@dataclass
+class Clock:
+    """What one run takes, as it goes.
+
+    Attributes:
+        decode: seconds of decoding the final pictures.
+        known: grows by one for each evaluation of the batch that the memory of results answered.
+        drawn: the traces that were drawn, all in one batch; those that are not came out of the memory.
+        plain: whether nothing but the house's own watched, so that the next such run will take as long.
+    """
+
+    decode: float = 0.0
+    known: Sequence[int] = ()
+    drawn: Sequence[Trace] = ()
+    plain: bool = True
+
+    @contextmanager
+    def decoding(self) -> Iterator[None]:
+        """Around the decoding of a final picture."""
+        start = perf_counter()
+        try:
+            yield
+        finally:
+            self.decode += perf_counter() - start
+
+
+@cache
+def _machine() -> str:
+    """What this machine is: homes may be shared by several."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(errors="replace").splitlines() if info.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor() or platform.machine()} x{os.cpu_count()}"
+
+
+class Ledger:
+    """What runs of one model cost, before and after."""
+
+    def __init__(self, family: Family, pipeline: Any, schedules: Schedules, place: str) -> None:
+        """A `pipeline` of `family`, sampled by `schedules`; `place`: where it is from."""
+        self._family = family
+        self._pipeline = pipeline
+        self._schedules = schedules
+        network: torch.nn.Module = getattr(pipeline, family.network)
+        layers = [one for one in network.modules() if not any(True for _ in one.children())]
+        weights = sum(one.numel() for one in network.parameters())
+        self._network = network
+        self._call = len(layers) * _A_LAYER
+        self._model = f"{place} {type(network).__name__} {weights}"
+        self._cold = True
+
+    def key(self, settings: Settings) -> str:
+        """What runs have to share so that one tells of the other."""
+        device = getattr(self._pipeline, "_execution_device", None) or torch.device("cpu")
+        card = torch.cuda.get_device_name(device) if device.type == "cuda" else _machine()
+        loras = sum(1 for _, scale in settings.adapters if scale)
+        offload = "offloaded " if getattr(self._pipeline, "_all_hooks", None) else ""
+        dtype = str(next(self._network.parameters()).dtype).removeprefix("torch.")
+        threads = f"{torch.get_num_threads()} threads"
+        return f"{self._model}, {dtype}, {offload}{device.type} {card}, {threads}, {loras} LoRAs"
+
+    # Before
+
+    def estimate(self, plans: Sequence[Plan]) -> Estimate:
+        """What runs will cost, those together that are drawn together."""
+        evaluations = rows = size = 0
+        seconds: float | None = 0.0
+        memory: int | None = 0
+        kept = preview = 0.0
+        known, fewest = False, 1_000_000
+        for batch in grouped(plans, lambda plan: self._together(plan)):
+            first, count = batch[0].settings, len(batch)
+            asked, halves = self._evaluations(batch[0]), self._halves(first)
+            evaluations, rows = evaluations + asked * count, rows + asked * count * halves
+            laws = self._laws(first)
+            fewest = min(fewest, laws.runs)
+            pixels = (first.width or 1) * (first.height or 1)
+            if laws.steps is None:
+                seconds = memory = None
+                continue
+            known = True
+            if seconds is not None:
+                seconds += laws.text + laws.steps.of(asked, pixels * halves * count) + laws.decode * pixels * count
+            kept += laws.kept * asked * pixels * halves * count
+            preview += laws.preview.of(asked * count, pixels) if laws.preview else 0.0
+            size = max(size, round(laws.memory.of(1, pixels * halves * count))) if laws.memory else size
+        runs = 0 if fewest == 1_000_000 else fewest
+        told = f"{runs} run{'' if runs == 1 else 's'} of this model on this machine" if runs else "no run yet"
+        complete = known and seconds is not None
+        return Estimate(
+            evaluations, rows, seconds if complete else None, round(kept) if complete else None,
+            size if complete and size and memory is not None else None,
+            preview if complete and preview else None, runs, told,
+        )  # fmt: skip
+
+    def _together(self, plan: Plan) -> Any:
+        alone = plan.extra or any(probe.changes for probe in plan.probes)
+        return object() if alone else self._family.batch_key(self._pipeline, plan.settings)
+
+    def _halves(self, settings: Settings) -> int:
+        return 2 if any(self._family.guided(self._pipeline, stage) for _, stage in settings.stages()) else 1
+
+    def _evaluations(self, plan: Plan) -> int:
+        """How often the network will be asked for each picture."""
+        settings = plan.settings
+        whole = self._schedules.evaluations(str(settings.sampler), settings.steps)
+        since = next((probe.at for probe in plan.probes if isinstance(probe, Replay)), 0)
+        if settings.strength is None:
+            return max(0, whole - since)
+        if settings.strength == 0:
+            return 0
+        try:
+            made = self._schedules.make(str(settings.sampler))
+            begin(made, settings.steps)
+            levels, order = Levels(made), int(getattr(made, "order", 1))
+            for k in range(0, len(levels.schedule), order):
+                if share_of_noise(*levels.at(k)[:2]) <= settings.strength + 1e-6:
+                    return len(levels.schedule) - k
+        except Exception:  # a scheduler that wants to be told more, or taken step by step
+            pass
+        return max(1, round(whole * settings.strength))
+
+    def _laws(self, settings: Settings) -> _Laws:
+        runs = past().runs(self.key(settings))
+        return _laws(tuple(runs), self._call)
+
+    # After
+
+    def settle(self, clock: Clock, traces: Sequence[Trace], whole: bool) -> None:
+        """Tell traces what they cost, and keep it for the next guess where the `whole` run was drawn.
+
+        Never raises: a run does not fail for what is said of it.
+        """
+        try:
+            self._settle(clock, traces, whole)
+        except Exception:  # for instance a family whose pipeline has no size
+            return
+
+    def _settle(self, clock: Clock, traces: Sequence[Trace], whole: bool) -> None:
+        drawn = list(clock.drawn)
+        ids = {id(trace) for trace in drawn}
+        for trace in traces:
+            count, share = len(trace), max(1, len(drawn))
+            if id(trace) not in ids:
+                cost = Cost(0, 0, trace.seconds / len(traces), 0.0, 0.0, trace.seconds / len(traces), remembered=count)
+            else:
+                steps = sum(step.seconds for step in trace)
+                seconds = trace.seconds
+                asked = count - len(clock.known)
+                cost = Cost(
+                    max(0, asked), max(0, asked) * self._halves(trace.settings), seconds / share, steps / share,
+                    clock.decode / share, max(0.0, seconds - steps - clock.decode) / share,
+                    remembered=min(count, len(clock.known)),
+                )  # fmt: skip
+            trace.info["cost"] = cost.told()
+        if not (whole and drawn and clock.plain and len(drawn) == len(traces)) or len(clock.known):
+            return
+        first = drawn[0]
+        width, height = first.image.size if first.image is not None else (1, 1)
+        halves = self._halves(first.settings)
+        steps = sum(step.seconds for step in first)
+        took = Took(
+            evaluations=len(first), rows=halves * len(drawn), pixels=width * height, pictures=len(drawn), steps=steps,
+            decode=clock.decode, text=max(0.0, first.seconds - steps - clock.decode),
+            kept=max(trace.nbytes for trace in drawn), cold=int(self._cold), when=stamp(),
+        )  # fmt: skip
+        self._cold = False
+        past().note(self.key(first.settings), took)
+
+
+@dataclass(frozen=True)
+class _Laws:
+    """What past runs say: the steps' law; seconds of the text, and a pixel's of decoding; bytes that a pixel of a row
+    keeps at each evaluation; the laws of memory and of previews."""
+
+    runs: int
+    steps: Law | None
+    text: float
+    decode: float
+    kept: float
+    memory: Law | None
+    preview: Law | None
+
+
+@lru_cache(maxsize=64)
+def _laws(runs: tuple[Took, ...], call: float) -> _Laws:
+    if not runs:
+        return _Laws(0, None, 0.0, 0.0, 0.0, None, None)
+    weights = weights_of(runs)
+    steps = law_of([(one.evaluations, one.pixels * one.rows, one.steps) for one in runs], weights, call)
+    previews = [(one.evaluations * one.pictures, one.pixels, one.preview) for one in runs]
+    return _Laws(
+        len(runs),
+        steps,
+        _middle([(one.text, weight) for one, weight in zip(runs, weights, strict=True)]),
+        _middle([(one.decode / (one.pixels * one.pictures), w) for one, w in zip(runs, weights, strict=True)]),
+        _middle([
+            (one.kept / (one.evaluations * one.pixels * one.rows), 1.0) for one in runs if one.evaluations
+        ]),
+        law_of([(1, one.pixels * one.rows, one.memory) for one in runs], weights),
+        law_of(previews, weights, 1e-4),
+    )  # fmt: skip
+
+
+def _middle(found: Sequence[tuple[float, float]]) -> float:
+    """The weighted median of (value, weight); 0 of none."""
+    half, passed = sum(weight for _, weight in found) / 2, 0.0
+    for value, weight in sorted(found):
+        passed += weight
+        if passed >= half:
+            return value
+    return 0.0

@@ -1,0 +1,121 @@
+"""What a run will cost, before it is started, and what it did cost."""
+
+import threading
+
+import pytest
+import torch
+from tiny import make_pipeline
+
+import diffexplore as dx
+from diffexplore.model import Model
+from diffexplore.runs.past import Past, past
+from diffexplore.runs.probes import Probe
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A past of its own."""
+    monkeypatch.setenv("DIFFEXPLORE_TIMES", str(tmp_path))
+    return tmp_path
+
+
+ASKED = {"prompt": "a red fox", "steps": 4, "guidance": 5.0, "sampler": "DDIM"}
+
+
+def test_without_a_run_only_what_can_be_counted_is_said(own):
+    model = Model(make_pipeline())
+    made = model.estimate(**ASKED)
+    assert (made.evaluations, made.rows, made.seconds, made.bytes, made.preview) == (4, 8, None, None, None)
+    assert (made.runs, made.basis, made.said) == (0, "no run yet", "4 evaluations")
+    assert model.estimate(**{**ASKED, "guidance": 1.0}).rows == 4
+    assert model.estimate(**{**ASKED, "sampler": "Heun"}).evaluations == 7
+    assert model.estimate(model.plan(**ASKED)) == made
+    with pytest.raises(ValueError, match="steps"):
+        model.estimate(steps=0)
+
+
+def test_several_are_counted_together_and_those_of_a_part_by_their_part(own, tiny_trace, tiny_model):
+    model = tiny_model
+    four = [dx.Settings(**{**ASKED, "seed": k}) for k in range(4)]
+    assert (model.estimate(four).evaluations, model.estimate(four).rows) == (16, 32)
+    mixed = model.estimate([dx.Settings(**ASKED), dx.Settings(**{**ASKED, "guidance": 1.0, "steps": 6})])
+    assert (mixed.evaluations, mixed.rows) == (10, 14)
+    assert model.estimate([]).evaluations == 0
+    assert model.estimate(model.planner.branch(tiny_trace, 3)).evaluations == 1
+    picture = tiny_trace.image
+    part = model.trace(image=picture, strength=0.3, **ASKED)
+    assert model.estimate(image=picture, strength=0.3, **ASKED).evaluations == len(part)
+    assert len(part) < 4
+    assert model.estimate(image=picture, strength=0.0, **ASKED).evaluations == 0
+
+
+def test_three_runs_tell_of_the_next_in_this_session_and_in_another(own):
+    model = Model(make_pipeline(), reuse=0)
+    runs = [model.trace(seed=seed, **ASKED) for seed in range(3)]
+    made = model.estimate(**ASKED)
+    assert (made.runs, made.basis) == (3, "3 runs of this model on this machine")
+    assert min(trace.seconds for trace in runs) * 0.5 < made.seconds < max(trace.seconds for trace in runs) * 2
+    assert made.said == f"about {made.said.split()[1]} s, 4 evaluations"
+    assert made.bytes == pytest.approx(runs[0].nbytes, rel=0.01)
+    assert model.estimate(**{**ASKED, "steps": 400}).seconds > 10 * made.seconds
+    four = [dx.Settings(**{**ASKED, "seed": k}) for k in range(4)]
+    assert made.seconds < model.estimate(four).seconds < 4.5 * made.seconds
+    past().flush()
+    key = model.ledger.key(model.resolve(dx.Settings(**ASKED)))
+    assert Past(own).runs(key) == past().runs(key)
+    assert Model(make_pipeline()).estimate(**ASKED).runs == 3  # it is of the same kind
+    half = Model(make_pipeline().to(dtype=torch.float16))
+    assert half.estimate(**ASKED).runs == 0
+
+
+def test_only_runs_that_were_drawn_whole_and_alone_count(own):
+    model = Model(make_pipeline())
+    first = model.trace(**ASKED)
+    assert model.trace(**ASKED).info["reused"]
+    model.trace(probes=[Probe()], seed=5, **ASKED)
+    _stopped(model, seed=6)
+    model.trace(**{**ASKED, "guidance": 4.0})  # its first evaluation is known
+    assert model.estimate(**ASKED).runs == 1
+    assert first.cost.evaluations == 4
+
+
+def test_a_run_says_what_it_cost(own, tmp_path):
+    model = Model(make_pipeline())
+    trace = model.trace(**ASKED)
+    cost = trace.cost
+    assert (cost.evaluations, cost.rows, cost.remembered, cost.memory, cost.energy) == (4, 8, 0, None, cost.energy)
+    assert cost.seconds == trace.seconds
+    assert cost.steps + cost.decode + cost.text == pytest.approx(trace.seconds)
+    assert cost.steps == pytest.approx(sum(step.seconds for step in trace))
+    assert min(cost.decode, cost.text) > 0
+    trace.save(tmp_path / "run.safetensors")
+    assert dx.Trace.load(tmp_path / "run.safetensors").cost == cost
+    again = model.trace(**ASKED).cost
+    assert (again.evaluations, again.rows, again.remembered, again.steps) == (0, 0, 4, 0.0)
+    other = model.trace(**{**ASKED, "guidance": 4.0}).cost
+    assert (other.evaluations, other.remembered) == (3, 1)
+    pair = model.trace_many([dx.Settings(**{**ASKED, "seed": seed}) for seed in (8, 9)])
+    assert sum(one.cost.seconds for one in pair) == pytest.approx(pair[0].seconds)
+    assert [one.cost.rows for one in pair] == [8, 8]
+    plain = model.trace(**{**ASKED, "guidance": 1.0, "seed": 11}).cost
+    assert (plain.evaluations, plain.rows) == (4, 4)
+
+
+def _stopped(model, **values):
+    """A run that was stopped at its second step."""
+    ready = threading.Event()
+
+    def stop(step):
+        ready.wait()
+        if step.index == 1:
+            job.cancel()
+
+    job = model.submit(on_step=stop, **{**ASKED, **values})
+    ready.set()
+    return job.result()
+
+
+def test_a_stopped_run_says_what_it_cost_so_far():
+    trace = _stopped(Model(make_pipeline()))
+    assert trace.cancelled
+    assert (trace.cost.evaluations, trace.cost.decode) == (2, 0.0)
