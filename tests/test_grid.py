@@ -78,3 +78,8 @@ def test_pictures_of_another_model_have_no_adherence(tiny_model):
     assert np.isnan(grid.adherence()).all()
     with pytest.raises(ValueError, match="none of these pictures can be judged"):
         grid.plot_adherence()
+
+
+def test_a_value_of_several_numbers_is_named_by_them(tiny_model: Model) -> None:
+    grid = sweep(tiny_model, ("variation", [None, (7, 0.25)]), steps=2)
+    assert {"none", "7, 0.25"} <= set(own_words(grid.plot()))

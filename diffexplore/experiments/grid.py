@@ -129,6 +129,10 @@ def _named(value: Any) -> str:
         return "(empty)"
     if isinstance(value, float):
         return f"{value:g}"
+    if value is None:
+        return "none"
+    if isinstance(value, tuple) and value and not isinstance(value[0], tuple):
+        return ", ".join(map(_named, value))
     if isinstance(value, tuple) and value and isinstance(value[0][0], float):
         return "; ".join(f"from {mark:.3g} {in_words(fields)}" for mark, fields in value)
     if isinstance(value, tuple) and value and isinstance(value[0][1], tuple):
