@@ -7,6 +7,7 @@ notebook, a widget and a log can all show it as it is.
 import json
 import math
 import numbers
+import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Self
@@ -359,6 +360,35 @@ class Settings(BaseModel):
             raise ValueError(f"settings must be a JSON object, got {shown(text)}") from None
         if not isinstance(values, dict):
             raise ValueError(f"settings must be a JSON object, got {shown(text)}")
+        return cls(**values)
+
+    def to_text(self) -> str:
+        """One short line that fits a chat, read back by :meth:`from_text`: what differs from the defaults, as JSON
+        behind ``dx1``. What cannot be seen, such as a line's end, is written as an escape.
+        """
+        own = {name: value for name, value in self.told().items() if value != type(self).model_fields[name].default}
+        text = json.dumps(own, ensure_ascii=False, separators=(",", ":"))
+        return "dx1" + "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in text)
+
+    @classmethod
+    def from_text(cls, text: str) -> Self:
+        """Settings from :meth:`to_text` or :meth:`to_json`, wherever they stand in a message.
+
+        Raises:
+            ValueError: one sentence, for a text that holds no settings, or a value that is refused.
+        """
+        if not isinstance(text, str) or len(text) > 8 * MAX_PROMPT:
+            raise ValueError(f'settings as text must be one line such as dx1{{"prompt":"a fox"}}, got {shown(text)}')
+        found = re.search(r"dx(\d{0,3})\s*(?=\{)", text)
+        if found and found[1] != "1":
+            raise ValueError(
+                f"these settings are of the form {found[0].strip()}, this version reads dx1: update diffexplore"
+            )
+        start = found.end() if found else text.find("{")
+        try:
+            values, _ = json.JSONDecoder().raw_decode(text, start if start >= 0 else len(text))
+        except (ValueError, RecursionError):
+            raise ValueError(f'no settings such as dx1{{"prompt":"a fox"}} can be read in {shown(text)}') from None
         return cls(**values)
 
 

@@ -216,3 +216,10 @@ def test_nonsense_on_the_way_is_refused_in_one_sentence(changes, sentence):
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - the whole sentence is compared below
         Settings(changes=changes)
     assert str(caught.value) == sentence
+
+
+@given(settings)
+def test_a_line_for_a_chat_round_trips(value):
+    text = value.to_text()
+    assert text.isprintable()
+    assert Settings.from_text(f"> look: “{text}” {{ok}}") == Settings.from_text(value.to_json()) == value

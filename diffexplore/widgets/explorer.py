@@ -44,6 +44,7 @@ from diffexplore.widgets.extras import Extras, extras_for, settled
 from diffexplore.widgets.eye import Looks
 from diffexplore.widgets.notebook import InNotebook, watched
 from diffexplore.widgets.reach import marks_of
+from diffexplore.widgets.recipes import Recipes
 from diffexplore.widgets.runner import TYPING, Jobs, Runner, evaluations, planning, shape
 from diffexplore.widgets.stages import Stages
 from diffexplore.widgets.viewer import Viewer
@@ -68,7 +69,7 @@ class _Setting(traitlets.Any):  # type: ignore[misc]
     allow_none = False
 
 
-class Explorer(Looks, Branches, InNotebook, ipywidgets.Box):  # type: ignore[misc]
+class Explorer(Looks, Branches, Recipes, InNotebook, ipywidgets.Box):  # type: ignore[misc]
     """One denoising run with everything in reach.
 
     Args:
@@ -302,6 +303,7 @@ class Explorer(Looks, Branches, InNotebook, ipywidgets.Box):  # type: ignore[mis
             self._say_kin()
         self.viewer.tell(notes=self._notes())
         self.viewer.expect(steps=evaluations(self.model, settings), shape=shape(settings))
+        self._say_recipe()
 
     def _notes(self) -> list[str]:
         """What is known of the next run, and what the one on show has told where it is that."""
@@ -309,7 +311,7 @@ class Explorer(Looks, Branches, InNotebook, ipywidgets.Box):  # type: ignore[mis
             return []
         notes, trace = list(self._plan().notes), self.trace
         told = trace.info.get("notes", ()) if trace is not None and self._is_asked(trace) else ()
-        return [*notes, *(note for note in told if note not in notes)]
+        return [*notes, *(note for note in told if note not in notes), *self._of_recipe()]
 
     def _is_asked(self, trace: Trace) -> bool:
         """Whether a run is what the controls say."""
@@ -360,6 +362,21 @@ class Explorer(Looks, Branches, InNotebook, ipywidgets.Box):  # type: ignore[mis
         finally:
             self._following = False
 
+    def _take_over(self, settings: Settings, size: Mapping[str, Any]) -> None:
+        asked = self._take(settings.model_copy(update=dict(size)), self.extra)  # refused before anything is changed
+        self._size, self._asked = dict(size), asked
+        self._wrong.clear()
+        self._following = True
+        try:
+            with self.hold_trait_notifications():  # between old and new may lie what nobody asked for
+                for name in _TRAITS:
+                    self.set_trait(name, getattr(asked, name))
+        finally:
+            self._following = False
+        self._say_wrong()
+        self._foretell()
+        self._run_if_live()
+
     def _say_failure(self, jobs: Jobs) -> None:
         self._say_kin(jobs)
         for job in jobs.values():
@@ -406,6 +423,7 @@ class Explorer(Looks, Branches, InNotebook, ipywidgets.Box):  # type: ignore[mis
             row(
                 *(self._controls[name] for name in (*_SECOND, "skips") if name in self._controls),
                 *([self._more.box] if self._more else []),
+                self._recipe_chip(),
             ),
         ]
         if "adapters" in self._controls:
@@ -456,6 +474,8 @@ class Explorer(Looks, Branches, InNotebook, ipywidgets.Box):  # type: ignore[mis
         held_up = name in self._wrong
         if not held_up and value == _plain(getattr(self, name)):
             return  # it shows what it was told to
+        if name == "prompt" and self._is_recipe(value):
+            return
         self._typing = name in TEXTS
         try:
             self.set_trait(name, value)

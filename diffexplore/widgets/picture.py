@@ -56,9 +56,12 @@ class PictureField(anywidget.AnyWidget):  # type: ignore[misc]
     def _on_message(self, _: Any, content: Any, buffers: Any) -> None:
         if not isinstance(content, dict) or content.get("kind") != "picture" or not buffers:
             return
-        name = str(content.get("name") or "")
+        self.receive(bytes(buffers[0]), str(content.get("name") or ""))
+
+    def receive(self, data: bytes, name: str) -> None:
+        """A file was handed over, of this name."""
         try:
-            picture = read_picture(bytes(buffers[0]))
+            picture = read_picture(data)
         except ValueError as error:
             self._refused(f"{shown(name)} is not taken: {sentence(error)}" if name else sentence(error))
         else:

@@ -21,6 +21,8 @@ __all__ = [
     "PAGE",
     "PICTURE",
     "PICTURE_CSS",
+    "RECIPE",
+    "RECIPE_CSS",
     "TALLY",
     "TALLY_CSS",
     "joined",
@@ -146,6 +148,10 @@ CONTROLS_CSS: Final = styles(_HERE / "controls.js")
 PICTURE: Final = joined(_HERE / "picture.js")
 """The module of a field for a picture, with that of the controls."""
 PICTURE_CSS: Final = styles(_HERE / "picture.js")
+"""Their style."""
+RECIPE: Final = joined(_HERE / "recipe.js")
+"""The module of a field for a recipe, with that of the field for a picture."""
+RECIPE_CSS: Final = styles(_HERE / "recipe.js")
 """Their style."""
 TALLY: Final = joined(_HERE / "tally.js")
 """The module of pictures that are counted by hand."""

@@ -2,7 +2,7 @@
 import { atHome } from "./controls.js";
 import { h, say } from "./dom.js";
 
-const MOST = 6e6; // bytes that are sent as they are: a server takes 10 MB in one message
+export const MOST = 6e6; // bytes that are sent as they are: a server takes 10 MB in one message
 const SIDE = 2048; // px of a picture that is larger
 
 /**
@@ -19,8 +19,11 @@ async function bytesOfFile(file) {
 	return (await canvas.convertToBlob({ type: "image/webp", quality: 0.95 })).arrayBuffer();
 }
 
-/** @param {{model: Model & {send(content: unknown, callbacks?: unknown, buffers?: ArrayBuffer[]): void}, el: HTMLElement}} host */
-const field = ({ model, el }) => {
+/**
+ * @param {{model: Model & {send(content: unknown, callbacks?: unknown, buffers?: ArrayBuffer[]): void}, el: HTMLElement}} host
+ * @param {(file: File) => Promise<ArrayBuffer>} read
+ */
+export const field = ({ model, el }, read = bytesOfFile) => {
 	const life = new AbortController();
 	const { signal } = life;
 	const file = h("input.dx-file", { type: "file", accept: "image/*", "aria-label": "choose a picture" });
@@ -42,7 +45,7 @@ const field = ({ model, el }) => {
 	/** @param {Iterable<File> | null | undefined} files */
 	const take = async (files) => {
 		const [one] = files ?? [];
-		if (one) model.send({ kind: "picture", name: one.name }, undefined, [await bytesOfFile(one)]);
+		if (one) model.send({ kind: "picture", name: one.name }, undefined, [await read(one)]);
 	};
 	/** @param {DragEvent} event */
 	const over = (event) => {
@@ -93,4 +96,4 @@ const field = ({ model, el }) => {
 	};
 };
 
-export default { render: field };
+export default { render: (/** @type {any} */ host) => field(host) };
