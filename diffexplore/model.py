@@ -36,6 +36,7 @@ from diffexplore.runs.pictured import Pictured
 from diffexplore.runs.plan import Plan, Planner
 from diffexplore.runs.probes import Probe
 from diffexplore.runs.prompt import Reader, Vocabulary
+from diffexplore.runs.sampling import Sampled
 from diffexplore.runs.schedules import Schedules
 from diffexplore.runs.skips import Stage, stages_of
 from diffexplore.runs.skips import refused as no_skips
@@ -90,7 +91,7 @@ def load(
     return Model(opened.pipeline, name=opened.name, origin=opened.origin, vocabulary=vocabulary, reuse=reuse)
 
 
-class Model(Pictured):
+class Model(Pictured, Sampled):
     """A pipeline opened up: what it can do, and its runs as traces.
 
     Attributes:
@@ -259,12 +260,14 @@ class Model(Pictured):
     @property
     def abilities(self) -> dict[str, bool | str | None]:
         """What it can do: True, or one sentence why not; None for what its first run will tell. ``attention``: how it
-        is known where words look, "cross" or "joint", or one sentence why it is not.
+        is known where words look, "cross" or "joint", or one sentence why it is not. ``sigmas`` and ``fresh_noise``:
+        whether its own sampler takes them; `fixed` asks any.
         """
         reason = no_skips(self.pipeline)
         skips = f"{reason[0].upper()}{reason[1:]}." if reason else True
         own = {"attention": ability(self._family, self.pipeline), "skips": skips}
-        own |= {"guiders": guided.ability(self._family, self.pipeline)}
+        own |= {"guiders": guided.ability(self._family, self.pipeline), "sigmas": True, "fresh_noise": True}
+        own |= self.fixed()
         return self._family.abilities(self.pipeline) | self._schedules.abilities() | own
 
     @property

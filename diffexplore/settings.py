@@ -16,9 +16,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from diffexplore.mixing import CFG, named_guider
 from diffexplore.samplers import named, unknown
+from diffexplore.samplers.spacings import counted
 from diffexplore.words import near, shown
 
-__all__ = ["CHANGING", "Settings", "as_dict", "in_words"]
+__all__ = ["CHANGING", "Settings", "as_dict", "in_words", "joined"]
 
 MAX_PROMPT = 200_000
 MAX_STEPS = 1000
@@ -27,6 +28,7 @@ MAX_SEED = 2**63 - 1
 MAX_SIDE = 8192
 MAX_SCALE = 10.0
 MAX_MARKS = 100
+MAX_FRESH = 2.0
 FREEU = ("b1", "b2", "s1", "s2")
 
 CHANGING = ("prompt", "negative_prompt", "guidance", "adapters", "guider")
@@ -63,6 +65,14 @@ class Settings(BaseModel):
             names: ``{"freeu": {"s1": 0.9, "s2": 0.2, "b1": 1.2, "b2": 1.4}}``. Kept as sorted pairs, without what is 1.
         guider: how both predictions of a step are mixed, one of ``diffexplore.GUIDERS``; with numbers of its own where
             they are not the paper's, ``"APG(eta=0.5)"`` or ``{"APG": {"eta": 0.5}}``. Kept as such a text.
+        sigmas: noise levels to step through in place of the sampler's own, the highest first, for samplers that can:
+            finite numbers, each below the one before; where the last is 0 it is left out, as every run ends where its
+            sampler does. For diffusion b / a of ``x_t = a x0 + b noise``, which ``step.sigma`` shows; for flow models
+            their own, b of ``x_t = (1 - b) x0 + b noise``, from 1 down. ``steps`` is then the number of levels: it is
+            to be left out, or to say the same.
+        fresh_noise: how much of the noise of each next level is drawn anew, for samplers that can be asked: 0 is
+            nothing random on the way (DDIM, Euler), 1 as much as in DDPM or Euler a (of TCD all of it), up to 2; see
+            `runs.fresh`. None: as the sampler is.
 
     Raises:
         ValueError: one sentence that names the value and what is accepted.
@@ -84,6 +94,8 @@ class Settings(BaseModel):
     skips: tuple[tuple[str, tuple[tuple[str, float], ...]], ...] = ()
     variation: tuple[int, float] | None = None
     guider: str = CFG
+    sigmas: tuple[float, ...] | None = None
+    fresh_noise: float | None = None
 
     def __init__(self, /, **values: Any) -> None:  # a file may have a field "self"
         """Check the `values` of the fields that are given; the others have their defaults."""
@@ -92,7 +104,7 @@ class Settings(BaseModel):
             if name not in known:
                 raise ValueError(f"settings are {', '.join(known)}; got {shown(name)}{near(name, known)}")
         try:
-            super().__init__(**values)
+            super().__init__(**counted(values, MAX_STEPS))
         except ValidationError as error:
             raise ValueError(_sentence(error)) from None
 
@@ -147,6 +159,14 @@ class Settings(BaseModel):
             )
         seed = _whole("the seed of a variation", pair[0], 0, MAX_SEED, "2**63 - 1")
         return (seed, amount) if amount else None
+
+    @field_validator("fresh_noise", mode="before")
+    @classmethod
+    def _check_fresh(cls, value: object) -> float | None:
+        number = _number(value)
+        if value is not None and (number is None or not 0 <= number <= MAX_FRESH):
+            raise ValueError(f"fresh_noise must be a number from 0 to {MAX_FRESH:g}, or None, got {shown(value)}")
+        return number
 
     @field_validator("sampler", mode="before")
     @classmethod
@@ -267,8 +287,8 @@ class Settings(BaseModel):
         return tuple(made)
 
     def replace(self, /, **values: Any) -> Self:
-        """A copy with some values changed, checked like new ones."""
-        return type(self)(**{**self.model_dump(), **values})
+        """A copy with some values changed, checked like new ones; with other ``sigmas``, ``steps`` follow."""
+        return type(self)(**joined(self.model_dump(), values))
 
     def stages(self) -> "list[tuple[float, Settings]]":
         """What holds from where: (mark, settings without changes), in the order of the run; the first at infinity, and
@@ -305,6 +325,8 @@ class Settings(BaseModel):
             }
         if self.skips:
             values["skips"] = as_dict(self.skips)
+        if self.sigmas:
+            values["sigmas"] = list(self.sigmas)
         return values
 
     @property
@@ -390,6 +412,14 @@ class Settings(BaseModel):
         except (ValueError, RecursionError):
             raise ValueError(f'no settings such as dx1{{"prompt":"a fox"}} can be read in {shown(text)}') from None
         return cls(**values)
+
+
+def joined(values: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of settings with others in their place: where these say ``sigmas`` or ``steps`` and not both, what there
+    was of the other no longer holds.
+    """
+    dropped = {"steps"} if more.get("sigmas") is not None and "steps" not in more else set()
+    return {name: value for name, value in values.items() if name not in dropped} | dict(more)
 
 
 def in_words(fields: Iterable[tuple[str, Any]]) -> str:

@@ -55,6 +55,7 @@ class Family:
         unguided: the largest guidance at which the pipeline leaves the negative prompt out.
         order: the places of the predictions with and without the prompt among the network's answers at a step, where
             the mix that the pipeline makes of them does not tell.
+        spaces: whether its pipelines hand noise levels to their scheduler when they are called.
         looked: whether nothing is known of its pipelines but what is found by looking (``any.Looked``).
     """
 
@@ -70,6 +71,7 @@ class Family:
     fewest = 1
     unguided = 1
     order: tuple[int, int] | None = None
+    spaces = False
     looked = False
 
     # Parts
@@ -246,6 +248,8 @@ class Family:
             self.guided(pipeline, settings),
             settings.adapters,
             settings.skips,
+            settings.sigmas,
+            settings.fresh_noise,
         )
         if not self.mixes or self.embedded(pipeline):
             key += (settings.guidance, bool(settings.negative_prompt))

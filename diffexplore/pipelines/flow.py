@@ -59,6 +59,7 @@ class Packed(Transformer):
     """Transformers that keep 2 x 2 latents as one token."""
 
     mixes = False
+    spaces = True
 
     def multiple(self, pipeline: Any) -> int:
         return 2 * self.factor(pipeline)
@@ -138,6 +139,7 @@ class ZImage(Transformer):
     name = "zimage"
     pipelines = ("ZImagePipeline",)
     mixes = False
+    spaces = True
 
     def multiple(self, pipeline: Any) -> int:
         return 2 * self.factor(pipeline)

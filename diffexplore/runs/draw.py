@@ -30,6 +30,7 @@ from diffexplore.runs.jobs import OnStep, Turn
 from diffexplore.runs.mirror import Mirror
 from diffexplore.runs.probes import Cancel, Cancelled, Probe, Stop, attached, interruptible, run_through
 from diffexplore.runs.recorder import Recorder
+from diffexplore.runs.sampling import asked_otherwise
 from diffexplore.runs.schedules import Schedules
 from diffexplore.runs.skips import Skips
 from diffexplore.runs.start import Start, encoded
@@ -288,6 +289,7 @@ class Artist:
                         outer.append(Ahead(family.network, start.restore))
                     if any(one.variation for one in settings):  # below all that look at the noise
                         leading.insert(0, Variation([one.variation for one in settings]))
+                    leading = [*asked_otherwise(first), *leading]
                     inner = [*leading, Mirror(self._pipeline, networks), recorder, Cancel(stop, networks)]
                     inner += [probe for probe in probes if not (probe.outermost or probe.leads)]
                     held.enter_context(attached(pipeline, [*inner, *outer]))

@@ -109,6 +109,15 @@ class Levels:
         half = self._half(index, call)
         return *self._read(index, self.told(call, timestep), half), half
 
+    def after(self, call: int, timestep: Any = None) -> tuple[float, float]:
+        """(a, b) of the level that the `call`-th call of ``step`` goes to; as :meth:`at`, for schedulers of one
+        evaluation a step that go on to the next level of their schedule.
+        """
+        if self._levels == "timestep":
+            left = self.left(call, timestep)
+            return (1.0, 0.0) if left == 1 else self._read(0, self.schedule[len(self.schedule) - left + 1], False)
+        return self._read(self.index(call, timestep) + 1, math.nan, False)
+
     def index(self, call: int, timestep: Any = None) -> int:
         """Where in the scheduler's tables a call is."""
         if self._levels == "asked":

@@ -123,6 +123,7 @@ class Planner:
         refused = self._schedules.refusal(sampler, settings.steps)
         if refused:
             raise ValueError(refused)
+        self._check_sampling(sampler, settings)
         filled = {"sampler": sampler, "width": width, "height": height}
         # All three are right, so nothing needs to be checked again.
         return settings if filled.items() <= dict(settings).items() else settings.model_copy(update=filled)
@@ -137,6 +138,7 @@ class Planner:
             self._check_adapters(settings)
         self._check_skips(settings)
         self._check_guiders(settings)
+        self._check_sampling(self._schedules.default, settings)
         assert isinstance(self._family, Looked)
         if not self._family.sized() and (settings.width or settings.height):
             raise ValueError("this pipeline takes no width and height: its pictures have a size of their own")
@@ -151,6 +153,16 @@ class Planner:
         reason = no_guider(self._family, self._pipeline, settings, extra or {})
         if reason:
             raise ValueError(reason)
+
+    def _check_sampling(self, sampler: str, settings: Settings) -> None:
+        """Refuse noise levels and fresh noise that a sampler does not take."""
+        refused, sigmas, share = "", settings.sigmas, settings.fresh_noise
+        if sigmas is not None:
+            refused = self._schedules.no_sigmas(sampler) or self._schedules.unfit(sampler, sigmas)
+        if share is not None:
+            refused = refused or self._schedules.no_fresh(sampler, share)
+        if refused:
+            raise ValueError(refused)
 
     def _check_adapters(self, settings: Settings) -> None:
         loaded = self._adapters()
@@ -345,7 +357,12 @@ class Planner:
         notes: list[str] = []
         for _, stage in settings.stages():
             notes += [note for note in self._notes(stage) if note not in notes]
-        return notes + self._schedules.notes(settings.sampler or self._schedules.default)
+        sampler = settings.sampler or self._schedules.default
+        return (
+            notes
+            + (self._schedules.said(sampler, settings.sigmas) if settings.sigmas else [])
+            + self._schedules.notes(sampler)
+        )
 
     def _notes(self, settings: Settings) -> list[str]:
         notes = []

@@ -5,12 +5,17 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 from diffexplore.pipelines.family import Family
-from diffexplore.runs.levels import Levels
+from diffexplore.runs.fresh import adds, dry
+from diffexplore.runs.levels import Levels as Read
+from diffexplore.runs.spaced import levels_of, said, span_of, stays, unfit
 from diffexplore.samplers import AS_IT_CAME, FLOW, SAMPLERS, build, facts_of, native, suitable
 from diffexplore.samplers.came import begin, changed, copied, described, noise_of, state_of
+from diffexplore.samplers.spacings import Levels, Range
 from diffexplore.words import sentence
 
 __all__ = ["OF_THE_SEED", "Schedules"]
+
+_USUAL = ("Euler", "DPM++ 2M", "Euler a", "DDIM", "Flow Euler")  # what one would take in place of another
 
 OF_THE_SEED = (
     "The scheduler that came with this model adds noise on the way. A plain call of its pipeline draws it from torch's "
@@ -87,6 +92,8 @@ class Schedules:
         if not (self._now and self._now[0] is now[0] and self._now[1] is now[1] and self._now[2] == now[2]):
             self._now, self._found = now, {}
         found = self._found
+        if len(found) > 500:  # a curve of levels was dragged
+            found.clear()
         if key not in found:
             found[key] = find()
         return found[key]
@@ -116,7 +123,7 @@ class Schedules:
         made = copied(self.own)
         try:
             begin(made, 4)
-            Levels(made)
+            Read(made)
         except ValueError as error:
             why = f"There are no steps to show: {sentence(error).rstrip('.')}."
             return {"steps": why, "split": why}
@@ -143,6 +150,78 @@ class Schedules:
             return []
         said = self._once(("changed", name), lambda: changed(name, self.make(name), self.own))
         return [said] if said else []
+
+    # Levels and noise of one's own
+
+    def no_sigmas(self, name: str) -> str:
+        """Why a sampler takes no noise levels of one's own, a sentence without a full stop; "" if it does."""
+        return self._no("sigmas", name, stays, "takes no noise levels of one's own: it")
+
+    def no_fresh(self, name: str, share: float = 1.0) -> str:
+        """Why a sampler cannot be asked for a share of fresh noise, a sentence without a full stop; "" if it can."""
+        return self._no(
+            "fresh", name, lambda one: dry(one, share), f"cannot be asked for a fresh noise of {share:g}: it", share
+        )
+
+    def _no(self, what: str, name: str, ask: Callable[[Any], str], says: str, *key: Hashable) -> str:
+        reason = self._once((what, name, *key), lambda: ask(self.make(name)))
+        if not reason:
+            return ""
+        usual = [one for one in _USUAL if one in self.names]
+        can = [
+            one
+            for one in usual
+            if not self._once((what, one, *key), functools.partial(lambda one: ask(self.make(one)), one))
+        ]
+        others = f"; {', '.join(can[:3])} can" if can else ""
+        return f"{self.label(name)} {says} {reason}{others}"
+
+    def adds(self, name: str) -> float | None:
+        """The share of fresh noise that a sampler adds by itself; None for one that cannot be asked for another."""
+        return adds(self.make(name))
+
+    def unfit(self, name: str, sigmas: Sequence[float]) -> str:
+        """Why these levels are not for a sampler that takes some, a sentence without a full stop; "" if they are."""
+        return self._once(("unfit", name, *sigmas), lambda: unfit(self.make(name), sigmas))
+
+    def said(self, name: str, sigmas: Sequence[float]) -> list[str]:
+        """Plain sentences on what a sampler makes of these levels, which are fit for it."""
+        told = self._once(("said", name, *sigmas), lambda: "\n".join(said(self._begun(name, len(sigmas)), sigmas)))
+        return told.splitlines()
+
+    def levels(self, name: str, steps: int) -> Levels:
+        """The noise levels that a sampler steps through by itself, as ``Settings.sigmas`` has them.
+
+        Raises:
+            ValueError: one sentence, where it takes none, or nobody knows them before a run.
+        """
+        reason = self.no_sigmas(name) or self.refusal(name, steps)
+        if reason:
+            raise ValueError(reason)
+        made = self._begun(name, steps)
+        by_size = made.config.get("use_dynamic_shifting") and len({*_shifts(made)}) > 1
+        if self._family.spaces or by_size:
+            raise ValueError(
+                f"the pipeline hands {self.label(name)} its noise levels when it is called: take them from a run, as "
+                "sigmas=[step.b for step in trace]"
+            )
+        return levels_of(made)
+
+    def range(self, name: str) -> Range:
+        """The noise levels that the model was trained on, as a sampler counts them.
+
+        Raises:
+            ValueError: one sentence, where the sampler takes no levels.
+        """
+        reason = self.no_sigmas(name)
+        if reason:
+            raise ValueError(reason)
+        return span_of(self.make(name))
+
+    def _begun(self, name: str, steps: int) -> Any:
+        made = self.make(name)
+        begin(made, steps, *_shifts(made)[:1])
+        return made
 
     def _draws_unseeded(self) -> bool:
         """Whether its own scheduler adds noise that its pipeline's call takes from no generator it is given."""
@@ -172,3 +251,9 @@ class Schedules:
         state = state_of(self.own)
         twin = native(self._family.name, self.came)
         return twin if twin and state is not None and state == state_of(self.make(twin)) else state
+
+
+def _shifts(scheduler: Any) -> list[float]:
+    """The ends of the range in which the size of a picture shifts the levels of a scheduler."""
+    config = getattr(scheduler, "config", {})
+    return [float(config[name]) for name in ("base_shift", "max_shift") if isinstance(config.get(name), (int, float))]

@@ -16,6 +16,7 @@ from diffexplore.runs.jobs import OnStep
 from diffexplore.runs.mirror import Mirror
 from diffexplore.runs.probes import Cancel, Cancelled, Probe, Stop, attached, interruptible, run_through
 from diffexplore.runs.replay import Tape, clone_of, dice, play
+from diffexplore.runs.sampling import asked_otherwise
 from diffexplore.runs.schedules import OF_THE_SEED
 from diffexplore.runs.watch import Recount, Watcher
 from diffexplore.trace import Trace
@@ -96,6 +97,7 @@ class Whole:
             on_schedule=on_schedule, on_stage=trace.clear, guider=settings.guider,
         )  # fmt: skip
         networks = family.networks(self._pipeline)
+        own = asked_otherwise(settings, family.scheduler)
         for probe in probes:
             probe.begin([trace])
         call = dict(arguments)
@@ -106,7 +108,7 @@ class Whole:
         try:
             with (
                 dice(settings.seed, device) as diced,
-                attached(clone, [Mirror(self._pipeline, networks), watcher, Cancel(stop, networks), *probes]),
+                attached(clone, [*own, Mirror(self._pipeline, networks), watcher, Cancel(stop, networks), *probes]),
                 interruptible([decoder] if isinstance(decoder, torch.nn.Module) else [], stop),
             ):
                 given = clone(**call)

@@ -8,8 +8,9 @@ from diffexplore.samplers.menu import SAMPLERS
 from diffexplore.samplers.names import named, unknown
 from diffexplore.samplers.nets import DIFFUSION, FLOW, MODEL_FACTS
 from diffexplore.samplers.sampler import Sampler
+from diffexplore.samplers.spacings import WAYS
 
 __all__ = [
-    "AS_IT_CAME", "DIFFUSION", "FLOW", "MODEL_FACTS", "SAMPLERS", "Sampler", "SchedulerClass", "build", "facts_of",
-    "named", "native", "suitable", "unknown",
+    "AS_IT_CAME", "DIFFUSION", "FLOW", "MODEL_FACTS", "SAMPLERS", "WAYS", "Sampler", "SchedulerClass", "build",
+    "facts_of", "named", "native", "suitable", "unknown",
 ]  # fmt: skip

@@ -200,16 +200,15 @@ def moved(scheduler: Any) -> list[str]:
     return sorted(put | {name for name in names if _mark(before[name]) != _mark(after.get(name))})
 
 
-def begin(scheduler: Any, steps: int) -> None:
-    """Let it set its timesteps, as at the start of a run.
+def begin(scheduler: Any, steps: int, shift: float = 1.0) -> None:
+    """Let it set its timesteps, as at the start of a run; with `shift`, where the size of a picture would tell one.
 
     Raises:
         Exception: whatever it says of so many steps.
     """
     takes = inspect.signature(scheduler.set_timesteps).parameters
-    # With a shift that only the size of a picture tells, any will do.
     dynamic = "mu" in takes and _config(scheduler).get("use_dynamic_shifting")
-    scheduler.set_timesteps(steps, **({"mu": 1.0} if dynamic else {}))
+    scheduler.set_timesteps(steps, **({"mu": shift} if dynamic else {}))
 
 
 def _mark(value: Any) -> Any:
