@@ -38,6 +38,7 @@ from diffexplore.runs.probes import Probe
 from diffexplore.runs.prompt import Reader, Vocabulary
 from diffexplore.runs.sampling import Sampled
 from diffexplore.runs.schedules import Schedules
+from diffexplore.runs.shelf import Shelf, check_cache
 from diffexplore.runs.skips import Stage, stages_of
 from diffexplore.runs.skips import refused as no_skips
 from diffexplore.settings import Settings
@@ -61,6 +62,7 @@ def load(
     offload: str | None = None,
     reuse: int = REUSE,
     prediction_type: str | None = None,
+    cache: str | os.PathLike[str] | None = None,
 ) -> Model:
     """Open a model.
 
@@ -76,19 +78,24 @@ def load(
         reuse: bytes of results to remember; 0: compute everything anew.
         prediction_type: what the network predicts, "epsilon", "v_prediction" or "sample", where its files do not say:
             a single checkpoint has no word for it, and drawn by the wrong one is noise. None: as the files say.
+        cache: a folder where results stay between sessions, for this process and others (see `runs.shelf`); it never
+            holds more than 2 GiB. Runs of pipelines found by looking are not kept. Needs the extra ``cache``.
 
     Only safetensors weights are read, and no code that comes with a model is ever run. A single file names no layout
     of its networks: diffusers fetches that from the hub, once.
 
     Raises:
         ValueError: one sentence, for a source that is none of these or that cannot be opened, a device that is not
-            here, and a `dtype`, `offload` or `reuse` that is none. Before anything is fetched.
+            here, and a `dtype`, `offload`, `reuse` or `cache` that is none. Before anything is fetched.
+        ImportError: for a `cache` without diskcache; says how to get it.
     """
     if not isinstance(reuse, int) or isinstance(reuse, bool) or reuse < 0:
         raise ValueError(f"reuse must be a number of bytes, 0 or more, got {shown(reuse)}")
+    folder = None if cache is None else check_cache(cache)
     opened = open_pipeline(source, device, dtype, offload=offload, prediction_type=prediction_type)
     vocabulary = Vocabulary(opened.words, opened.near)
-    return Model(opened.pipeline, name=opened.name, origin=opened.origin, vocabulary=vocabulary, reuse=reuse)
+    own = opened.origin
+    return Model(opened.pipeline, name=opened.name, origin=own, vocabulary=vocabulary, reuse=reuse, cache=folder)
 
 
 class Model(Pictured, Sampled):
@@ -112,6 +119,7 @@ class Model(Pictured, Sampled):
         origin: Origin | None = None,
         vocabulary: Vocabulary | None = None,
         reuse: int = REUSE,
+        cache: str | os.PathLike[str] | None = None,
     ) -> None:
         """A model around a pipeline; `load` makes one from a file, a folder or a hub id too.
 
@@ -121,9 +129,10 @@ class Model(Pictured, Sampled):
             origin: where it is from; None: what the pipeline says of itself.
             vocabulary: what is known of its training words.
             reuse: bytes of results to remember.
+            cache: a folder where they stay, as `load` takes it.
 
         Raises:
-            ValueError: for a pipeline of another family, or one that cannot read prompts.
+            ValueError: for a pipeline of another family, or one that cannot read prompts; for a folder that is none.
         """
         family = family_of(pipeline)
         lacking = family.lacking(pipeline)
@@ -134,13 +143,14 @@ class Model(Pictured, Sampled):
         self.name = name or type(pipeline).__name__
         self.family = family.name
         self.factor = family.factor(pipeline)
-        self.remembered = Store(reuse)
         self._family = family
         self._origin = origin or Origin.of(pipeline)
         self._pocket = self._origin.kind == "pocket"
         came = self._origin.features.get("came_with")
         self._schedules = Schedules(family, pipeline, POCKET_SAMPLER if self._pocket else None, came)
         self._came_with = came or scheduler_facts(pipeline)
+        stays = cache is not None and not family.looked
+        self.remembered = Shelf(reuse, cache, pipeline, self._schedules.came) if stays else Store(reuse)
         self._turn = turn_at(getattr(pipeline, family.network))
         self._adapters = Adapters(pipeline)
         self._reader = Reader(*read, vocabulary or Vocabulary(), lambda: self._adapters.taught)

@@ -18,6 +18,7 @@ def test_nothing_is_drawn_and_what_is_there_is_counted_once(tmp_path: Path) -> N
     plan = dx.sweep(model, dry=True, **asked)
     assert (plan.cells, plan.there, plan.left, plan.evaluations) == (4, 0, 4, 2 + 3 + 3 + 5)
     assert "4 of 4 cells to draw, 13 evaluations" in repr(plan)
+    assert (plan.seconds, plan.bytes) == (None, None)  # nobody has drawn with this model yet
     assert not ran
     assert not (tmp_path / "cells").exists()
     dx.sweep(model, **{**asked, "y": ("sampler", ["Heun"])})
@@ -25,6 +26,15 @@ def test_nothing_is_drawn_and_what_is_there_is_counted_once(tmp_path: Path) -> N
     plan = dx.sweep(model, dry=True, **asked)
     assert (plan.there, plan.left, plan.evaluations) == (2, 2, 5)
     assert len(ran) == done
+    for seed in range(4):
+        model.trace(steps=3, sampler="DDIM", seed=seed)
+    plan = dx.sweep(model, dry=True, **asked)
+    assert plan.seconds is not None
+    assert plan.seconds > 0
+    assert "MiB" in repr(plan)
+    # Two runs of two and three steps, with both halves of guidance: the latents and three predictions of each.
+    assert plan.bytes is not None
+    assert plan.bytes >= 5 * 4 * (4 * 8 * 12) * 4
 
 
 def test_what_is_refused_is_refused_dry_too(tiny_model: Model) -> None:

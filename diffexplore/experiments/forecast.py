@@ -41,16 +41,25 @@ class Forecast:
         return f"Forecast({', '.join(said)})"
 
 
-def forecast(model: Model, cells: Sequence[Settings], there: int) -> Forecast:
-    """What it takes to draw `cells`.
+def forecast(model: Model, cells: Sequence[Settings], there: int, *, alone: bool) -> Forecast:
+    """What it takes to draw `cells`, by :meth:`Model.estimate`.
 
     Args:
         model: what draws them.
         cells: with everything filled in, each once.
         there: how many more there are already.
+        alone: whether they are drawn one by one, not in batches.
     """
-    evaluations = sum(model.evaluations(str(one.sampler), one.steps) for one in cells)
-    return Forecast(len(cells) + there, there, evaluations)
+    asked = ([one] for one in cells) if alone else iter([cells] if cells else [])
+    guesses = [model.estimate(some) for some in asked]
+    evaluations = sum(one.evaluations for one in guesses)
+    seconds, size = (_total([getattr(one, name) for one in guesses]) for name in ("seconds", "bytes"))
+    return Forecast(len(cells) + there, there, evaluations, seconds, None if size is None else int(size))
+
+
+def _total(values: Sequence[float | None]) -> float | None:
+    known = [one for one in values if one is not None]
+    return sum(known) if known and len(known) == len(values) else None
 
 
 def _long(seconds: float) -> str:

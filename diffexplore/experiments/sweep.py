@@ -129,7 +129,7 @@ def sweep(
     found: dict[Settings, Trace | str] = {}
     left = cells if kept is None else [one for one in cells if not kept.look(one, found)]
     if dry:
-        return forecast(model, left, len(cells) - len(left))
+        return forecast(model, left, len(cells) - len(left), alone=executor is not None or kept is not None)
     if left and kept is not None:
         kept.cells.check()
     weights = {one: model.evaluations(str(one.sampler), one.steps) for one in left}

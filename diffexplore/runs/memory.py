@@ -73,6 +73,11 @@ class Store:
         """Bytes held; never more than the budget."""
         return self._used
 
+    @property
+    def keeps(self) -> bool:
+        """Whether anything is remembered."""
+        return self.budget > 0
+
     def get(self, key: Hashable | None) -> Any:
         """The value kept for `key`, or None; a key of None (nothing to go by) finds nothing and counts
         nothing.
