@@ -1,4 +1,4 @@
-"""The `diffexplore` command: JupyterLab on the first notebook, a check-up, or a benchmark of this machine."""
+"""The `diffexplore` command: JupyterLab on the first notebook, a shared model, a check-up, or a benchmark."""
 
 from __future__ import annotations
 
@@ -77,6 +77,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     bench.add_argument("--json", metavar="FILE", help="write the figures as JSON too (- for standard output)")
     bench.add_argument("--rounds", type=int, default=5, help="repetitions of every row (default: %(default)s)")
     bench.add_argument("--gpu", action="store_true", help="measure a CUDA card, with networks of real sizes")
+    share = commands.add_parser("share", help="share one model with a room of learners, until this is ended")
+    share.add_argument(
+        "source", nargs="?", help="a folder, a file or a hub id (default: the pocket model)"
+    )
+    share.add_argument("--address", help="where to listen, such as tls://0.0.0.0:8790 (default: 127.0.0.1:8790)")
+    share.add_argument("--security", metavar="FOLDER", help="who may connect: ca.pem, cert.pem and key.pem")
+    share.add_argument("--device", help="where to run, such as cuda")
+    share.add_argument("--dtype", help="such as float16")
     commands.add_parser("doctor", help="say what is here, what is missing, and how to get it")
     args, rest = folder.parse_known_args(arguments)
     # A first word of ours goes to our parser; after an option of JupyterLab a word is that option's ("--port 8888").
@@ -98,6 +106,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             return run(args.rounds, args.json, gpu=args.gpu)
         except ValueError as error:
             parser.error(str(error))
+    if args.command == "share":
+        if rest:
+            parser.error(f"share does not know {' '.join(rest)}")
+        from diffexplore.rooms.keeper import keep
+
+        return keep(args.source, args.address, args.security, device=args.device, dtype=args.dtype)
     if importlib.util.find_spec("jupyterlab") is None:
         print("JupyterLab is not installed here; get it with: pip install jupyterlab", file=sys.stderr)
         return 1

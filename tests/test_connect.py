@@ -97,6 +97,8 @@ def test_branches_pictures_and_inversions_are_the_same(model: Connected, local: 
     assert torch.equal(brighter[0].final, brighter[1].final)
     assert brighter[0].info["parent"]["at"] == 2
     same(model.branch(brighter[0], 1, prompt="a car"), local.branch(brighter[1], 1, prompt="a car"))
+    noisy = dx.edits.noise((0.2, 0.2, 0.7, 0.7), seed=4)
+    same(model.branch(mine, 2, latents=noisy), local.branch(theirs, 2, latents=noisy))
     picture = theirs.image
     assert torch.equal(model.encode(picture), local.encode(picture))
     assert np.array_equal(model.decode(mine.final), local.decode(theirs.final))

@@ -19,11 +19,13 @@ from diffexplore.rooms.parcels import (
     value_of,
 )
 from diffexplore.rooms.seat import MOST_RUNS, Submission
+from diffexplore.runs.edits import Touch
 from diffexplore.runs.plan import Plan, inversion
 from diffexplore.words import shown
 
 if TYPE_CHECKING:
     from diffexplore.model import Model
+    from diffexplore.record.step import Step
     from diffexplore.runs.probes import Probe
 
 __all__ = ["ASKED", "SLOW", "facts_of", "submission_of"]
@@ -101,6 +103,21 @@ def _planned(model: Model, message: Told) -> Plan:
     return model.plan(settings_of(message.get("settings")), **extra)
 
 
+class _Made(Touch):
+    """An edit that was made where the learner is, told as it was there."""
+
+    def __init__(self, latents: Any, told: str) -> None:
+        """The edited latents, and what is told of them, as JSON."""
+        self._latents, self._as_told = latents, json.loads(told)
+
+    def __call__(self, latents: Any, step: Step | None = None) -> Any:
+        return self._latents
+
+    @property
+    def told(self) -> Told:
+        return dict(self._as_told)
+
+
 def _plan_of(model: Model, message: Told) -> tuple[Plan, list[Probe]]:
     """What one run is to be, of any kind, and what leads it."""
     told = message.get("branch")
@@ -111,7 +128,9 @@ def _plan_of(model: Model, message: Told) -> tuple[Plan, list[Probe]]:
         changes = json.loads(_text(told, "changes"))
         if not isinstance(changes, dict):
             raise ValueError(f"changes must be settings by name, got {shown(changes)}")
-        edit = None if latents is None else tensor_of(latents)
+        edit: Any = None if latents is None else tensor_of(latents)
+        if edit is not None and told.get("edit"):
+            edit = _Made(edit, _text(told, "edit"))
         return model.planner.branch(parent, _whole(told, "at"), edit, **changes), []
     told = message.get("invert")
     if isinstance(told, dict):

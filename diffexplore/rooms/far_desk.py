@@ -6,7 +6,7 @@ import itertools
 import threading
 import weakref
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from PIL import Image
 
 from diffexplore.record.step import Step
 from diffexplore.rooms.far_planner import Branched, Inverted, asked_for
-from diffexplore.rooms.line import Line
+from diffexplore.rooms.line import PATIENCE, Line
 from diffexplore.rooms.parcels import AwayError, pixels_of, raise_refusal, record_of, tensor_packed
 from diffexplore.rooms.seat import MOST_RUNS
 from diffexplore.runs.desk import Desk
@@ -26,6 +26,9 @@ from diffexplore.trace import Trace
 from diffexplore.words import shown
 
 __all__ = ["FarDesk"]
+
+WHILE_AWAY: Final = 30.0
+"""Seconds that a picture to be shown waits for a room that is away."""
 
 Message = dict[str, Any]
 
@@ -248,7 +251,10 @@ class FarDesk(Desk):
         return self._decoded(latents, exact=False)
 
     def _decoded(self, latents: torch.Tensor, exact: bool) -> np.ndarray:
-        return pixels_of(self._line.ask("decode", latents=tensor_packed(latents), exact=exact)["picture"])
+        # Pictures of a run that is on show are worth waiting for, on the thread that makes them.
+        patience = PATIENCE if exact else WHILE_AWAY
+        told = self._line.ask("decode", patience, latents=tensor_packed(latents), exact=exact)
+        return pixels_of(told["picture"])
 
     def output(self, latents: torch.Tensor, trace: Trace | None = None) -> Any:
         """What the pipeline makes of latents: of a shared one, pictures.

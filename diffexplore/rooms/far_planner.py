@@ -13,6 +13,7 @@ from diffexplore.record.record import Record
 from diffexplore.rooms.line import Line
 from diffexplore.rooms.parcels import record_packed, tensor_packed, value_packed
 from diffexplore.runs.branch import Edit, branched, edited
+from diffexplore.runs.edits import Touch
 from diffexplore.runs.plan import Plan, Planner
 from diffexplore.runs.probes import Probe
 from diffexplore.settings import Settings
@@ -28,9 +29,14 @@ class Branched(Probe):
 
     changes = True
 
-    def __init__(self, parent: Record, at: int, latents: torch.Tensor | None, changes: Mapping[str, Any]) -> None:
-        """The run, the evaluation from which on another is made, what it is made of, and what then holds."""
-        self._parent, self._at, self._latents, self._changes = parent, at, latents, dict(changes)
+    def __init__(
+        self, parent: Record, at: int, latents: torch.Tensor | None, changes: Mapping[str, Any], edit: Mapping[str, Any]
+    ) -> None:
+        """The run, the evaluation from which on another is made, what it is made of, what then holds, and what is told
+        of how the latents were edited.
+        """
+        self._parent, self._at, self._latents = parent, at, latents
+        self._changes, self._edit = dict(changes), dict(edit)
 
     def packed(self) -> Message:
         """It as it travels: what is replayed, and no more."""
@@ -40,6 +46,7 @@ class Branched(Probe):
             "at": self._at,
             "latents": None if self._latents is None else tensor_packed(self._latents),
             "changes": json.dumps(self._changes),
+            "edit": json.dumps(self._edit) if self._edit else "",
         }
 
 
@@ -105,7 +112,8 @@ class FarPlanner(Planner):
         settings = branched(parent, at, **changes)
         edit = None if latents is None else edited(parent, at, latents)
         plan = self.plan(settings, parent.extra)
-        return replace(plan, probes=(Branched(parent, int(at), edit, changes),))
+        told = latents.told if isinstance(latents, Touch) else {}
+        return replace(plan, probes=(Branched(parent, int(at), edit, changes, told),))
 
 
 def _said(settings: Settings) -> str:

@@ -23,7 +23,7 @@ from diffexplore.rooms import wire
 from diffexplore.rooms.parcels import AwayError, raise_refusal
 from diffexplore.words import sentence
 
-__all__ = ["Line", "Listener"]
+__all__ = ["PATIENCE", "Line", "Listener"]
 
 logger = logging.getLogger(__name__)
 
@@ -99,15 +99,30 @@ class Line:
         with self._lock:
             return next(self._numbers)
 
-    def ask(self, what: str, **told: Any) -> Message:
-        """Ask the room and wait for its answer.
+    def ask(self, what: str, patience: float = PATIENCE, **told: Any) -> Message:
+        """Ask the room and wait for its answer; where the room goes away meanwhile, ask again when it is back.
+
+        Args:
+            what: the name of the question.
+            patience: seconds to wait for a room that is away.
+            told: what belongs to it.
 
         Raises:
             AwayError: one sentence: the room does not answer.
             ValueError, RuntimeError: what it refuses.
         """
-        if not self._there.wait(PATIENCE) or self._gone.is_set():
-            raise AwayError(self._says or self._lost())
+        until = time.monotonic() + patience
+        while True:
+            there = self._there.wait(max(0.0, until - time.monotonic()))
+            if not there or self._gone.is_set():
+                raise AwayError(self._says or self._lost())
+            try:
+                return self._asked(what, told)
+            except AwayError:
+                if time.monotonic() > until:
+                    raise
+
+    def _asked(self, what: str, told: Message) -> Message:
         number, answer = self.number, Future[Message]()
         with self._lock:
             self._answers[number] = answer

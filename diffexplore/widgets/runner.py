@@ -218,7 +218,13 @@ class Runner:
             self.viewer.end(feed, "cancelled" if trace.cancelled else "done", k)
         for k, job in enumerate(jobs.values(), len(others)):
             job.add_done_callback(partial(self._ended, feed=feed, k=k))
+            job.add_news_callback(self._hear)
         return jobs, feed
+
+    def _hear(self, job: Job) -> None:
+        """There is something to say of a job that goes on."""
+        if job in self._jobs.values():
+            self.viewer.tell(error=sentence(ValueError(job.news)) if job.news else "")
 
     def show(self, traces: Mapping[str, Trace]) -> None:
         """Show runs that are over, by label, in place of what is going."""
