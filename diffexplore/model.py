@@ -340,7 +340,8 @@ class Model(Pictured, Sampled):
                 read in parts: see `runs.weights`; needs the extra ``prompts``.
             probes: what watches or changes the run, in this order; see `runs.probes.Probe`.
             **values: its fields (with `settings`: what to change in it), and arguments that the pipeline takes beyond
-                them, such as ``image=``; see `extras`.
+                them, such as ``image=``; see `extras`. With a picture, ``mask=`` says what of it is drawn anew: white
+                in a picture, or a region as `dx.edits` takes it; the rest is held to it (`runs.repaint`).
 
         Raises:
             ValueError: one sentence, before any work, for settings which are refused.

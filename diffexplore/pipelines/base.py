@@ -149,12 +149,13 @@ class Family:
     # What it can do
 
     def extras(self, pipeline: Any) -> list[Extra]:
-        """What a run takes beyond settings: what the pipeline's call does, and a picture to start from where there is
-        an encoder for it.
+        """What a run takes beyond settings: what the pipeline's call does, and, where there is an encoder for it, a
+        picture to start from and a mask of what of it is drawn anew.
         """
         settled = self.arguments(pipeline, [Settings(width=8, height=8)])
         found = extras_of(pipeline, [name for name in settled if "guidance" in name or "cfg" in name])
-        return found if self.blind(pipeline) else [Extra("image", "picture", None, False), *found]
+        ours = [Extra(name, "picture", None, False) for name in ("image", "mask")]
+        return found if self.blind(pipeline) else [*ours, *found]
 
     def abilities(self, pipeline: Any) -> dict[str, bool | str | None]:
         """What it can do: True, or one sentence why not."""

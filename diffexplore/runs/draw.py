@@ -31,6 +31,7 @@ from diffexplore.runs.jobs import OnStep, Turn
 from diffexplore.runs.mirror import Mirror
 from diffexplore.runs.probes import Cancel, Cancelled, Probe, Stop, attached, interruptible, run_through
 from diffexplore.runs.recorder import Recorder
+from diffexplore.runs.repaint import Repaint
 from diffexplore.runs.sampling import asked_otherwise
 from diffexplore.runs.schedules import Schedules
 from diffexplore.runs.skips import Skips
@@ -247,7 +248,8 @@ class Artist:
         start: Start | None = None
         if first.strength is not None:
             clean = encoded(family, self._pipeline, extra.pop("image"), width, height)
-            start = Start(clean, first.strength)
+            mask = extra.pop("mask", None)
+            start = Start(clean, first.strength) if mask is None else Repaint(clean, first.strength, mask)
         own = extra.get("latents")
         if isinstance(own, torch.Tensor) and own.ndim == 3 and len(own) == family.channels(self._pipeline):
             # As traces have them; a pipeline takes them as its loop keeps them.

@@ -18,6 +18,7 @@ from diffexplore.runs.guided import refused as no_guider
 from diffexplore.runs.handed import made_right
 from diffexplore.runs.probes import Probe
 from diffexplore.runs.prompt import Reader
+from diffexplore.runs.repaint import mask_of
 from diffexplore.runs.schedules import Schedules
 from diffexplore.runs.skips import refused as no_skips
 from diffexplore.runs.start import STRENGTH, Invert, first_order
@@ -228,7 +229,11 @@ class Planner:
             lacking = wanting == self._family.wanting(self._pipeline)
             raise LackingError(wanting, ["ip_adapter_image"]) if lacking else ValueError(wanting)
         settings, extra = self._started(settings, extra)
-        theirs = extra if isinstance(self._family, Looked) else {k: v for k, v in extra.items() if k != "image"}
+        theirs = (
+            extra
+            if isinstance(self._family, Looked)
+            else {k: v for k, v in extra.items() if k not in ("image", "mask")}
+        )
         if isinstance(self._family, Looked):
             self._family.check(self._pipeline, extra)
         elif theirs:
@@ -341,7 +346,9 @@ class Planner:
         if extra.get("image") is None:
             if strength is not None:
                 raise ValueError(f"a strength of {strength:g} needs a picture to start from: hand over image= as well")
-            return settings, {name: value for name, value in extra.items() if name != "image"}
+            if extra.get("mask") is not None:
+                raise ValueError("a mask needs a picture to start from: hand over image= as well")
+            return settings, {name: value for name, value in extra.items() if name not in ("image", "mask")}
         blind = self._family.blind(self._pipeline)
         if blind:
             raise ValueError(f"{blind}, so no run can start from one")
@@ -350,7 +357,9 @@ class Planner:
         picture = fit(extra["image"], settings.width, settings.height)
         if strength is None:
             settings = settings.model_copy(update={"strength": STRENGTH})
-        return settings, {**extra, "image": picture}
+        mask = extra.pop("mask", None)
+        held = {} if mask is None else {"mask": mask_of(mask, *picture.size)}
+        return settings, {**extra, "image": picture, **held}
 
     def notes(self, settings: Settings) -> list[str]:
         """Plain sentences on what of these settings will be cut or ignored."""

@@ -37,11 +37,15 @@ class Region:
     rectangle: tuple[float, float, float, float] | None = None
     mask: np.ndarray | None = None
 
-    def __init__(self, given: Any = None) -> None:
+    def __init__(self, given: Any = None, *, some: bool = True) -> None:
         """Check what is given.
 
+        Args:
+            given: a region in any form.
+            some: refuse one with nothing in it.
+
         Raises:
-            ValueError: one sentence, for what is no region, and for one with nothing in it.
+            ValueError: one sentence, for what is no region.
         """
         if isinstance(given, Region):
             self.rectangle, self.mask = given.rectangle, given.mask
@@ -53,7 +57,7 @@ class Region:
             self.rectangle = _checked(given)
         else:
             self.mask = _mask(given)
-        if self.mask is not None and not self.mask.any():
+        if some and self.mask is not None and not self.mask.any():
             raise ValueError("a region must have something in it, got a mask that is False everywhere")
 
     def __repr__(self) -> str:

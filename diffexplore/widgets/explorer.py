@@ -441,7 +441,8 @@ class Explorer(Looks, Branches, Recipes, InNotebook, ipywidgets.Box):  # type: i
         made = {other: one for other, one in self.extra.items() if other != name}
         made |= {} if value is None else {name: value}
         if "image" not in made and self.model.family != "any":
-            made.pop("strength", None)  # it is of the picture
+            for other in ("strength", "mask"):  # they are of the picture
+                made.pop(other, None)
         if not held_up and alike(settled(self._beyond, made), self.extra):
             return
         self._hand = name
