@@ -6,10 +6,8 @@ notebook, a widget and a log can all show it as it is.
 
 import json
 import math
-import numbers
 import re
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
@@ -17,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from diffexplore.mixing import CFG, named_guider
 from diffexplore.samplers import named, unknown
 from diffexplore.samplers.spacings import counted
+from diffexplore.values import as_int, as_key, as_number, as_pairs, is_writable, whole_number
 from diffexplore.words import near, shown
 
 __all__ = ["CHANGING", "Settings", "as_dict", "in_words", "joined"]
@@ -115,24 +114,24 @@ class Settings(BaseModel):
             raise ValueError(f"{info.field_name} must be text, got {shown(value)}")
         if len(value) > MAX_PROMPT:
             raise ValueError(f"{info.field_name} must have at most {MAX_PROMPT:,} characters, got {len(value):,}")
-        if not _writable(value):
+        if not is_writable(value):
             raise ValueError(f"{info.field_name} must be valid Unicode text, got {shown(value)}")
         return str(value)
 
     @field_validator("steps", mode="before")
     @classmethod
     def _check_steps(cls, value: object) -> int:
-        return _whole("steps", value, 1, MAX_STEPS, str(MAX_STEPS))
+        return whole_number("steps", value, 1, MAX_STEPS, str(MAX_STEPS))
 
     @field_validator("seed", mode="before")
     @classmethod
     def _check_seed(cls, value: object) -> int:
-        return _whole("seed", value, 0, MAX_SEED, "2**63 - 1")
+        return whole_number("seed", value, 0, MAX_SEED, "2**63 - 1")
 
     @field_validator("guidance", mode="before")
     @classmethod
     def _check_guidance(cls, value: object) -> float:
-        number = _number(value)
+        number = as_number(value)
         # "not within" rather than "below or above": nan compares false with everything.
         if number is None or not 0 <= number <= MAX_GUIDANCE:
             raise ValueError(f"guidance must be a number from 0 to {MAX_GUIDANCE:g} (1 is off), got {shown(value)}")
@@ -141,7 +140,7 @@ class Settings(BaseModel):
     @field_validator("strength", mode="before")
     @classmethod
     def _check_strength(cls, value: object) -> float | None:
-        number = _number(value)
+        number = as_number(value)
         if value is not None and (number is None or not 0 <= number <= 1):
             raise ValueError(f"strength must be a share of noise from 0 to 1, or None, got {shown(value)}")
         return number
@@ -152,18 +151,18 @@ class Settings(BaseModel):
         if value is None:
             return None
         pair = tuple(value) if isinstance(value, (tuple, list)) else ()
-        amount = _number(pair[1]) if len(pair) == 2 else None
+        amount = as_number(pair[1]) if len(pair) == 2 else None
         if amount is None or not 0 <= amount <= 1:
             raise ValueError(
                 f"variation must be another seed and an amount from 0 to 1, as (7, 0.2), got {shown(value)}"
             )
-        seed = _whole("the seed of a variation", pair[0], 0, MAX_SEED, "2**63 - 1")
+        seed = whole_number("the seed of a variation", pair[0], 0, MAX_SEED, "2**63 - 1")
         return (seed, amount) if amount else None
 
     @field_validator("fresh_noise", mode="before")
     @classmethod
     def _check_fresh(cls, value: object) -> float | None:
-        number = _number(value)
+        number = as_number(value)
         if value is not None and (number is None or not 0 <= number <= MAX_FRESH):
             raise ValueError(f"fresh_noise must be a number from 0 to {MAX_FRESH:g}, or None, got {shown(value)}")
         return number
@@ -181,7 +180,7 @@ class Settings(BaseModel):
     def _check_side(cls, value: object, info: Any) -> int | None:
         if value is None:
             return None
-        whole = _exact(value)
+        whole = as_int(value)
         if whole is None or not 8 <= whole <= MAX_SIDE or whole % 8:
             raise ValueError(
                 f"{info.field_name} must be a multiple of 8 from 8 to {MAX_SIDE}, "
@@ -209,8 +208,8 @@ class Settings(BaseModel):
         made: dict[str, tuple[tuple[str, float], ...]] = {}
         for name, strengths in stages:
             free = name == "freeu"
-            stage = _exact(int(name) if isinstance(name, str) and name.isdecimal() and len(name) < 4 else name)
-            numbers = {key: _number(one) for key, one in strengths.items()}
+            stage = as_int(int(name) if isinstance(name, str) and name.isdecimal() and len(name) < 4 else name)
+            numbers = {key: as_number(one) for key, one in strengths.items()}
             fits = all(
                 one is not None and (one > 0 if free else one >= 0) and one <= MAX_SCALE for one in numbers.values()
             )
@@ -240,11 +239,11 @@ class Settings(BaseModel):
             raise wrong from None
         made = []
         for name, scale in pairs:
-            number = _number(scale)
+            number = as_number(scale)
             if (
                 not isinstance(name, str)
                 or not name
-                or not _writable(name)
+                or not is_writable(name)
                 or number is None
                 or not abs(number) <= MAX_SCALE
             ):
@@ -256,13 +255,15 @@ class Settings(BaseModel):
     @classmethod
     def _check_changes(cls, value: object) -> tuple[tuple[float, tuple[tuple[str, Any], ...]], ...]:
         made: list[tuple[float, tuple[tuple[str, Any], ...]]] = []
-        for mark, fields in _pairs("changes", value, "shares of noise to settings, such as {0.6: {'prompt': 'a car'}}"):
-            share = _number(_parsed(mark) if isinstance(mark, str) else mark)
+        for mark, fields in as_pairs(
+            "changes", value, "shares of noise to settings, such as {0.6: {'prompt': 'a car'}}"
+        ):
+            share = as_number(as_key(mark) if isinstance(mark, str) else mark)
             if share is None or not 0 <= share <= 1:
                 raise ValueError(f"changes are placed by a share of noise from 0 to 1, got {shown(mark)}")
             share += 0.0  # of -0.0
             what = f"settings at {share:g} to values, of {', '.join(CHANGING)}"
-            told = dict(_pairs("changes", fields, what))
+            told = dict(as_pairs("changes", fields, what))
             for name in told:
                 if name not in CHANGING:
                     raise ValueError(
@@ -437,68 +438,11 @@ def in_words(fields: Iterable[tuple[str, Any]]) -> str:
     return ", ".join(" ".join(one.split()) or "(no prompt)" for one in said)
 
 
-def _pairs(name: str, value: object, what: str) -> Iterable[tuple[Any, Any]]:
-    """The entries of a mapping, or of what holds pairs."""
-    try:
-        # Not by way of a dict, which would drop the first of two equal keys.
-        found = list(value.items()) if isinstance(value, Mapping) else [(one, other) for one, other in value]  # type: ignore[attr-defined]
-        dict(found)
-    except (TypeError, ValueError):
-        raise ValueError(f"{name} must map {what}; got {shown(value)}") from None
-    return found
-
-
-def _parsed(text: str) -> float | None:
-    """A key of JSON, which is text always, as the number that it says."""
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
 def as_dict(pairs: Any) -> Any:
     """Pairs as `Settings` keeps them as a dict, pairs within pairs too; anything else as it is."""
     if isinstance(pairs, (tuple, list)) and all(isinstance(one, (tuple, list)) and len(one) == 2 for one in pairs):
         return {name: as_dict(one) for name, one in pairs}
     return pairs
-
-
-def _number(value: object) -> float | None:
-    """`value` as a float if it is a number, else None; an integer beyond all floats is infinite."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        return None
-    try:
-        if not isinstance(value, (int, float)):
-            # numpy's float32 of 7.1 says "7.1", its nearest double 7.099999904632568: the digits that were given stay.
-            with suppress(ValueError):
-                return float(str(value))
-        return float(value)
-    except OverflowError:
-        return math.inf
-
-
-def _writable(text: str) -> bool:
-    """Whether a text can be written as UTF-8: half of a surrogate pair cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _exact(value: object) -> int | None:
-    """`value` as an int where that loses nothing (numpy integers, 20.0), else None."""
-    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
-        return int(value)
-    number = _number(value)
-    return int(number) if number is not None and number.is_integer() else None
-
-
-def _whole(name: str, value: object, low: int, high: int, high_text: str) -> int:
-    whole = _exact(value)
-    if whole is None or not low <= whole <= high:
-        raise ValueError(f"{name} must be a whole number from {low} to {high_text}, got {shown(value)}")
-    return whole
 
 
 def _sentence(error: ValidationError) -> str:

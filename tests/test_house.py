@@ -12,6 +12,7 @@ PACKAGE = ROOT / "diffexplore"
 
 ORDER = [
     {"words", "progress"},
+    {"values"},
     {"pocket.world"},
     {"samplers", "mixing"},
     {"settings"},

@@ -1,0 +1,73 @@
+"""Values that people and files give, as the numbers and pairs that they are meant as; no torch."""
+
+import math
+import numbers
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from diffexplore.words import shown
+
+__all__ = ["as_int", "as_key", "as_number", "as_pairs", "is_writable", "whole_number"]
+
+
+def as_pairs(name: str, value: object, what: str) -> Iterable[tuple[Any, Any]]:
+    """The entries of a mapping, or of what holds pairs."""
+    try:
+        # Not by way of a dict, which would drop the first of two equal keys.
+        found = list(value.items()) if isinstance(value, Mapping) else [(one, other) for one, other in value]  # type: ignore[attr-defined]
+        dict(found)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must map {what}; got {shown(value)}") from None
+    return found
+
+
+def as_key(text: str) -> float | None:
+    """A key of JSON, which is text always, as the number that it says."""
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def as_number(value: object) -> float | None:
+    """`value` as a float if it is a number, else None; an integer beyond all floats is infinite."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return None
+    try:
+        if not isinstance(value, (int, float)):
+            # numpy's float32 of 7.1 says "7.1", its nearest double 7.099999904632568: the digits that were given stay.
+            with suppress(ValueError):
+                return float(str(value))
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def is_writable(text: str) -> bool:
+    """Whether a text can be written as UTF-8: half of a surrogate pair cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def as_int(value: object) -> int | None:
+    """`value` as an int where that loses nothing (numpy integers, 20.0), else None."""
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        return int(value)
+    number = as_number(value)
+    return int(number) if number is not None and number.is_integer() else None
+
+
+def whole_number(name: str, value: object, low: int, high: int, high_text: str) -> int:
+    """`value` as an int.
+
+    Raises:
+        ValueError: one sentence, for what is no whole number from `low` to `high`, which is called `high_text`.
+    """
+    whole = as_int(value)
+    if whole is None or not low <= whole <= high:
+        raise ValueError(f"{name} must be a whole number from {low} to {high_text}, got {shown(value)}")
+    return whole
