@@ -70,7 +70,7 @@ def same(mine: dx.Trace, theirs: dx.Trace) -> None:
         assert one.guidance == other.guidance
         for name in ("latents", "output", "x0", "noise_cond", "noise_uncond"):
             assert torch.equal(getattr(one, name), getattr(other, name))
-    told = [json.loads(json.dumps({**one.info, "reused": None})) for one in (mine, theirs)]
+    told = [json.loads(json.dumps({**one.info, "reused": None, "cost": None})) for one in (mine, theirs)]
     assert told[0] == told[1]
 
 
@@ -99,6 +99,7 @@ def test_branches_pictures_and_inversions_are_the_same(model: Connected, local: 
     same(model.branch(brighter[0], 1, prompt="a car"), local.branch(brighter[1], 1, prompt="a car"))
     noisy = dx.edits.noise((0.2, 0.2, 0.7, 0.7), seed=4)
     same(model.branch(mine, 2, latents=noisy), local.branch(theirs, 2, latents=noisy))
+    assert model.levels("karras", 5, sampler="Euler") == local.levels("karras", 5, sampler="Euler")
     picture = theirs.image
     assert torch.equal(model.encode(picture), local.encode(picture))
     assert np.array_equal(model.decode(mine.final), local.decode(theirs.final))
@@ -113,16 +114,32 @@ PUBLIC = [name for name in dir(Model) if not name.startswith("_")]
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "label": ("Euler",), "evaluations": ("Heun", 7), "resolve": (dx.Settings(),), "tokens": ("a fox",),
     "unknown_words": ("zyx",), "near_words": ("foxx",), "notes": (dx.Settings(prompt="(a fox:1.2)"),),
+    "estimate": ([dx.Settings(**ASKED), dx.Settings(**ASKED | {"seed": 9})],),
+    "fixed": ("DDIM",),
     "batches": ([dx.Settings(**ASKED), dx.Settings(**ASKED | {"steps": 2})],),
 }  # fmt: skip
 ELSEWHERE = {"code", "origin", "load_lora", "unload_loras", "adapter_files", "options", "pipeline", "remembered"}
 """What is another thing where the model is not."""
-RUNS = {"trace", "trace_many", "submit", "submit_many", "branch", "invert", "decode", "encode", "output", "planner"}
+RUNS = {
+    "trace",
+    "ledger",
+    "levels",
+    "trace_many",
+    "submit",
+    "submit_many",
+    "branch",
+    "invert",
+    "decode",
+    "encode",
+    "output",
+    "planner",
+}
 """What the other tests are about."""
 
 
 @pytest.mark.parametrize("name", [name for name in PUBLIC if name not in ELSEWHERE | RUNS])
 def test_whatever_a_model_answers_a_shared_one_answers(name: str, model: Connected, local: Model) -> None:
+    """Whoever gives `Model` another method is told so here: CONTRIBUTING.md says how it gets over the wire."""
     mine, theirs = getattr(model, name), getattr(local, name)
     if callable(theirs):
         arguments = ARGUMENTS.get(name, ())

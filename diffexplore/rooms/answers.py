@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from diffexplore.looks.pictures import MAX_PIXELS
@@ -48,6 +48,7 @@ def facts_of(model: Model) -> Told:
         "samplers": {name: model.label(name) for name in model.samplers},
         "sampler": model.sampler,
         "extras": [_plain(one._asdict()) for one in model.extras],
+        "guiders": model.guiders,
         "stages": [list(one) for one in model.stages],
         "abilities": model.abilities,
         "adapters": model.adapters,
@@ -169,6 +170,21 @@ def _decode(model: Model, message: Told) -> Told:
     return {"picture": pixels_packed(pixels, exact=bool(message.get("exact")))}
 
 
+def _estimate(model: Model, message: Told) -> Told:
+    runs = message.get("runs")
+    if not isinstance(runs, list) or not all(isinstance(one, dict) for one in runs):
+        raise ValueError(f"runs must be a list of maps, got {shown(runs)}")
+    return {"estimate": asdict(model.estimate([_plan_of(model, one)[0] for one in runs]))}
+
+
+def _levels(model: Model, message: Told) -> Told:
+    given = message.get("parameters") or {}
+    if not isinstance(given, dict):
+        raise ValueError(f"parameters must be numbers by name, got {shown(given)}")
+    name, sampler = _text(message, "name") or None, _text(message, "sampler") or None
+    return {"levels": list(model.levels(name, _whole(message, "steps"), sampler=sampler, **given))}
+
+
 def _batches(model: Model, message: Told) -> Told:
     given = message.get("settings")
     if not isinstance(given, list):
@@ -183,6 +199,9 @@ ASKED: Final[Mapping[str, Callable[[Model, Told], Told]]] = {
     "resolve": lambda model, told: {"settings": model.resolve(settings_of(told.get("settings"))).to_json()},
     "notes": lambda model, told: {"notes": model.notes(settings_of(told.get("settings")))},
     "batches": _batches,
+    "estimate": _estimate,
+    "levels": _levels,
+    "fixed": lambda model, told: {"fixed": model.fixed(_text(told, "sampler") or None)},
     "evaluations": lambda model, told: {
         "evaluations": model.evaluations(_text(told, "sampler"), _whole(told, "steps"))
     },

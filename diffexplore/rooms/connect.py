@@ -26,13 +26,14 @@ from diffexplore.pipelines.origin import Origin
 from diffexplore.pipelines.signature import Extra
 from diffexplore.rooms import wire
 from diffexplore.rooms.far_desk import FarDesk
-from diffexplore.rooms.far_planner import FarPlanner, Inverted
+from diffexplore.rooms.far_planner import FarLedger, FarPlanner, Inverted
 from diffexplore.rooms.line import Line
 from diffexplore.rooms.parcels import tensor_of
 from diffexplore.runs.memory import Store
 from diffexplore.runs.skips import Stage
 from diffexplore.runs.start import first_order
 from diffexplore.samplers import AS_IT_CAME, SAMPLERS
+from diffexplore.samplers.spacings import Levels
 from diffexplore.settings import Settings
 from diffexplore.trace import Trace
 
@@ -89,6 +90,7 @@ class Connected(Model):
         self._security = security
         self._planner = FarPlanner(line)
         self._desk = self._far = FarDesk(line)
+        self.ledger = FarLedger(line)
 
     def __repr__(self) -> str:
         width, height = self.size
@@ -153,6 +155,19 @@ class Connected(Model):
     @property
     def abilities(self) -> dict[str, bool | str | None]:
         return dict(self._line.facts["abilities"])
+
+    @property
+    def guiders(self) -> list[str]:
+        return list(self._line.facts["guiders"])
+
+    def levels(
+        self, name: str | None = None, steps: int = 20, *, sampler: str | None = None, **parameters: float
+    ) -> Levels:
+        told = self._line.ask("levels", name=name or "", steps=steps, sampler=sampler or "", parameters=parameters)
+        return tuple(told["levels"])
+
+    def fixed(self, sampler: str | None = None) -> dict[str, str]:
+        return dict(self._line.ask("fixed", sampler=sampler or "")["fixed"])
 
     @property
     def adapters(self) -> list[str]:

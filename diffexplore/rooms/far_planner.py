@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,12 +14,13 @@ from diffexplore.rooms.line import Line
 from diffexplore.rooms.parcels import record_packed, tensor_packed, value_packed
 from diffexplore.runs.branch import Edit, branched, edited
 from diffexplore.runs.edits import Touch
+from diffexplore.runs.estimate import Estimate, Ledger
 from diffexplore.runs.plan import Plan, Planner
 from diffexplore.runs.probes import Probe
 from diffexplore.settings import Settings
 from diffexplore.words import shown
 
-__all__ = ["Branched", "FarPlanner", "Inverted", "asked_for"]
+__all__ = ["Branched", "FarLedger", "FarPlanner", "Inverted", "asked_for"]
 
 Message = dict[str, Any]
 
@@ -114,6 +115,17 @@ class FarPlanner(Planner):
         plan = self.plan(settings, parent.extra)
         told = latents.told if isinstance(latents, Touch) else {}
         return replace(plan, probes=(Branched(parent, int(at), edit, changes, told),))
+
+
+class FarLedger(Ledger):
+    """Says what runs of a model elsewhere will cost: there, by what they took there."""
+
+    def __init__(self, line: Line) -> None:
+        """A ledger that asks over a line."""
+        self._line = line
+
+    def estimate(self, plans: Sequence[Plan]) -> Estimate:
+        return Estimate(**self._line.ask("estimate", runs=[asked_for(plan) for plan in plans])["estimate"])
 
 
 def _said(settings: Settings) -> str:
