@@ -40,6 +40,9 @@ _HOMES = {
     "seeds": "experiments.seeds",
     "bias": "experiments.bias",
     "read_recipe": "looks.pictures",
+    "is_marked": "looks.marks",
+    "credentials": "looks.credentials",
+    "sign": "looks.credentials",
     "connect": "rooms.connect",
     "share": "rooms.share",
     "judge": "pocket.judge",
@@ -69,10 +72,12 @@ __all__ = [
     "arrival",
     "bias",
     "connect",
+    "credentials",
     "diminishing_returns",
     "edits",
     "forward",
     "interval",
+    "is_marked",
     "judge",
     "load",
     "loss_by_level",
@@ -81,6 +86,7 @@ __all__ = [
     "read_recipe",
     "seeds",
     "share",
+    "sign",
     "swap_time",
     "sweep",
     "travel",
@@ -102,7 +108,9 @@ if TYPE_CHECKING:
     from diffexplore.experiments.sweep import sweep
     from diffexplore.experiments.travel import travel
     from diffexplore.experiments.twice import twice
+    from diffexplore.looks.credentials import credentials, sign
     from diffexplore.looks.curves import Curve
+    from diffexplore.looks.marks import is_marked
     from diffexplore.looks.pictures import read_recipe
     from diffexplore.mixing import Guider, interval
     from diffexplore.model import Model, load

@@ -88,7 +88,6 @@ FOR_USERS = [extra for extra in EXTRAS if extra not in ("test", "docs")]
 
 # Declared and never imported here: who needs it.
 UNSEEN = {
-    "scipy": "diffusers' LMS sampler integrates with it",
     "torchsde": "diffusers' SDE samplers draw their noise with it",
     "jupyterlab": "the `diffexplore` command starts it as a program",
     "ipykernel": "JupyterLab starts it as a program",

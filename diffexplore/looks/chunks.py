@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator, Set
 from typing import BinaryIO, Final
 
-__all__ = ["DESCRIPTION", "MAX_TEXT", "USER_COMMENT", "texts"]
+__all__ = ["DESCRIPTION", "MAX_TEXT", "USER_COMMENT", "XMP", "texts"]
 
 MAX_TEXT: Final = 2**20
 """Characters of one text; a prompt of 10,000 words is about 60,000."""
@@ -23,7 +23,11 @@ DESCRIPTION: Final = 0x010E
 USER_COMMENT: Final = 0x9286
 """The EXIF tag, in the directory of its own, where most programs put what a PNG has under ``parameters``."""
 
+XMP: Final = "XML:com.adobe.xmp"
+"""The key of a PNG's XMP, which other files have without one."""
+
 _EXIF: Final = 0x8769
+_XMP_OF_JPEG: Final = b"http://ns.adobe.com/xap/1.0/\0"
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _MAX_BYTES: Final = 4 * MAX_TEXT + 256
 
@@ -31,8 +35,8 @@ _MAX_BYTES: Final = 4 * MAX_TEXT + 256
 def texts(file: BinaryIO, wanted: frozenset[str]) -> dict[str, str]:
     """The texts of a PNG, WebP or JPEG by their keys; of several with one key the first.
 
-    An EXIF user comment is ``parameters``, where most programs put what a PNG has under that key. Of the other texts in
-    EXIF, those that start with a wanted key and a colon are taken.
+    XMP is :data:`XMP` in any of them. An EXIF user comment is ``parameters``, where most programs put what a PNG has
+    under that key. Of the other texts in EXIF, those that start with a wanted key and a colon are taken.
 
     Args:
         file: the file, which can be read from any place of it.
@@ -163,6 +167,8 @@ def _of_jpeg(file: BinaryIO, missing: Set[str]) -> Iterator[tuple[str, str]]:
         if marker[1] == 0xE1 and data.startswith(b"Exif\0\0") and exif < MAX_EXIF:
             exif += 1
             yield from _of_exif(data, missing)
+        elif marker[1] == 0xE1 and data.startswith(_XMP_OF_JPEG):
+            yield XMP, data.removeprefix(_XMP_OF_JPEG).decode("utf-8", "replace")
     raise ValueError(f"is in more than {MAX_PIECES:,} pieces")
 
 
@@ -179,6 +185,9 @@ def _of_webp(file: BinaryIO, missing: Set[str]) -> Iterator[tuple[str, str]]:
             if length > _MAX_BYTES:
                 raise ValueError(f"holds {length:,} bytes of EXIF, at most {_MAX_BYTES:,} are read")
             yield from _of_exif(_read(file, length), missing)
+            file.seek(length % 2, 1)
+        elif kind == b"XMP " and XMP in missing and length <= _MAX_BYTES:
+            yield XMP, _read(file, length).decode("utf-8", "replace")
             file.seek(length % 2, 1)
         else:
             file.seek(length + length % 2, 1)

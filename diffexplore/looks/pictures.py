@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from diffexplore.looks import chunks
+from diffexplore.looks.marks import packet, source_of
 from diffexplore.looks.recipe import KEY, read_recipe, texts_of
 from diffexplore.record.file import written
 from diffexplore.settings import Settings
@@ -56,7 +57,7 @@ _ACCEPTED: Final = (
 
 def encode(
     image: "Image.Image | np.ndarray", format: str = "png", *, texts: Mapping[str, str] | None = None,
-    quick: bool = False,
+    xmp: str = "", quick: bool = False,
 ) -> bytes:  # fmt: skip
     """A picture as the bytes of an image file; PNG and WebP lose nothing.
 
@@ -65,6 +66,7 @@ def encode(
         format: "png", "webp" or "jpeg".
         texts: what it carries, by key: of a PNG as text chunks, else in EXIF, which has room for the two of
             `looks.recipe.texts_of`.
+        xmp: a packet of XMP that it carries, such as `looks.marks.packet`; "" for none.
         quick: for frames that are looked at once: rather fast than small, and a JPEG of quality 88 in place of 95.
 
     Raises:
@@ -74,12 +76,13 @@ def encode(
         raise ValueError(f"format must be one of {', '.join(_BEST)}; got {shown(format)}{near(format, _BEST)}")
     picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
     options = dict((_QUICK if quick else _BEST)[format])
-    if texts and format == "png":
+    if format == "png":
         options["pnginfo"] = pieces = PngImagePlugin.PngInfo()
-        for key, text in texts.items():
+        for key, text in (dict(texts or {}) | ({chunks.XMP: xmp} if xmp else {})).items():
             pieces.add_itxt(key, text)
-    elif texts:
-        options["exif"] = _exif(texts, 65_500 if format == "jpeg" else None)
+    else:
+        options |= {"exif": _exif(texts, 65_500 if format == "jpeg" else None)} if texts else {}
+        options |= {"xmp": xmp.encode()} if xmp else {}
     buffer = io.BytesIO()
     picture.convert("RGB").save(buffer, format, **options)
     return buffer.getvalue()
@@ -106,6 +109,7 @@ def animation(
     if format == "webp":
         options |= _BEST["webp"]
         if settings is not None:
+            options |= {"xmp": xmp.encode()} if (xmp := packet(source_of(settings, info))) else {}
             options["exif"] = _exif(texts_of(settings, info), None)
     buffer = io.BytesIO()
     first.save(buffer, format, append_images=others, **options)
@@ -128,7 +132,8 @@ def save(
     image: "Image.Image | np.ndarray", path: str | os.PathLike[str], settings: Settings | None = None,
     info: Mapping[str, Any] | None = None,
 ) -> None:  # fmt: skip
-    """Write a picture to a file; with `settings`, one that says how to draw it again (``diffexplore.read_recipe``).
+    """Write a picture to a file; with `settings`, one that says how to draw it again (``diffexplore.read_recipe``)
+    and that a model made it (``diffexplore.is_marked``).
 
     Args:
         image: a PIL image, or (H, W, 3) uint8.
@@ -145,7 +150,9 @@ def save(
     if place.suffix.lower() not in FORMATS:
         raise ValueError(f"a picture is saved as one of {', '.join(FORMATS)}; got {shown(os.fspath(path), 200)}")
     texts = None if settings is None else texts_of(settings, info)
-    data = encode(image, FORMATS[place.suffix.lower()], texts=texts)
+    data = encode(
+        image, FORMATS[place.suffix.lower()], texts=texts, xmp=packet(source_of(settings, info)) if settings else ""
+    )
     with written(place) as file:
         file.write(data)
 
