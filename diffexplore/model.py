@@ -29,7 +29,7 @@ from diffexplore.runs.branch import Edit
 from diffexplore.runs.decode import PictureDecoder
 from diffexplore.runs.desk import Desk
 from diffexplore.runs.draw import Artist
-from diffexplore.runs.estimate import Estimate, Ledger
+from diffexplore.runs.estimate import Estimated, Ledger
 from diffexplore.runs.jobs import Job, OnStep, turn_at
 from diffexplore.runs.memory import Store
 from diffexplore.runs.pictured import Pictured
@@ -41,6 +41,7 @@ from diffexplore.runs.schedules import Schedules
 from diffexplore.runs.shelf import Shelf, check_cache
 from diffexplore.runs.skips import Stage, stages_of
 from diffexplore.runs.skips import refused as no_skips
+from diffexplore.runs.threads import Asked, Threads, checked
 from diffexplore.settings import Settings
 from diffexplore.trace import Trace
 from diffexplore.words import shown
@@ -63,6 +64,7 @@ def load(
     reuse: int = REUSE,
     prediction_type: str | None = None,
     cache: str | os.PathLike[str] | None = None,
+    threads: Asked = None,
 ) -> Model:
     """Open a model.
 
@@ -80,25 +82,29 @@ def load(
             a single checkpoint has no word for it, and drawn by the wrong one is noise. None: as the files say.
         cache: a folder where results stay between sessions, for this process and others (see `runs.shelf`); it never
             holds more than 2 GiB. Runs of pipelines found by looking are not kept. Needs the extra ``cache``.
+        threads: on how many threads torch computes its runs on the CPU; "auto": as many as turn out well here; None: as
+            torch is set. The bits of a picture depend on it (see `runs.threads`).
 
     Only safetensors weights are read, and no code that comes with a model is ever run. A single file names no layout
     of its networks: diffusers fetches that from the hub, once.
 
     Raises:
         ValueError: one sentence, for a source that is none of these or that cannot be opened, a device that is not
-            here, and a `dtype`, `offload`, `reuse` or `cache` that is none. Before anything is fetched.
+            here, and a `dtype`, `offload`, `reuse`, `cache` or `threads` that is none. Before anything is fetched.
         ImportError: for a `cache` without diskcache; says how to get it.
     """
     if not isinstance(reuse, int) or isinstance(reuse, bool) or reuse < 0:
         raise ValueError(f"reuse must be a number of bytes, 0 or more, got {shown(reuse)}")
-    folder = None if cache is None else check_cache(cache)
+    folder, threads = None if cache is None else check_cache(cache), checked(threads)
     opened = open_pipeline(source, device, dtype, offload=offload, prediction_type=prediction_type)
     vocabulary = Vocabulary(opened.words, opened.near)
-    own = opened.origin
-    return Model(opened.pipeline, name=opened.name, origin=own, vocabulary=vocabulary, reuse=reuse, cache=folder)
+    return Model(
+        opened.pipeline, name=opened.name, origin=opened.origin, vocabulary=vocabulary, reuse=reuse, cache=folder,
+        threads=threads,
+    )  # fmt: skip
 
 
-class Model(Pictured, Sampled):
+class Model(Pictured, Sampled, Estimated):
     """A pipeline opened up: what it can do, and its runs as traces.
 
     Attributes:
@@ -120,6 +126,7 @@ class Model(Pictured, Sampled):
         vocabulary: Vocabulary | None = None,
         reuse: int = REUSE,
         cache: str | os.PathLike[str] | None = None,
+        threads: Asked = None,
     ) -> None:
         """A model around a pipeline; `load` makes one from a file, a folder or a hub id too.
 
@@ -129,7 +136,8 @@ class Model(Pictured, Sampled):
             origin: where it is from; None: what the pipeline says of itself.
             vocabulary: what is known of its training words.
             reuse: bytes of results to remember.
-            cache: a folder where they stay, as `load` takes it.
+            cache: a folder where they stay, and
+            threads: on how many threads runs are computed, both as `load` takes them.
 
         Raises:
             ValueError: for a pipeline of another family, or one that cannot read prompts; for a folder that is none.
@@ -159,9 +167,12 @@ class Model(Pictured, Sampled):
             name=self.name, fixed_size=self._pocket,
         )  # fmt: skip
         self.size = self._planner.size
-        self._decoder = decoder = PictureDecoder(family, pipeline)
-        self.ledger = ledger = Ledger(family, pipeline, self._schedules, self._origin.place)
-        artist = Artist(family, pipeline, self._schedules, self._turn, self._adapters, decoder, self.remembered, ledger)
+        several = Threads(threads)
+        self._decoder = decoder = PictureDecoder(family, pipeline, several)
+        self.ledger = ledger = Ledger(family, pipeline, self._schedules, several, self._origin.place)
+        artist = Artist(
+            family, pipeline, self._schedules, self._turn, self._adapters, decoder, self.remembered, ledger, several
+        )
         self._desk = Desk(
             family, pipeline, artist, decoder, self._turn,
             name=lambda: self.name, revision=self._origin.revision, pocket=self._pocket,
@@ -239,21 +250,6 @@ class Model(Pictured, Sampled):
             ValueError: one sentence, for settings which are refused.
         """
         return self._planner.asked(settings, values)
-
-    def estimate(self, settings: Settings | Plan | Iterable[Settings | Plan] | None = None, **values: Any) -> Estimate:
-        """What a run will cost, or several, as :meth:`trace_many` draws them: evaluations, seconds, bytes, from what
-        this machine's own runs of this model took. Nothing is run.
-
-        Args:
-            settings: what to draw; several: of them all together; or
-            **values: its fields, as in :meth:`plan`.
-
-        Raises:
-            ValueError: one sentence, for settings which are refused.
-        """
-        if settings is None or isinstance(settings, Settings | Plan):
-            return self.ledger.estimate([self.plan(settings, **values)])
-        return self.ledger.estimate([self.plan(one, **values) for one in settings])
 
     @property
     def planner(self) -> Planner:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 import io
+import os
 import threading
 import time
 import weakref
@@ -65,8 +66,9 @@ def wire() -> Iterator[Wire]:
 
 
 def growing(trace: Trace) -> Trace:
-    """An empty trace that can be grown into a copy of `trace`."""
-    return Trace(trace.settings, decode=trace.decode, matrix=trace.matrix, info=trace.info)
+    """An empty trace that can be grown into a copy of `trace`, of a run that takes all cores."""
+    info = {**trace.info, "threads": 2}
+    return Trace(trace.settings, decode=trace.decode, matrix=trace.matrix, info=info)
 
 
 def grow(trace: Trace, whole: Trace, upto: int | None = None) -> None:
@@ -129,19 +131,28 @@ def test_a_number_left_in_a_step_goes_over_the_wire_as_a_column(wire: Wire, tiny
     assert told["judged"] == ""
 
 
-def test_while_the_run_goes_nothing_is_decoded(wire: Wire, tiny_trace: Trace) -> None:
+@pytest.mark.parametrize(("threads", "cores", "free"), [(2, 2, False), (1, 1, False), (1, 2, True), (None, 2, False)])
+def test_while_the_run_goes_frames_are_decoded_only_where_it_leaves_a_core(
+    wire: Wire, tiny_trace: Trace, monkeypatch: pytest.MonkeyPatch, threads: int | None, cores: int, free: bool
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
     decoded: list[Any] = []
     trace = growing(tiny_trace)
+    trace.info = {**tiny_trace.info, "threads": threads}
     trace.decode = lambda latents: decoded.append(latents) or tiny_trace.decode(latents)  # type: ignore[misc,func-returns-value]
     feed = wire.viewer.feed([trace], here=True)
     grow(trace, tiny_trace, 3)
-    for _ in range(20):
+    for _ in range(100):
         wire.viewer._turn()
-    assert ("x0", 2) in feed.films[0].frames
-    assert decoded == []
+    made = feed.films[0].frames
+    assert made["x0", 2].exact == free
+    assert len(decoded) == (3 if free else 0)
+    if free:
+        assert all(isinstance(one, str) or one.exact for one in made.values())
+        assert len(made) == 3 * len(VIEWS)
     wire.viewer.end(feed, "cancelled")
     wire.drive(feed)
-    assert decoded
+    assert len(decoded) == 3
 
 
 def test_the_view_looked_at_comes_first_newest_step_first(wire: Wire, tiny_trace: Trace) -> None:

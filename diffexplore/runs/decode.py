@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from diffexplore.pipelines.family import Family
+from diffexplore.runs.threads import Threads, working
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -19,14 +20,17 @@ __all__ = ["PictureDecoder"]
 class PictureDecoder:
     """Decodes latents of one pipeline; safe on any thread, during a run too."""
 
-    def __init__(self, family: Family, pipeline: Any) -> None:
-        """A decoder for `pipeline`, which is of `family`."""
+    def __init__(self, family: Family, pipeline: Any, threads: Threads) -> None:
+        """A decoder for `pipeline`, which is of `family`; what is computed on `threads` is decoded on as many."""
         self._family = family
         self._pipeline = pipeline
         self._network: Any = getattr(pipeline, family.network)
+        self._threads = threads
+        self._factor = family.factor(pipeline)
         self._decoding = threading.Lock()
         self._fitting = threading.Lock()
         self._matrix: np.ndarray | None = None
+        self._known: tuple[list[object], torch.device, torch.dtype] | None = None
 
     @property
     def module(self) -> torch.nn.Module:
@@ -46,15 +50,30 @@ class PictureDecoder:
 
     def image(self, latents: torch.Tensor, *, final: bool = False) -> "Image.Image":
         """Latents (C, h, w) to a picture; only a `final` one is checked for safety or marked."""
-        device = self._pipeline._execution_device
+        device, dtype = self._where()
         # A preview looks the same whatever is switched on around whoever asks for it; numpy's remark on a picture of
         # NaN helps nobody.
         ambient = contextlib.nullcontext() if final else torch.autocast(device.type, enabled=False)
-        with self._decoding, ambient, np.errstate(invalid="ignore"):
+        factor = self._factor
+        count = self._threads.decoding((latents.shape[-1] * factor, latents.shape[-2] * factor))
+        with self._decoding, ambient, np.errstate(invalid="ignore"), working(count):
             latents = latents.unsqueeze(0).to(device)
             if not final:
-                latents = latents.to(self._network.dtype)
+                latents = latents.to(dtype)
             return self._family.decode(self._pipeline, latents, final=final)[0]
+
+    def _where(self) -> tuple[torch.device, torch.dtype]:
+        """The device that the pipeline works on and the type of its network: looked up anew only where a weight lies
+        elsewhere, is another or has another hook, since that takes a fifth of what decoding takes.
+        """
+        networks = self._network, self.module
+        weights = [next(one.parameters(), None) for one in networks]
+        now: list[object] = [None if one is None else (one.device, one.dtype) for one in weights]
+        now += [id(getattr(one, "_hf_hook", None)) for one in networks]
+        known = self._known
+        if known is None or known[0] != now:
+            known = self._known = now, self._pipeline._execution_device, self._network.dtype
+        return known[1], known[2]
 
     def matrix(self) -> np.ndarray:
         """Latents to RGB without the network: (C + 1, 3) float32, fitted to a few decodes on first use and kept.

@@ -37,9 +37,11 @@ from diffexplore.runs.schedules import Schedules
 from diffexplore.runs.skips import Skips
 from diffexplore.runs.start import Start, encoded
 from diffexplore.runs.steer import Ahead, Steering, steered
+from diffexplore.runs.threads import Threads, working
 from diffexplore.runs.variation import Variation
 from diffexplore.runs.whole import Whole, broken
 from diffexplore.samplers import AS_IT_CAME
+from diffexplore.settings import Settings
 from diffexplore.trace import Trace
 
 __all__ = ["Artist"]
@@ -63,10 +65,11 @@ class Artist:
         decoder: PictureDecoder,
         store: memory.Store,
         ledger: Ledger,
+        threads: Threads,
     ) -> None:
         """What it draws with: a `pipeline` of `family`, the `schedules` it is sampled by; the `turn` at its denoiser,
-        the `adapters` it may switch on, the `decoder`, the `store` where results are kept, and the `ledger` of what
-        runs cost.
+        the `adapters` it may switch on, the `decoder`, the `store` where results are kept, the `ledger` of what
+        runs cost, and on how many `threads` they are computed.
         """
         self._family = family
         self._pipeline = pipeline
@@ -76,6 +79,7 @@ class Artist:
         self._decoder = decoder
         self._store = store
         self._ledger = ledger
+        self._threads = threads
         self._network: Any = getattr(pipeline, family.network)
         self._whole = Whole(family, pipeline) if isinstance(family, Looked) else None
 
@@ -106,7 +110,7 @@ class Artist:
             with self._turn.taken(stop):
                 begun = time.perf_counter()
                 started()
-                with self._adapters.on(traces[0].settings.adapters):
+                with self._adapters.on(traces[0].settings.adapters), working(self._count(traces)):
                     self._answer(traces, stop, on_step, probes, clock)
             whole = True
         except Cancelled:
@@ -116,6 +120,22 @@ class Artist:
             for trace in traces:
                 trace.seconds = time.perf_counter() - begun
             self._ledger.settle(clock, traces, whole)
+
+    def _count(self, traces: Sequence[Trace]) -> int | None:
+        """On how many threads such traces are drawn."""
+        first = traces[0].settings
+
+        def trial() -> float:
+            few = Settings(
+                steps=4, guidance=first.guidance, width=first.width, height=first.height, sampler=first.sampler
+            )
+            made = [Trace(few, info={"notes": []}) for _ in traces]
+            self._draw(Clock(drawn=made), None, Stop(), None, ())
+            return sum(step.seconds for step in made[0])
+
+        size = first.width or 0, first.height or 0
+        tried = self._whole is None and not any(trace.extra for trace in traces)
+        return self._threads.count(self._ledger.place(first), size, trial if tried else None)
 
     def _answer(
         self, traces: Sequence[Trace], stop: Stop, on_step: OnStep | None, probes: Sequence[Probe], clock: Clock
@@ -260,6 +280,8 @@ class Artist:
             trace.info["sampler"] = {"class": type(scheduler).__name__, "config": _plain(scheduler.config)}
             trace.info["asked"] = asked
             trace.info["batch"] = len(traces)
+            if pipeline._execution_device.type == "cpu":
+                trace.info["threads"] = torch.get_num_threads()  # bits depend on it
             if trace.extra:
                 trace.info["extra"] = described(dict(trace.extra))
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]

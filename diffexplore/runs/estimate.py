@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -22,16 +22,17 @@ from diffexplore.runs.batches import grouped
 from diffexplore.runs.branch import Replay
 from diffexplore.runs.levels import Levels
 from diffexplore.runs.past import Law, Took, law_of, past, stamp, weights_of
+from diffexplore.runs.plan import Plan, Planner
 from diffexplore.samplers.came import begin
+from diffexplore.settings import Settings
 
 if TYPE_CHECKING:
     from diffexplore.pipelines.family import Family
-    from diffexplore.runs.plan import Plan
     from diffexplore.runs.schedules import Schedules
-    from diffexplore.settings import Settings
+    from diffexplore.runs.threads import Threads
     from diffexplore.trace import Trace
 
-__all__ = ["Clock", "Estimate", "Ledger"]
+__all__ = ["Clock", "Estimate", "Estimated", "Ledger"]
 
 ENOUGH: Final = 3
 """Runs after which a guess is one."""
@@ -118,11 +119,12 @@ def _machine() -> str:
 class Ledger:
     """What runs of one model cost, before and after."""
 
-    def __init__(self, family: Family, pipeline: Any, schedules: Schedules, place: str) -> None:
-        """A `pipeline` of `family`, sampled by `schedules`; `place`: where it is from."""
+    def __init__(self, family: Family, pipeline: Any, schedules: Schedules, threads: Threads, place: str) -> None:
+        """A `pipeline` of `family`, sampled by `schedules`, computed on `threads`; `place`: where it is from."""
         self._family = family
         self._pipeline = pipeline
         self._schedules = schedules
+        self._threads = threads
         network: torch.nn.Module = getattr(pipeline, family.network)
         layers = [one for one in network.modules() if not any(True for _ in one.children())]
         weights = sum(one.numel() for one in network.parameters())
@@ -131,15 +133,18 @@ class Ledger:
         self._model = f"{place} {type(network).__name__} {weights}"
         self._cold = True
 
-    def key(self, settings: Settings) -> str:
+    def key(self, settings: Settings, threads: int | None = None) -> str:
         """What runs have to share so that one tells of the other."""
+        return f"{self.place(settings)}, {threads or torch.get_num_threads()} threads"
+
+    def place(self, settings: Settings) -> str:
+        """The model, what it is on, and how."""
         device = getattr(self._pipeline, "_execution_device", None) or torch.device("cpu")
         card = torch.cuda.get_device_name(device) if device.type == "cuda" else _machine()
         loras = sum(1 for _, scale in settings.adapters if scale)
         offload = "offloaded " if getattr(self._pipeline, "_all_hooks", None) else ""
         dtype = str(next(self._network.parameters()).dtype).removeprefix("torch.")
-        threads = f"{torch.get_num_threads()} threads"
-        return f"{self._model}, {dtype}, {offload}{device.type} {card}, {threads}, {loras} LoRAs"
+        return f"{self._model}, {dtype}, {offload}{device.type} {card}, {loras} LoRAs"
 
     # Before
 
@@ -203,7 +208,8 @@ class Ledger:
         return max(1, round(whole * settings.strength))
 
     def _laws(self, settings: Settings) -> _Laws:
-        runs = past().runs(self.key(settings))
+        threads = self._threads.known(self.place(settings), (settings.width or 0, settings.height or 0))
+        runs = past().runs(self.key(settings, threads))
         return _laws(tuple(runs), self._call)
 
     # After
@@ -247,7 +253,29 @@ class Ledger:
             kept=max(trace.nbytes for trace in drawn), cold=int(self._cold), when=stamp(),
         )  # fmt: skip
         self._cold = False
-        past().note(self.key(first.settings), took)
+        past().note(self.key(first.settings, first.info.get("threads")), took)
+
+
+class Estimated:
+    """The part of a `Model` that says beforehand what runs cost."""
+
+    ledger: Ledger
+    _planner: Planner
+
+    def estimate(self, settings: Settings | Plan | Iterable[Settings | Plan] | None = None, **values: Any) -> Estimate:
+        """What a run will cost, or several, as :meth:`trace_many` draws them: evaluations, seconds, bytes, from what
+        this machine's own runs of this model took. Nothing is run.
+
+        Args:
+            settings: what to draw; several: of them all together; or
+            **values: its fields, as in :meth:`plan`.
+
+        Raises:
+            ValueError: one sentence, for settings which are refused.
+        """
+        if settings is None or isinstance(settings, Settings | Plan):
+            return self.ledger.estimate([self._planner.asked(settings, values)])
+        return self.ledger.estimate([self._planner.asked(one, values) for one in settings])
 
 
 @dataclass(frozen=True)

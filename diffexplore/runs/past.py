@@ -163,6 +163,7 @@ class Past:
         self._lock = threading.Lock()
         self._writing = threading.Lock()
         self._known: dict[str, list[Took]] | None = None
+        self._facts: dict[str, int] = {}
         self._new = False
         self._timer: threading.Timer | None = None
 
@@ -187,6 +188,20 @@ class Past:
                     kept[k] = Took(**{**_told(one), "preview": one.preview + preview})
                     self._later()
 
+    def fact(self, key: str) -> int | None:
+        """A number that was found out on this machine."""
+        with self._lock:
+            self._all()
+            return self._facts.get(key)
+
+    def know(self, key: str, number: int) -> None:
+        """Keep it."""
+        with self._lock:
+            self._all()
+            self._facts.pop(key, None)
+            self._facts[key] = number
+            self._later()
+
     def flush(self) -> None:
         """Write what is new now. Whatever goes wrong, what is known stays known to this process."""
         with self._writing, suppress(Exception):  # a cache: what cannot be kept is measured again
@@ -195,13 +210,15 @@ class Past:
                     return
                 self._new = False
                 mine = {key: list(kept) for key, kept in self._all().items()}
-            others = _read(self._folder / NAME)
+                facts = dict(self._facts)
+            others, theirs = _read(self._folder / NAME)
+            facts = dict(list((theirs | facts).items())[-MODELS:])
             merged = {key: _merged(others.get(key, ()), kept) for key, kept in {**others, **mine}.items()}
             newest = sorted(merged, key=lambda key: merged[key][-1].when)[-MODELS:]
             runs = {key: [list(astuple(one)) for one in merged[key]] for key in newest}
             self._folder.mkdir(parents=True, exist_ok=True)
             with written(self._folder / NAME) as file:
-                file.write(json.dumps({"format": _FORMAT, "runs": runs}).encode())
+                file.write(json.dumps({"format": _FORMAT, "runs": runs, "facts": facts}).encode())
             with self._lock:
                 known = self._all()
                 for key, kept in others.items():
@@ -209,7 +226,7 @@ class Past:
 
     def _all(self) -> dict[str, list[Took]]:
         if self._known is None:
-            self._known = {} if self._folder is None else _read(self._folder / NAME)
+            self._known, self._facts = ({}, {}) if self._folder is None else _read(self._folder / NAME)
         return self._known
 
     def _later(self) -> None:
@@ -230,17 +247,18 @@ def _told(took: Took) -> dict[str, Any]:
     return {one.name: getattr(took, one.name) for one in fields(Took)}
 
 
-def _read(path: Path) -> dict[str, list[Took]]:
-    """What is in a file; nothing where it is none of ours, or damaged."""
+def _read(path: Path) -> tuple[dict[str, list[Took]], dict[str, int]]:
+    """What is in a file: runs, and facts; nothing where it is none of ours, or damaged."""
     try:
         if path.stat().st_size > _MOST_BYTES:
-            return {}
-        facts = json.loads(path.read_bytes())
-        if facts["format"] != _FORMAT:
-            return {}
-        return {str(key): made for key, rows in facts["runs"].items() if (made := _rows(rows))}
+            return {}, {}
+        told = json.loads(path.read_bytes())
+        if told["format"] != _FORMAT:
+            return {}, {}
+        runs = {str(key): made for key, rows in told["runs"].items() if (made := _rows(rows))}
+        return runs, {str(key): one for key, one in told["facts"].items() if type(one) is int}
     except Exception:  # whatever is wrong with it
-        return {}
+        return {}, {}
 
 
 def _rows(rows: Sequence[Sequence[float]]) -> list[Took]:

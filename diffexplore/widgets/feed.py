@@ -7,13 +7,16 @@ count neither. Nothing ever waits for a browser. The newest run wins: a run is
 first sent when it has its first step, from then on nothing of an older one is, and the browser drops older pieces that
 are still on their way. What is on show stays until something newer covers it.
 
-**While the run goes** only cheap frames are made: the view looked at first, newest step first, then the others as long
-as all this takes under `SHARE` of the run's time, and none through the picture decoder. After the run come the finished
-picture, the frames the decoder makes, those of a video, the sounds, and what was left out.
+**While the run goes** cheap frames are made: the view looked at first, newest step first, then the others as long as
+all this takes under `SHARE` of the run's time. Where the run leaves a core free (`spare`) the decoder, the judge and
+the encoder work there meanwhile: all frames are made, as good as they get, and little is left for the end. Elsewhere
+none goes through the picture decoder, which would slow the run. After the run come the finished picture, the frames
+the decoder makes, those of a video, the sounds, and what was left out.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -26,7 +29,7 @@ from diffexplore.widgets.film import DECODED, Film, Frame, Status, captions
 if TYPE_CHECKING:
     from diffexplore.record.record import Record
 
-__all__ = ["Feed"]
+__all__ = ["Feed", "spare"]
 
 WINDOW: Final = 3
 """Pieces on their way at once."""
@@ -53,6 +56,14 @@ WHAT_IF: Final = "what if"
 REACH: Final = "reach"
 
 Key = tuple[int, str, int]  # film, kind (or "final"), evaluation
+
+
+def spare(trace: Record) -> bool:
+    """Whether a run leaves a core free: it computes on one, and there are others. A run that computes on several is
+    twice as slow beside any other work.
+    """
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return trace.info.get("threads") == 1 and here > 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,19 +172,29 @@ class Feed:
 
     def _wanted(self, looked_at: str) -> Iterable[tuple[int, str, int, bool]]:
         """Frames worth making now, most wanted first."""
-        for kind in sorted(VIEWS, key=lambda kind: kind != looked_at):
-            for k, film in enumerate(self.films):
-                running = film.status == "running"
-                # What is decoded for one view serves the other, if that is made before it is forgotten.
-                paired = not running and kind in DECODED
-                kinds = sorted(DECODED, key=lambda one: one != kind) if paired else [kind]
-                for i in reversed(range(len(film.steps))):
-                    if running and kind != looked_at and self._spent > SHARE * (time.perf_counter() - self._began):
-                        return
-                    for one in (key for name in kinds for key in film.keys(name, i)):
-                        shot = film.frames.get((one, i))
-                        if shot is None or (not running and isinstance(shot, Frame) and not shot.exact):
-                            yield k, one, i, not running
+        free = [film.status != "running" or spare(trace) for trace, film in zip(self.traces, self.films, strict=True)]
+        # What moves is seen first: a run that goes, then what takes the decoder.
+        for exact in (False, True):
+            for kind in sorted(VIEWS, key=lambda kind: kind != looked_at):
+                for k, film in enumerate(self.films):
+                    running = film.status == "running"
+                    if (not exact and (not running or (free[k] and kind != looked_at))) or (exact and not free[k]):
+                        continue
+                    # What is decoded for one view serves the other, if that is made before it is forgotten.
+                    paired = exact and kind in DECODED
+                    kinds = sorted(DECODED, key=lambda one: one != kind) if paired else [kind]
+                    for i in reversed(range(len(film.steps))):
+                        if not exact and kind != looked_at and self._late:
+                            break
+                        for one in (key for name in kinds for key in film.keys(name, i)):
+                            shot = film.frames.get((one, i))
+                            if shot is None or (exact and isinstance(shot, Frame) and not shot.exact):
+                                yield k, one, i, exact
+
+    @property
+    def _late(self) -> bool:
+        """Whether frames have taken their share of the run's time."""
+        return self._spent > SHARE * (time.perf_counter() - self._began)
 
     @property
     def finished(self) -> bool:
