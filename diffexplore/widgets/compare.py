@@ -54,7 +54,8 @@ class Compare(Looks, InNotebook, ipywidgets.Box):  # type: ignore[misc]
     """Runs side by side, at equal noise level, on one scrubber.
 
     Args:
-        columns: Label -> what that run has of its own, two to six of them; or the name of one of `PRESETS`.
+        columns: Label -> what that run has of its own, two to six of them; or the name of one of `PRESETS`. What is
+            within a setting has a path, such as ``changes.0.4.prompt``, see `experiments.axes`.
         model: A `Model` (see ``diffexplore.load``). None: the pocket model that comes with the package.
         live: Whether every change of a setting starts runs.
         attention: Whether runs keep where words look.

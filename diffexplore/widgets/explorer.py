@@ -91,6 +91,7 @@ class Explorer(Looks, Branches, Recipes, InNotebook, ipywidgets.Box):  # type: i
         variation: Another seed, and how far the starting noise is turned towards its noise, as ``(7, 0.2)``; or None.
         live: Whether a change of a setting starts a run. While a run is going, a change replaces it in any case.
         status: "idle", "running", "done", "cancelled" or "failed"; read only.
+        branched: The newest runs that are branches or have some, by number; read only.
         viewer: The `Viewer` inside.
 
     Raises:
