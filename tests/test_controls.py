@@ -11,6 +11,7 @@ import torch
 from ipywidgets import Text
 from knobs import find, move, on, parts, press, registered, title, type_in
 from tiny import make_pipeline
+from tiny_families import model as family
 
 from diffexplore.model import Model, load
 from diffexplore.samplers import AS_IT_CAME, SAMPLERS
@@ -34,6 +35,7 @@ VALUES: dict[str, list[Any]] = {
     "guidance": [5.0, 0.0, 1 / 3, 100.0, 7.25, 1e-5],
     "seed": [0, 2**63 - 1],
     "sampler": ["Euler", "DDIM", "one that this model does not offer"],
+    "guider": ["CFG", "APG", "APG(eta=0.5)", "CFG"],
     "adapters": [{"style": 0.5}, {"style": -2.0, "not here": 1.0}, {}],
 }
 
@@ -58,11 +60,12 @@ def test_every_setting_has_a_control_that_says_what_it_is_shown(name: str, tiny_
     close_all(one)
 
 
-def test_only_a_model_with_loras_has_a_control_for_them(tiny_model: Model, lora: Any) -> None:
-    assert names_for(tiny_model) == NAMES
+def test_only_what_a_model_has_has_a_control(tiny_model: Model, lora: Any) -> None:
+    assert names_for(family("flux")) == NAMES  # one prediction at each step: nothing to mix
+    assert names_for(tiny_model) == (*NAMES, "guider")
     model = Model(make_pipeline())
     model.load_lora(lora, "style")
-    assert names_for(model) == (*NAMES, "adapters")
+    assert names_for(model) == (*NAMES, "guider", "adapters")
 
 
 @pytest.mark.parametrize("name", VALUES)

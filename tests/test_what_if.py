@@ -113,3 +113,19 @@ def test_what_is_no_question_has_no_answer(tiny_trace: Trace, content: Any) -> N
     page = Page({1: [tiny_trace]})
     page.viewer._handle_custom_msg(content, [])
     assert page.heard == []
+
+
+def test_another_guider_is_asked_for_by_name_and_the_runs_own_by_none(tiny_model: Model, tiny_trace: Trace) -> None:
+    bent = tiny_model.trace(tiny_trace.settings.replace(guider="APG"))
+    page = Page({1: [tiny_trace], 2: [bent]})
+    told, (picture,) = page.what_if.answer(1, 9.0, [2], guider="APG")
+    assert told == [""]
+    assert abs(read(picture) - pixels(what_if(tiny_trace, 2, 9.0, guider="APG"))).max() <= 1
+    plain = page.what_if.answer(1, 9.0, [2])[1][0]
+    assert plain != picture
+    told, (own,) = page.what_if.answer(2, 5.0, [2])  # its own, which remembers
+    assert abs(read(own) - pixels(bent.view("x0", 2, size=160))).max() <= 1
+    told, pictures = page.what_if.answer(1, 9.0, [2], guider="APQ")
+    assert told[0].startswith("guider must be one of CFG, rescale, APG")
+    assert pictures == [b""]
+    assert page.viewer.guiders[:3] == ["CFG", "rescale", "APG"]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from diffexplore.experiments.axes import axis_of
+from diffexplore.mixing import interval
 from diffexplore.settings import Settings, as_dict
 from diffexplore.words import near, shown
 
@@ -62,6 +63,17 @@ def _skips(model: Model) -> Columns:
     }
 
 
+def _guiders(model: Model, shared: Settings) -> Columns:
+    """Each way to mix that is right here; and the plain one on the interval that its paper found for SDXL, which is
+    sigma from 5.42 down to 0.28.
+    """
+    if len(model.guiders) < FEWEST:
+        raise ValueError(str(model.abilities["guiders"]).rstrip("."))
+    mixed: Columns = {name: {"guider": name} for name in model.guiders[: MOST - 1]}
+    between = {1.0: {"guidance": 1.0}} | interval(shared.guidance, 0.967, 0.073)
+    return mixed | {"interval": {"changes": {str(mark): fields for mark, fields in between.items()}}}
+
+
 PRESETS: Final[dict[str, Callable[[Model, Settings], Columns]]] = {
     "prompts": lambda _, s: with_one(
         "prompt", [s.prompt or "a fox in the snow at noon", "a castle in the desert at night"]
@@ -73,6 +85,7 @@ PRESETS: Final[dict[str, Callable[[Model, Settings], Columns]]] = {
     "samplers": lambda model, _: with_one("sampler", _samplers(model)),
     "steps": lambda _, __: with_one("steps", [4, 10, 20, 50]),
     "guidance": lambda _, __: with_one("guidance", [1.0, 3.0, 5.0, 10.0]),
+    "guiders": _guiders,
     "seeds": lambda _, s: with_one("seed", [s.seed + k for k in range(4)]),
     "skips": lambda model, _: _skips(model),
     "specificity": lambda _, __: with_one("prompt", _LADDER),

@@ -59,8 +59,11 @@ _LABEL: Final = {"description_width": "initial"}
 
 
 def names_for(model: Model) -> tuple[str, ...]:
-    """The settings that have a control with this model: LoRAs where some are loaded."""
-    return (*NAMES, "adapters") if model.adapters else NAMES
+    """The settings that have a control with this model: guiders where there is something to mix, LoRAs where some are
+    loaded.
+    """
+    more = {"guider": len(model.guiders) > 1, "adapters": bool(model.adapters)}
+    return (*NAMES, *(name for name, there in more.items() if there))
 
 
 def titled(text: str) -> dict[str, str]:
@@ -141,6 +144,8 @@ def control(name: str, model: Model) -> Any:
         return Seed()
     if name == "sampler":
         return Menu(name, {sampler: model.label(sampler) for sampler in model.samplers})
+    if name == "guider":
+        return marked(_Pick(options=model.guiders, layout=layout(), **titled(_GUIDER)), "guider")
     assert name == "adapters", f"no control for {name}"
     return Scales(model.adapters)
 
@@ -150,6 +155,18 @@ _TEXT: Final = {"prompt": ("prompt", "what to draw"), "negative_prompt": ("negat
 
 class _Line(ipywidgets.Text):  # type: ignore[misc]
     def show(self, value: str) -> None:
+        self.value = value
+
+
+_GUIDER: Final = "guider: how the predictions with and without the prompt are mixed"
+
+
+class _Pick(ipywidgets.Dropdown):  # type: ignore[misc]
+    def show(self, value: str) -> None:
+        """Say `value`, which it offers from now on: one with numbers of its own was asked for in code."""
+        offered = tuple(self.options)  # type: ignore[has-type]
+        if value not in offered:
+            self.options = [*offered, value]
         self.value = value
 
 

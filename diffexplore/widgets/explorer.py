@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Explorer"]
 
-_TRAITS: Final = (*NAMES, "adapters", "skips", "changes", "variation")
+_TRAITS: Final = (*NAMES, "adapters", "skips", "changes", "variation", "guider")
 _OWN: Final = Settings.model_fields.keys() - {"strength"}  # settings that are no matter of a picture handed over
 _SECOND: Final = ("steps", "guidance", "seed", "sampler")
 
@@ -88,6 +88,8 @@ class Explorer(Looks, Branches, Recipes, InNotebook, ipywidgets.Box):  # type: i
         extra: Name -> value of what is handed to the pipeline beyond settings, without what it takes anyway. A picture
             is kept as it is handed over; assign another dict to change it.
         skips: Strengths of the stages of a U-Net, kept as pairs; there are sliders where the model has stages.
+        guider: How the predictions with and without the prompt are mixed, one of ``diffexplore.GUIDERS``; there is a
+            menu where the model makes both.
         variation: Another seed, and how far the starting noise is turned towards its noise, as ``(7, 0.2)``; or None.
         live: Whether a change of a setting starts a run. While a run is going, a change replaces it in any case.
         status: "idle", "running", "done", "cancelled" or "failed"; read only.
@@ -113,6 +115,7 @@ class Explorer(Looks, Branches, Recipes, InNotebook, ipywidgets.Box):  # type: i
     extra = traitlets.Dict(help="Name -> value of what is handed to the pipeline beyond settings.")
     skips = _Setting((), help="Strengths of the stages of a U-Net, or FreeU, kept as pairs.")
     changes = _Setting((), help="What changes on the way, by share of noise, kept as pairs.")
+    guider = _Setting("CFG", help="How predictions with and without the prompt are mixed.")
     variation = _Setting(None, help="Another seed, and how far the starting noise is turned towards it.")
     live = traitlets.Bool(False, help="Whether a change of a setting starts a run.")
     status = traitlets.Unicode("idle", read_only=True, help='"idle", "running", "done", "cancelled" or "failed".')
@@ -419,8 +422,9 @@ class Explorer(Looks, Branches, Recipes, InNotebook, ipywidgets.Box):  # type: i
         self._stop.on_click(lambda _: self.cancel())
         traitlets.link((self, "live"), (live, "value"))
 
+        first = [self._controls[name] for name in (*TEXTS, "guider") if name in self._controls]
         rows = [
-            row(*(self._controls[name] for name in TEXTS), self._go, self._stop, *self._eye(), live, names=("first",)),
+            row(*first, self._go, self._stop, *self._eye(), live, names=("first",)),
             row(
                 *(self._controls[name] for name in (*_SECOND, "skips") if name in self._controls),
                 *([self._more.box] if self._more else []),

@@ -23,6 +23,8 @@
     What changes on the way of the next run, where a run can be reached into (see `reach`); None elsewhere.
 ``branches``
     The runs that are kept since a branch parted them, see `reach`; empty elsewhere.
+``guiders``
+    How what was recorded can be mixed anew, see `what_if`; empty where nobody answers.
 ``_page``
     The page that the Export button fills with the film, see `page.page`. Always the same.
 
@@ -117,6 +119,8 @@ class Viewer(InNotebook, anywidget.AnyWidget):  # type: ignore[misc]
     """The runs that are kept since a branch parted them, see `reach`."""
     code = traitlets.Unicode().tag(sync=True)
     """Python that makes what is shown, to be copied; "" for none."""
+    guiders = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    """How what was recorded can be mixed anew, see `what_if`."""
 
     _film = traitlets.Dict().tag(sync=True, echo_update=False)
     _frames = traitlets.Bytes().tag(sync=True, echo_update=False)

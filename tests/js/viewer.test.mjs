@@ -201,6 +201,8 @@ test("guidance is drawn in the plane of its halves, and a curve below zero has a
   const found = pulls.arrowsOf(step, "_x0");
   assert.deepEqual([found.uncond, found.cond, found.guided], [[0.8, -0.1], [1, 0], [1.8, 0.4]]);
   assert.equal(pulls.arrowsOf(step, ""), null); // no such columns
+  const bent = pulls.arrowsOf(step, "_x0", false); // another guider puts the guided one elsewhere
+  assert.deepEqual([bent.guided, bent.numbers[2], pulls.extentOf([bent]).right], [null, null, 1]);
   assert.deepEqual(pulls.extentOf([found, null]), { left: 0, right: 1.8, low: -0.1, high: 0.4 });
   assert.match(pulls.headed(["0", "0"], ["10", "0"]), /^M0,0L10,0M4\.0,3\.0L10,0L4\.0,-3\.0$/);
   assert.deepEqual(numbers.heights([[-1, 0, 3]], false), [[0, 0.25, 1]]);

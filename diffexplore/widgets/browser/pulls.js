@@ -4,14 +4,15 @@
  * The three predictions of a step as points, and their numbers; null where the halves are not there.
  * @param {Step | undefined} step
  * @param {string} end of the names of the columns: "_x0" or, for noise, ""
+ * @param {boolean} plain whether they were mixed in the plain way: else nobody knows here where the guided one lies
  */
-export function arrowsOf(step, end) {
+export function arrowsOf(step, end, plain = true) {
 	const [cond, along, across, pull, angle] = ["cond_norm", "guidance_along", "guidance_across", "guidance_norm", "guidance_angle"].map((name) => step?.[name + end]);
 	const g = step?.guidance;
 	if (cond == null || along == null || across == null || g == null) return null;
 	const uncond = [cond - along, -across];
-	const guided = [cond + (g - 1) * along, (g - 1) * across];
-	return { uncond, cond: [cond, 0], guided, numbers: [Math.hypot(...uncond), cond, Math.hypot(...guided), pull, along, across], angle };
+	const guided = plain ? [cond + (g - 1) * along, (g - 1) * across] : null;
+	return { uncond, cond: [cond, 0], guided, numbers: [Math.hypot(...uncond), cond, guided && Math.hypot(...guided), pull, along, across], angle };
 }
 
 /**
@@ -19,7 +20,7 @@ export function arrowsOf(step, end) {
  * @param {ReturnType<typeof arrowsOf>[]} found
  */
 export function extentOf(found) {
-	const points = [[0, 0], [1, 0], ...found.flatMap((one) => (one ? [one.uncond, one.cond, one.guided] : []))];
+	const points = [[0, 0], [1, 0], ...found.flatMap((one) => (one ? [one.uncond, one.cond, one.guided ?? one.cond] : []))];
 	const [xs, ys] = [0, 1].map((axis) => points.map((point) => point[axis]));
 	return { left: Math.min(...xs), right: Math.max(...xs), low: Math.min(...ys), high: Math.max(...ys, Math.min(...ys) + 1e-6) };
 }

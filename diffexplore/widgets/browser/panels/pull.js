@@ -37,7 +37,9 @@ panel("pull", (view) => {
 				made = wanted.map(drawing);
 				drawings.replaceChildren(...made.map(({ node }) => node));
 			}
-			const found = wanted.map(({ step, end }) => arrowsOf(step, end));
+			// Mixed otherwise, if only from somewhere on, the guided one lies elsewhere than plain guidance would put it.
+			const bent = films.map(({ about }) => about.guider ?? (/guider/.test(String(about.changes ?? "")) ? "that changes on the way" : ""));
+			const found = wanted.map(({ step, end }, j) => arrowsOf(step, end, !bent[view.many ? j : 0]));
 			const rows = wanted.map(({ word }, j) => {
 				const { arrows, legs, bar, title } = made[j];
 				const now = found[j];
@@ -45,15 +47,16 @@ panel("pull", (view) => {
 				const scale = Math.min((WIDE - 2 * EDGE) / (right - left), (HIGH - 2 * EDGE) / (high - low));
 				const at = (/** @type {number[]} */ [x, y]) => [EDGE + (x - left) * scale, HIGH - EDGE - (y - low) * scale].map((z) => z.toFixed(1));
 				say(title, word);
-				const tips = now ? [now.uncond, now.cond, now.guided].map(at) : [];
-				arrows.forEach((arrow, i) => arrow.setAttribute("d", now ? headed(at([0, 0]), tips[i]) : ""));
-				legs.setAttribute("d", now ? `M${tips[0]}L${tips[2]}M${tips[1]}H${tips[2][0]}V${tips[2][1]}` : "");
+				const tips = now ? [now.uncond, now.cond, ...(now.guided ? [now.guided] : [])].map(at) : [];
+				arrows.forEach((arrow, i) => arrow.setAttribute("d", tips[i] ? headed(at([0, 0]), tips[i]) : ""));
+				legs.setAttribute("d", tips[2] ? `M${tips[0]}L${tips[2]}M${tips[1]}H${tips[2][0]}V${tips[2][1]}` : "");
 				bar.setAttribute("d", `M${EDGE},${HIGH - 1}h${scale.toFixed(1)}`);
-				return [word, ...(now?.numbers.map((x) => x.toFixed(3)) ?? Array(6).fill("–")), now ? `${now.angle?.toFixed(1)}°` : "–"];
+				return [word, ...(now?.numbers.map((x) => x?.toFixed(3) ?? "–") ?? Array(6).fill("–")), now ? `${now.angle?.toFixed(1)}°` : "–"];
 			});
 			fill(table, [[view.many ? "x₀" : "", ...SIZES], ...rows], ([name, ...values], k) => line(k ? "td" : "th", name, ...values));
 			const g = view.many ? null : steps[0]?.guidance;
-			say(says, `Guidance ${g == null ? "" : `${+g.toFixed(2)} `}adds ${g == null ? "more of" : `${+(g - 1).toFixed(2)} times`} the pull: ${PULL}`);
+			const other = bent.find((one) => one);
+			say(says, other ? `The guider ${other} mixes them otherwise, so the guided one is not drawn. The pull: ${PULL}` : `Guidance ${g == null ? "" : `${+g.toFixed(2)} `}adds ${g == null ? "more of" : `${+(g - 1).toFixed(2)} times`} the pull: ${PULL}`);
 		},
 	};
 });
