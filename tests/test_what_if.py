@@ -128,4 +128,4 @@ def test_another_guider_is_asked_for_by_name_and_the_runs_own_by_none(tiny_model
     told, pictures = page.what_if.answer(1, 9.0, [2], guider="APQ")
     assert told[0].startswith("guider must be one of CFG, rescale, APG")
     assert pictures == [b""]
-    assert page.viewer.guiders[:3] == ["CFG", "rescale", "APG"]
+    assert list(page.viewer.guiders)[:3] == ["CFG", "rescale", "APG"]

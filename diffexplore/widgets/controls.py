@@ -22,6 +22,7 @@ import ipywidgets
 import traitlets
 
 from diffexplore import words
+from diffexplore.mixing import GUIDERS, parameters_of
 from diffexplore.model import Model, load
 from diffexplore.samplers import AS_IT_CAME, SAMPLERS, facts_of
 from diffexplore.widgets.browser import CONTROLS, CONTROLS_CSS
@@ -145,7 +146,7 @@ def control(name: str, model: Model) -> Any:
     if name == "sampler":
         return Menu(name, {sampler: model.label(sampler) for sampler in model.samplers})
     if name == "guider":
-        return marked(_Pick(options=model.guiders, layout=layout(), **titled(_GUIDER)), "guider")
+        return marked(_Pick(options=model.guiders, layout=layout()), "guider")
     assert name == "adapters", f"no control for {name}"
     return Scales(model.adapters)
 
@@ -158,10 +159,18 @@ class _Line(ipywidgets.Text):  # type: ignore[misc]
         self.value = value
 
 
-_GUIDER: Final = "guider: how the predictions with and without the prompt are mixed"
-
-
 class _Pick(ipywidgets.Dropdown):  # type: ignore[misc]
+    """A menu of guiders, whose title is the sentence of the one that is chosen."""
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(**more)
+        self._tell()
+        self.observe(lambda _: self._tell(), names="value")
+
+    def _tell(self) -> None:
+        for name, text in titled(f"guider: {GUIDERS[parameters_of(self.value)[0]].sentence}").items():
+            setattr(self, name, text)
+
     def show(self, value: str) -> None:
         """Say `value`, which it offers from now on: one with numbers of its own was asked for in code."""
         offered = tuple(self.options)  # type: ignore[has-type]

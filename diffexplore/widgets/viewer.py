@@ -24,7 +24,7 @@
 ``branches``
     The runs that are kept since a branch parted them, see `reach`; empty elsewhere.
 ``guiders``
-    How what was recorded can be mixed anew, see `what_if`; empty where nobody answers.
+    Name -> sentence of each guider that can mix anew what was recorded, see `what_if`; empty where nobody answers.
 ``_page``
     The page that the Export button fills with the film, see `page.page`. Always the same.
 
@@ -119,8 +119,8 @@ class Viewer(InNotebook, anywidget.AnyWidget):  # type: ignore[misc]
     """The runs that are kept since a branch parted them, see `reach`."""
     code = traitlets.Unicode().tag(sync=True)
     """Python that makes what is shown, to be copied; "" for none."""
-    guiders = traitlets.List(traitlets.Unicode()).tag(sync=True)
-    """How what was recorded can be mixed anew, see `what_if`."""
+    guiders = traitlets.Dict().tag(sync=True)
+    """Name -> sentence of each guider that can mix anew what was recorded, see `what_if`."""
 
     _film = traitlets.Dict().tag(sync=True, echo_update=False)
     _frames = traitlets.Bytes().tag(sync=True, echo_update=False)

@@ -90,7 +90,7 @@ class WhatIf:
         # The newest mixes: each frame of a video asks for the same one.
         self._kept: dict[tuple[int, int, float, str | None, bool], Record] = {}
         self._run = -1  # of which run
-        viewer.guiders = list(GUIDERS)
+        viewer.guiders = {name: one.sentence for name, one in GUIDERS.items()}
         viewer.on_msg(self._asked)
 
     def _asked(self, _: Any, content: Any, __: Any) -> None:

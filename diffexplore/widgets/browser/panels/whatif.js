@@ -9,13 +9,15 @@ import { WHAT_IF, bytesOf } from "../wire.js";
 const ANSWERED = 5000; // ms that a kernel has to answer
 const MIXED = "A mix of what was recorded at this step: the run itself went on with its own, a new run would go elsewhere.";
 
+const MENU = "how the predictions with and without the prompt are mixed";
+
 /** @typedef {{run: number, guidance: number, guider: string | null, steps: number[], frames: (number | null)[], who: string}} Question */
 
 panel("whatif", (view) => {
 	const { id, session } = view;
 	const range = h("input", { type: "range", id: `${id}-whatif`, min: "0", max: "20", step: "0.5" });
 	const value = h("output", { for: range.id });
-	const menu = h("select.dx-tool", { "aria-label": "guider", title: "how the predictions with and without the prompt are mixed" });
+	const menu = h("select.dx-tool", { "aria-label": "guider" });
 	const says = h("p.dx-says", { role: "status" });
 	const pictures = box("dx-whatifs");
 	/** @type {HTMLCanvasElement[]} */ const canvases = [];
@@ -78,13 +80,15 @@ panel("whatif", (view) => {
 		draw() {
 			if (view.tab !== "whatif" || !session.films.length) return;
 			if (session.run !== run) [run, chosen, mixer] = [session.run, null, null];
-			const names = /** @type {string[]} */ (session.model.get("guiders") ?? []).filter((name) => name !== mix());
+			const told = /** @type {Record<string, string>} */ (session.model.get("guiders") ?? {});
+			const names = Object.keys(told).filter((name) => name !== mix());
 			if (JSON.stringify([mix(), names]) !== offered) {
 				offered = JSON.stringify([mix(), names]);
 				menu.replaceChildren(...["", ...names].map((name) => h("option", { value: name }, name || mix())));
 			}
 			menu.hidden = !names.length;
 			menu.value = mixer ?? "";
+			menu.title = told[mixer ?? mix().replace(/\(.*/, "")] ?? MENU;
 			const wanted = question();
 			range.max = String(Math.max(20, own()));
 			range.valueAsNumber = wanted.guidance;
