@@ -63,7 +63,7 @@ def test_a_recorded_and_a_plain_run_are_both_timed():
 
 @pytest.mark.parametrize(
     "measure",
-    [rows.first_frame, rows.stop, rows.preview, rows.growth, rows.size, rows.columns, rows.step],
+    [rows.first_frame, rows.stop, rows.preview, rows.growth, rows.size, rows.columns, rows.step, rows.mixed_anew],
 )
 def test_each_row_of_the_pocket_model_times_both_sides(measure):
     row = measure(1)

@@ -435,6 +435,23 @@ def step(rounds: int) -> Row:
     )
 
 
+def mixed_anew(rounds: int) -> Row:
+    """Milliseconds to mix the last of 20 recorded steps by a guider that remembers all before it, over those of plain
+    guidance anew.
+    """
+    _, model, settings = pocket()
+    last = (trace := model.trace(settings))[-1]
+
+    def each(guider: str) -> float:
+        start = time.perf_counter()
+        for _ in range(20):
+            last.guided(9.0, guider)
+        return 1000 * (time.perf_counter() - start) / 20
+
+    assert len(trace) == 20
+    return compare("what if, APG at step 20 (plain: CFG)", "ms", lambda: each("APG"), lambda: each("CFG"), rounds)
+
+
 def free_gib() -> float:
     """Main memory that is free, in GiB; 0 where that cannot be told."""
     info = Path("/proc/meminfo")
@@ -444,6 +461,7 @@ def free_gib() -> float:
 
 MEASURES: tuple[Callable[[int], Row | list[Row]], ...] = (
     cold_start, recording, large, together, first_frame, evaluations, stop, preview, growth, size, columns, step,
+    mixed_anew,
 )  # fmt: skip
 """What is measured, in the order of the table."""
 

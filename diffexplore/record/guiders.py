@@ -11,11 +11,13 @@ in the paper and in diffusers' ``guidance_rescale``.
 
 ``APG`` (Sadat et al. 2024, arXiv 2410.02416, algorithm 1), on x0 as in the paper: ``d = x0_c - x0_u``; with
 momentum, ``d <- d + momentum * (the d of the step before)``; ``d <- d min(1, norm / |d|)``; of it the part along x0_c
-counts ``eta``, the part across 1; ``x0 = x0_c + (g - 1) d``. The norm is that of all latents together, so that a
-threshold is of one size of picture: 15 is the paper's for SDXL. diffusers' ``AdaptiveProjectedGuidance`` differs in
-three ways: it projects the network's raw prediction, where the threshold means something else; its default ``eta`` of 1
-keeps both parts, that is, projects nothing; and it adds ``g d`` to ``u``, which is the same only where nothing was
-shortened. Given x0 and ``use_original_formulation`` with a scale of g - 1, it computes what is computed here.
+counts ``eta``, the part across 1; ``x0 = x0_c + (g - 1) d``. The norm is that of all latents together, which grows
+with the picture: 15, the paper's for SDXL, is meant of its 4 x 128 x 128 latents, and of others in proportion to the
+root of their number. diffusers' ``AdaptiveProjectedGuidance`` differs in four ways: it projects the network's raw
+prediction, where the threshold means something else; it takes the threshold as it is, whatever the size; its default
+``eta`` of 1 keeps both parts, that is, projects nothing; and it adds ``g d`` to ``u``, which is the same only where
+nothing was shortened. Given x0, a threshold in proportion, and ``use_original_formulation`` with a scale of g - 1, it
+computes what is computed here.
 
 ``CFG-Zero*`` (Fan et al. 2025, arXiv 2503.18886, eq. 7 and algorithm 1): ``s = <c, u> / |u|^2``; ``s u + g (c - s u)``;
 and a velocity of 0 at the first steps ("zero-init"). That is of flow matching, where no velocity means no move; a
@@ -28,6 +30,7 @@ unit eigenvector of the larger eigenvalue of [[<c,c>, <c,u>], [<c,u>, <u,u>]], `
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -42,6 +45,8 @@ if TYPE_CHECKING:
 __all__ = ["At", "Mixer", "anew", "halved", "mixer"]
 
 _FLOW: Final = ("flow_prediction", "reversed_flow_prediction")
+_SDXL: Final = 4 * 128 * 128
+"""Latents of a picture of 1024 x 1024 pixels."""
 _TINY: Final = 1e-30
 
 
@@ -118,7 +123,8 @@ class _Projected(Mixer):
         # In double: a difference that lies along the estimate all but cancels in what is across.
         change, along = _double(self._running), _double(x0_x * at.latents + x0_m * cond)
         if self._numbers["norm"]:
-            change = change * (self._numbers["norm"] / change.norm().clamp_min(_TINY)).clamp_max(1.0)
+            longest = self._numbers["norm"] * math.sqrt(change.numel() / _SDXL)
+            change = change * (longest / change.norm().clamp_min(_TINY)).clamp_max(1.0)
         part = (change * along).sum() / along.square().sum().clamp_min(_TINY) * along
         change = (change - part) + self._numbers["eta"] * part
         return cond + ((guidance - 1) / x0_m * change).to(cond.dtype)
