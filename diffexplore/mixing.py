@@ -72,7 +72,9 @@ GUIDERS: Final[dict[str, Guider]] = {
             (
                 Parameter("eta", 0.0, 0, 10, "how much is kept of what makes the estimate stronger: 1 is all of it"),
                 Parameter("momentum", -0.5, -1, 1, "how much the steps before count; below 0: against them"),
-                Parameter("norm", 15.0, 0, 1e6, "how long the difference may be in latents of SDXL's size; 0: any length"),
+                Parameter(
+                    "norm", 15.0, 0, 1e6, "how long the difference may be in latents of SDXL's size; 0: any length"
+                ),
             ),
         ),
         Guider(
