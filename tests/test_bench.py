@@ -5,7 +5,7 @@ import json
 import pytest
 from tiny import make_pipeline
 
-from diffexplore.bench import pairs, rows, table
+from diffexplore.bench import pairs, rows, sweeps, table
 
 
 def test_sides_are_measured_in_turn_and_ratios_come_from_pairs():
@@ -74,6 +74,12 @@ def test_each_row_of_the_pocket_model_times_both_sides(measure):
 
 def test_the_rows_of_the_memory_time_both_sides():
     for row in rows.evaluations(1):
+        assert row.ours > 0 < row.plain
+        assert len(row.name) <= 50
+
+
+def test_the_rows_of_sweeps_time_both_sides():
+    for row in [*sweeps.beyond(1, cells=2), *sweeps.cluster(1, cells=2, instants=40)]:
         assert row.ours > 0 < row.plain
         assert len(row.name) <= 50
 

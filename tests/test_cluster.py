@@ -16,11 +16,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from distributed import Client, LocalCluster
 
 import diffexplore as dx
+from diffexplore.experiments.crew import Crew
 from diffexplore.model import Model
 
 SECONDS = float(os.environ.get("DIFFEXPLORE_STRESS", "0"))
@@ -29,7 +31,7 @@ SECONDS = float(os.environ.get("DIFFEXPLORE_STRESS", "0"))
 CELLS = 100 if SECONDS else 12
 ASKED: dict[str, Any] = {
     "x": ("seed", list(range(CELLS // 2))),
-    "y": ("prompt", ["a fox in the snow", "a red car"]),
+    "y": ("prompt", ["a fox in the snow at dusk", "a red car, zorp"]),
     "steps": 3,
     "sampler": "DDIM",
 }
@@ -116,6 +118,14 @@ def check(grid: Any, alone: Callable[[dx.Settings], dx.Trace]) -> None:
         assert torch.equal(trace.final, mine.final)
         assert trace.image.tobytes() == mine.image.tobytes()
         assert all(torch.equal(one.x0, other.x0) for one, other in zip(trace, mine, strict=True))
+        assert trace.info["world"] == "pocket"
+        assert trace.info["unknown"] == mine.info["unknown"]
+    assert not np.isnan(grid.adherence()[0]).any()  # the other names nothing that can be judged
+
+
+def test_it_is_known_how_many_work_there(client: Client) -> None:
+    for resources, workers in (({}, 2), ({"GPU": 1}, 2), ({"GPU": 2}, 1), ({"TPU": 1}, 1)):
+        assert Crew(client.get_executor(**({"resources": resources} if resources else {}))).workers == workers
 
 
 def test_a_worker_that_is_killed_in_the_middle_costs_nothing(client: Client, model: Model, alone, tmp_path) -> None:

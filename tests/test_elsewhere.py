@@ -89,19 +89,6 @@ def test_another_process_has_what_is_switched_on(tmp_path: Path) -> None:
         assert executor.submit(torch.get_num_threads).result() == 1
 
 
-def test_the_pocket_model_elsewhere_is_the_pocket_model() -> None:
-    model = dx.load(device="cpu")
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
-        grid = sweep(model, x=("steps", [2]), executor=executor, prompt="a fox at dusk", seed=1)
-    (trace,) = grid.traces[0]
-    assert trace is not None
-    mine = model.trace(trace.settings)
-    assert trace.info["world"] == "pocket"
-    assert trace.info["unknown"] == mine.info["unknown"]
-    assert torch.allclose(trace.final, mine.final, rtol=1e-4, atol=1e-4)
-    assert not np.isnan(grid.adherence()).any()
-
-
 @pytest.mark.skipif("fork" not in get_all_start_methods(), reason="nothing forks here")
 def test_forked_processes_are_refused(tmp_path: Path) -> None:
     executor = ProcessPoolExecutor(2, mp_context=get_context("fork"))

@@ -1,5 +1,8 @@
 """sweep.py: every cell is the run it says it is; what is wrong is refused before any work."""
 
+import os
+import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -79,6 +82,29 @@ def test_a_cell_that_fails_leaves_the_others_alone(tmp_path: Path) -> None:
         assert "failed" in shown
         assert "the network broke" in " ".join(" ".join(shown).split())
         assert sum("evaluations" in text for text in shown) == 2
+
+
+@pytest.mark.parametrize("threads", [False, True])
+def test_interrupted_it_keeps_what_is_done_and_goes_on_from_there(tmp_path: Path, threads: bool) -> None:
+    pipeline, ran = make_pipeline(), []
+
+    def interrupt(module: torch.nn.Module, args: tuple) -> None:
+        ran.append(1)
+        if len(ran) == 3:  # in the second cell
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.5)  # as long as it takes to notice it; then the run ends where it is
+
+    pipeline.unet.register_forward_pre_hook(interrupt)
+    model, asked = Model(pipeline, reuse=0), {"x": ("seed", [1, 2, 3]), "steps": 2, "sampler": "DDIM", "out": tmp_path}
+    with ThreadPoolExecutor(1) as executor:
+        grid = sweep(model, executor=executor if threads else None, **asked)
+        assert grid.errors == [["", "stopped before it was drawn", "stopped before it was drawn"]]
+        assert grid.traces[0][0] is not None
+        assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"]
+        evaluated = len(ran)
+        grid = sweep(model, executor=executor if threads else None, **asked)
+    assert grid.errors == [["", "", ""]]
+    assert len(ran) == evaluated + 2 * 2
 
 
 def test_a_batch_that_fails_is_drawn_one_by_one() -> None:

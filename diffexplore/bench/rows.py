@@ -16,6 +16,7 @@ from typing import Any
 
 from diffexplore import samplers
 from diffexplore.bench.pairs import Row, compare
+from diffexplore.bench.sweeps import beyond, cluster
 
 __all__ = ["MEASURES", "rows"]
 
@@ -461,7 +462,7 @@ def free_gib() -> float:
 
 MEASURES: tuple[Callable[[int], Row | list[Row]], ...] = (
     cold_start, recording, large, together, first_frame, evaluations, stop, preview, growth, size, columns, step,
-    mixed_anew,
+    mixed_anew, beyond, cluster,
 )  # fmt: skip
 """What is measured, in the order of the table."""
 

@@ -11,6 +11,7 @@ from typing import Any
 from diffexplore.model import Model
 from diffexplore.pipelines.open import local_path
 from diffexplore.pipelines.origin import Origin
+from diffexplore.record.file import as_bytes, written
 from diffexplore.runs.decides import standing
 from diffexplore.settings import Settings
 from diffexplore.trace import Trace
@@ -113,4 +114,6 @@ def keep_at(path: Path, trace: Trace) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    trace.save(path, pictures=False)  # a decoder is lent again
+    # A decoder is lent again, so no pictures; and a file that is torn shows, and is drawn again.
+    with written(path, sync=False) as target:
+        target.write(as_bytes(trace, ()))

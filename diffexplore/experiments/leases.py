@@ -5,6 +5,7 @@ once, since the process is gone; on others when it was not renewed for a while, 
 is wrongly taken for dead costs a cell drawn twice, with the same bits, and nothing else.
 """
 
+import functools
 import json
 import os
 import secrets
@@ -139,7 +140,12 @@ def _read(claim: Path) -> dict[str, Any] | None:
 
 
 def _whoami() -> dict[str, Any]:
-    return {"host": socket.gethostname(), "process": [os.getpid(), _born(os.getpid())]}
+    return _who(os.getpid())
+
+
+@functools.cache
+def _who(number: int) -> dict[str, Any]:
+    return {"host": socket.gethostname(), "process": [number, _born(number)]}
 
 
 def _alive(process: Any) -> bool:

@@ -135,10 +135,14 @@ def sweep(
     weights = {one: model.evaluations(str(one.sampler), one.steps) for one in left}
     bar = progress(sum(weights.values()), "sweep", quiet=quiet or not left, delay=3)
 
+    failed: list[Settings] = []
+
     def report(one: Settings, outcome: Trace | Exception) -> None:
         found[one] = _told(outcome) if isinstance(outcome, Exception) else outcome
-        failed = sum(isinstance(found[other], str) for other in found) if isinstance(found[one], str) else 0
-        bar.set_postfix_str(f"{len(found)} of {len(cells)} cells{f', {failed} failed' if failed else ''}", False)
+        if isinstance(outcome, Exception):
+            failed.append(one)
+        said = f", {len(failed)} failed" if failed else ""
+        bar.set_postfix_str(f"{len(found)} of {len(cells)} cells{said}", False)
         bar.update(weights[one])
 
     try:

@@ -48,13 +48,14 @@ MAX_METADATA = 16 * 2**20  # bytes of JSON read from a file; a 1,000-step run ne
 
 
 @contextmanager
-def written(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+def written(path: str | os.PathLike[str], *, sync: bool = True) -> Iterator[BinaryIO]:
     """A file to write to, which takes the place of `path` once the block has ended well; until then, and whatever
     fails (a full disk, an interrupt, a kill), what was there stays as it was.
 
     Args:
         path: where to write; ``~`` is the home folder. A link is followed. What is no plain file (``/dev/stdout``)
             is written to as it is.
+        sync: wait until the disk has it. False: after a loss of power it may be torn, for who would notice that.
 
     Raises:
         OSError: it cannot be written there.
@@ -76,7 +77,8 @@ def written(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         with file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         if target.exists():
             shutil.copymode(target, partial)
         os.replace(partial, target)
