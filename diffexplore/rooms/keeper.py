@@ -20,6 +20,7 @@ from diffexplore.words import sentence
 __all__ = ["keep"]
 
 _SOON: Final = 5.0  # seconds: a worker that lived no longer than this has a reason that will not go away
+_LATER: Final = 8.0  # seconds until another worker is made ready: what has just been opened has learners who wait
 _AGAIN: Final = 3  # such workers in a row
 
 Options = Mapping[str, Any]
@@ -56,9 +57,12 @@ class _Worker:
                 return rest
         return ""
 
-    def wait(self) -> int:
-        """Wait until it has died; its exit code."""
-        return self._process.wait()
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Wait until it has died; its exit code, None where it lives after `timeout` seconds."""
+        try:
+            return self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return None
 
     def end(self) -> None:
         """End it: it hears so by the end of its input, and is killed where it does not."""
@@ -106,8 +110,10 @@ def keep(source: str | None, address: str | None, security: str | None, **option
             found = worker.open()
             if found:
                 print(_said(found, security), flush=True)
+            code = worker.wait(_LATER if found else None)
+            if code is None:
                 workers.append(_Worker(told))
-            code = worker.wait()
+                code = worker.wait()
             short = short + 1 if not found or time.monotonic() - worker.opened < _SOON else 0
             if short == _AGAIN:
                 print(f"the process that shares the model ends at once (exit code {code})", file=sys.stderr)

@@ -12,7 +12,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -31,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 HELLO: Final = 10.0  # seconds to say who one is
 SILENCE: Final = 30.0  # seconds after which a learner who says nothing is gone
+FRESH: Final = 10.0  # seconds that what is known of the model is told without a look at it
 _ASKED_AT_ONCE: Final = 32  # questions of one learner that are looked at
 
 
@@ -75,6 +78,8 @@ class Room:
         self._seats: set[Seat] = set()
         self._quick = ThreadPoolExecutor(2, "diffexplore room answers")
         self._slow = ThreadPoolExecutor(1, "diffexplore room decodes")
+        self._telling, self._told, self._told_until = threading.Lock(), "", -math.inf
+        self._facts()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing: asyncio.Event | None = None
         self._opened: Future[str] = Future()
@@ -151,8 +156,7 @@ class Room:
                 says = f"this room speaks version {wire.VERSION}, you speak {shown(hello.get('hello'))}"
                 await comm.write({"error": "value", "says": f"{says}: use the same diffexplore at both ends"})
                 return
-            facts = await self._on(self._quick, facts_of, self.model)
-            await comm.write({"facts": json.dumps(facts)})
+            await comm.write({"facts": await self._on(self._quick, self._facts)})
             comm.most = wire.MOST_IN
             there, loop = asyncio.Event(), asyncio.get_running_loop()
 
@@ -233,6 +237,14 @@ class Room:
                     logger.warning("%s asked %s: %s", seat.name, shown(what), sentence(error))
                 told = refusal(error)
             seat.tell({"id": number, **told})
+
+    def _facts(self) -> str:
+        """What is told to who arrives; found out once for all who do at about the same time, as when a room is back."""
+        with self._telling:
+            if time.monotonic() > self._told_until:
+                self._told = json.dumps(facts_of(self.model))
+                self._told_until = time.monotonic() + FRESH
+            return self._told
 
     def _submit(self, message: dict[str, Any], seat: Seat) -> dict[str, Any]:
         seat.submit(submission_of(self.model, message))
