@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from handmade import handmade
 from tiny import make_pipeline
 
 pytest.importorskip("distributed")
@@ -368,6 +369,19 @@ def test_only_who_has_a_certificate_of_the_room_is_let_in(local: Model) -> None:
         until(lambda: not room.learners)
     with pytest.raises(ValueError, match=r"without TLS a model is shared on 127\.0\.0\.1 alone"):
         dx.share(local, "0.0.0.0:0")
+
+
+def test_a_pipeline_found_by_looking_sends_the_pictures_of_its_runs() -> None:
+    local = dx.load(handmade(), reuse=0)
+    with dx.share(local, "127.0.0.1:0") as room:
+        model = dx.connect(room.address)
+        asked = {"prompt": "a red fox", "steps": 3, "seed": 3}
+        mine, theirs = model.trace(**asked), local.trace(**asked)
+        assert torch.equal(mine.final, theirs.final)
+        assert mine.decode is None
+        for i in range(3):
+            assert np.array_equal(np.asarray(mine.view("x0", i)), np.asarray(theirs.view("x0", i)))
+        model.close()
 
 
 def test_an_explorer_and_a_compare_draw_with_a_shared_model(model: Connected, local: Model) -> None:

@@ -127,7 +127,7 @@ class _Sent:
                 self._append(job, step)
         if "status" in message and message["status"] != "running":
             if "end" in message:
-                self._complete(trace, message["end"])
+                self._complete(trace, message["end"], message.get("pictures") or ())
             trace.cancelled = message["status"] == "cancelled"
             job.reason = job.reason or str(message.get("reason", ""))
             if message["status"] == "failed":
@@ -141,13 +141,13 @@ class _Sent:
             with self._turn.taken():  # so that nobody waits for a run where it comes in
                 job.context.run(job.on_step, step)
 
-    def _complete(self, trace: Trace, data: bytes) -> None:
+    def _complete(self, trace: Trace, data: bytes, pictures: Sequence[bytes]) -> None:
         end = record_of(data)
         trace.info.clear()
         trace.info |= end.info
         trace.final, trace.image, trace.output = end.final, end.image, end.output
         trace.seconds, trace.expected = end.seconds, end.expected
-        trace.pictures = end.pictures
+        trace.pictures = list(pictures) if len(pictures) == len(trace) else []
 
     def _fail(self, job: Job, message: Message) -> None:
         if job.done():

@@ -172,13 +172,25 @@ def record_packed(record: Record, steps: Sequence[Step], *, told: bool = False) 
     return file.as_bytes(Record(record.settings, steps, info=info, expected=record.expected))
 
 
-def end_packed(record: Record, pictures: Sequence[bytes] = ()) -> bytes:
-    """How a run ended: all of it but its steps; `pictures` are its estimates where the other end cannot have them."""
+def estimates_packed(record: Record) -> list[bytes]:
+    """The decoded estimate of every step as a file, as saved runs keep them (``record.kept``), for who cannot ask for
+    them later: of a pipeline found by looking only the run itself tells how. Empty where it has no decoder.
+    """
+    if record.decode is None:
+        return []
+    made = [record.decode(step.x0) for step in record]
+    if record.kind == "sound":
+        return [kept.wav(one, int(record.info["rate"])) for one in made]
+    return [pixels_packed(kept.sheet(one) if one.ndim == 4 else one, exact=False) for one in made]
+
+
+def end_packed(record: Record) -> bytes:
+    """How a run ended: all of it but its steps."""
     end = Record(
         record.settings, (), final=record.final, image=record.image, cancelled=record.cancelled,
         seconds=record.seconds, info=record.info, expected=record.expected, output=record.output,
     )  # fmt: skip
-    return file.as_bytes(end, pictures)
+    return file.as_bytes(end)
 
 
 def record_of(data: object) -> Record:

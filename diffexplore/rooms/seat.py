@@ -14,7 +14,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from diffexplore.rooms.parcels import end_packed, pixels_packed, record_packed, refusal
+from diffexplore.rooms.parcels import end_packed, estimates_packed, record_packed, refusal
 from diffexplore.runs.jobs import REPLACED, Job
 from diffexplore.words import sentence
 
@@ -126,20 +126,16 @@ class _Stream:
         if job.error is not None:
             told |= refusal(job.error)
         self._sent.clear()
-        return told if job.reason == REPLACED else told | {"end": end_packed(job.trace, _pictures(job))}
+        if job.reason == REPLACED:
+            return told
+        found_out = job.status == "done" and job.trace.info.get("family") == "any"
+        pictures = estimates_packed(job.trace) if found_out else []
+        return told | {"end": end_packed(job.trace), "pictures": pictures}
 
 
 def _left(step: Step) -> tuple[str, ...]:
     """The names of what probes have left in a step."""
     return (*step.tensors, "", *step.numbers)
-
-
-def _pictures(job: Job) -> list[bytes]:
-    """The estimates of a run that only the run itself can decode, as bytes; of a named family the learner asks."""
-    trace = job.trace
-    if trace.info.get("family") != "any" or trace.decode is None or job.status != "done" or trace.kind != "picture":
-        return []
-    return [pixels_packed(trace.decode(step.x0), exact=False) for step in trace]
 
 
 class Seat:
