@@ -87,6 +87,7 @@ class Planner:
         self._name = name
         self._fixed_size = fixed_size
         self.size = family.size(pipeline)
+        self.schedules = schedules
 
     def resolve(self, settings: Settings) -> Settings:
         """The same settings with every None filled in.

@@ -7,16 +7,16 @@ is no noise, is not among them.
 
 import inspect
 import math
-import numbers
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
 
+from diffexplore.values import as_number
 from diffexplore.words import near, shown
 
-__all__ = ["WAYS", "Levels", "Range", "Spacing", "counted", "read_levels", "spaced"]
+__all__ = ["WAYS", "Levels", "Range", "Spacing", "counted", "read_levels", "resampled", "spaced"]
 
 Levels = tuple[float, ...]
 """Noise levels, the highest first."""
@@ -68,12 +68,12 @@ def read_levels(value: Any, most: int = 1000) -> Levels:
     if isinstance(value, (str, bytes, Mapping)):
         raise wrong
     try:
-        found = [one.item() if hasattr(one, "item") else one for one in value]
+        found = [as_number(one.item() if hasattr(one, "item") else one) for one in value]
     except (TypeError, ValueError, RuntimeError):
         raise wrong from None
-    if not all(isinstance(one, numbers.Real) and not isinstance(one, bool) and math.isfinite(one) for one in found):
+    levels = [one for one in found if one is not None and math.isfinite(one)]
+    if len(levels) < len(found):
         raise wrong
-    levels = [float(one) for one in found]
     if levels and levels[-1] == 0:
         levels.pop()
     # Tables are of single precision: closer ones would be one.
@@ -158,6 +158,17 @@ def cosine(span: Range, steps: int) -> Levels:
 def trained(span: Range, steps: int) -> Levels:
     """Even in the timesteps that training drew from: as often in each stretch of noise as the network saw it."""
     return tuple(span.at(part) for part in _parts(steps))
+
+
+def resampled(levels: Levels, steps: int) -> Levels:
+    """The curve of some levels with another number of steps: between two of them, even in log sigma."""
+    made = []
+    for part in reversed(_parts(steps)):
+        place = part * (len(levels) - 1)
+        one = min(int(place), max(len(levels) - 2, 0))
+        low, high = math.log(levels[min(one + 1, len(levels) - 1)]), math.log(levels[one])
+        made.append(math.exp(high + (place - one) * (low - high)))
+    return read_levels((levels[0], *made[1:])) if len(levels) > 1 or steps == 1 else levels
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ from diffexplore.widgets.controls import (
 )
 from diffexplore.widgets.extras import Extras, extras_for, settled
 from diffexplore.widgets.eye import Looks
+from diffexplore.widgets.leveled import Leveled, Setting
 from diffexplore.widgets.notebook import InNotebook, watched
 from diffexplore.widgets.reach import marks_of
 from diffexplore.widgets.recipes import Recipes
@@ -57,19 +58,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Explorer"]
 
-_TRAITS: Final = (*NAMES, "adapters", "skips", "changes", "variation", "guider")
+_TRAITS: Final = (*NAMES, "adapters", "skips", "changes", "variation", "guider", "sigmas", "fresh_noise")
 _OWN: Final = Settings.model_fields.keys() - {"strength"}  # settings that are no matter of a picture handed over
 _SECOND: Final = ("steps", "guidance", "seed", "sampler")
 
 
-class _Setting(traitlets.Any):  # type: ignore[misc]
-    """Anything, because `Settings` does the checking, and says what is accepted; None too, which traitlets would let
-    pass unchecked."""
-
-    allow_none = False
-
-
-class Explorer(Looks, Branches, Recipes, InNotebook, ipywidgets.Box):  # type: ignore[misc]
+class Explorer(Looks, Branches, Leveled, Recipes, InNotebook, ipywidgets.Box):  # type: ignore[misc]
     """One denoising run with everything in reach.
 
     Args:
@@ -90,6 +84,8 @@ class Explorer(Looks, Branches, Recipes, InNotebook, ipywidgets.Box):  # type: i
         skips: Strengths of the stages of a U-Net, kept as pairs; there are sliders where the model has stages.
         guider: How the predictions with and without the prompt are mixed, one of ``diffexplore.GUIDERS``; there is a
             menu where the model makes both.
+        sigmas, fresh_noise: Noise levels in place of the sampler's own, as many as ``steps``; how much of the noise of
+            each next level is drawn anew; or None. The tab "Levels" has both.
         variation: Another seed, and how far the starting noise is turned towards its noise, as ``(7, 0.2)``; or None.
         live: Whether a change of a setting starts a run. While a run is going, a change replaces it in any case.
         status: "idle", "running", "done", "cancelled" or "failed"; read only.
@@ -105,18 +101,18 @@ class Explorer(Looks, Branches, Recipes, InNotebook, ipywidgets.Box):  # type: i
         >>> trace = explorer.run()  # doctest: +SKIP
     """
 
-    prompt = _Setting("", help="What the picture should show.")
-    negative_prompt = _Setting("", help="What it should not show; acts only with a guidance above 1.")
-    steps = _Setting(20, help="Denoising steps, 1 to 1000.")
-    guidance = _Setting(5.0, help="0 to 100; 1 is off.")
-    seed = _Setting(0, help="0 to 2**63 - 1.")
-    sampler = _Setting(None, help="A name from `Model.samplers`; None: the model's own.")
-    adapters = _Setting((), help="Name -> scale of the LoRAs to use, kept as pairs.")
+    prompt = Setting("", help="What the picture should show.")
+    negative_prompt = Setting("", help="What it should not show; acts only with a guidance above 1.")
+    steps = Setting(20, help="Denoising steps, 1 to 1000.")
+    guidance = Setting(5.0, help="0 to 100; 1 is off.")
+    seed = Setting(0, help="0 to 2**63 - 1.")
+    sampler = Setting(None, help="A name from `Model.samplers`; None: the model's own.")
+    adapters = Setting((), help="Name -> scale of the LoRAs to use, kept as pairs.")
     extra = traitlets.Dict(help="Name -> value of what is handed to the pipeline beyond settings.")
-    skips = _Setting((), help="Strengths of the stages of a U-Net, or FreeU, kept as pairs.")
-    changes = _Setting((), help="What changes on the way, by share of noise, kept as pairs.")
-    guider = _Setting("CFG", help="How predictions with and without the prompt are mixed.")
-    variation = _Setting(None, help="Another seed, and how far the starting noise is turned towards it.")
+    guider = Setting("CFG", help="How predictions with and without the prompt are mixed.")
+    skips = Setting((), help="Strengths of the stages of a U-Net, or FreeU, kept as pairs.")
+    changes = Setting((), help="What changes on the way, by share of noise, kept as pairs.")
+    variation = Setting(None, help="Another seed, and how far the starting noise is turned towards it.")
     live = traitlets.Bool(False, help="Whether a change of a setting starts a run.")
     status = traitlets.Unicode("idle", read_only=True, help='"idle", "running", "done", "cancelled" or "failed".')
 
@@ -148,6 +144,7 @@ class Explorer(Looks, Branches, Recipes, InNotebook, ipywidgets.Box):  # type: i
         )  # fmt: skip
         self._what_if = WhatIf(self.viewer, self._runner.traces_of)
         self._reach = self._reaching()
+        self._leveling()
         self._still = self.model.planner.still("changes")
         super().__init__(layout=layout())
         for name in _TRAITS:
@@ -265,6 +262,7 @@ class Explorer(Looks, Branches, Recipes, InNotebook, ipywidgets.Box):  # type: i
         try:
             if name == "sampler" and isinstance(value, str) and named(value) is None:
                 raise ValueError(unknown(value, self.model.samplers))
+            others = self._fitting(name, value, others)
             asked = self._take(Settings(**{name: value}, **others, **self._size), self.extra)
         except ValueError as error:
             self.viewer.tell(error=sentence(error))
@@ -294,6 +292,7 @@ class Explorer(Looks, Branches, Recipes, InNotebook, ipywidgets.Box):  # type: i
         if change["name"] == "extra":
             self._show_extra()
         else:
+            self._keep_step(change["name"], change["new"])
             self._show(change["name"], change["new"])
         self._say_wrong()
         self._foretell()
@@ -305,6 +304,7 @@ class Explorer(Looks, Branches, Recipes, InNotebook, ipywidgets.Box):  # type: i
         if not self._still:
             self.viewer.mark(marks_of(settings))
             self._say_kin()
+        self._say_levels(settings)
         self.viewer.tell(notes=self._notes())
         self.viewer.expect(steps=evaluations(self.model, settings), shape=shape(settings))
         self._say_recipe()

@@ -54,6 +54,7 @@ PING: Final = "ping"
 HERE: Final = "here"
 WHAT_IF: Final = "what if"
 REACH: Final = "reach"
+LEVELS: Final = "levels"
 
 Key = tuple[int, str, int]  # film, kind (or "final"), evaluation
 

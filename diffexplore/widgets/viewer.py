@@ -25,6 +25,8 @@
     The runs that are kept since a branch parted them, see `reach`; empty elsewhere.
 ``guiders``
     Name -> sentence of each guider that can mix anew what was recorded, see `what_if`; empty where nobody answers.
+``levels``
+    The noise levels of the next run, and what may be asked of them, see `leveled`; None where there is none.
 ``_page``
     The page that the Export button fills with the film, see `page.page`. Always the same.
 
@@ -127,6 +129,7 @@ class Viewer(InNotebook, anywidget.AnyWidget):  # type: ignore[misc]
     _notes = traitlets.List(traitlets.Unicode()).tag(sync=True)
     _error = traitlets.Unicode().tag(sync=True)
     _outlook = traitlets.Dict().tag(sync=True)
+    levels = traitlets.Dict(allow_none=True, default_value=None).tag(sync=True)
     _marks = traitlets.List(allow_none=True, default_value=None).tag(sync=True)
     _page = traitlets.Unicode().tag(sync=True)
 
@@ -410,6 +413,11 @@ class Viewer(InNotebook, anywidget.AnyWidget):  # type: ignore[misc]
         """Say what changes on the way of the next run; from then on the page can ask for more."""
         with self._publishing:
             self._marks = list(marks)
+
+    def offer(self, levels: Mapping[str, Any]) -> None:
+        """Say what the noise levels of the next run are, and what may be done to them; see `leveled`."""
+        with self._publishing:
+            self.levels = dict(levels)
 
     def tell(self, *, notes: Sequence[str] | None = None, error: str | None = None) -> None:
         """Sentences to show beside the pictures, as plain text; None leaves what is there."""

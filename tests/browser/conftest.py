@@ -166,6 +166,7 @@ class Host:
             "_marks",
             "truth",
             "branches",
+            "levels",
             "code",
             "_esm",
             "_css",

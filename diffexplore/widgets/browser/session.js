@@ -72,6 +72,7 @@ export class Session {
 			["change:_outlook", () => this.changed()],
 			["change:_marks", () => this.changed()],
 			["change:branches", () => this.changed()],
+			["change:levels", () => this.changed()],
 			["change:truth", () => this.set({ stale: false })],
 		];
 		for (const [name, wire] of this.wires) model.on(name, wire);

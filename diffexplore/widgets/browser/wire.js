@@ -10,6 +10,7 @@ export const PING = "ping";
 export const HERE = "here";
 export const WHAT_IF = "what if";
 export const REACH = "reach";
+export const LEVELS = "levels";
 
 export const SILENCE = 4000; // ms of a run without a message, then the kernel is asked
 export const PATIENCE = 3000; // ms it then has to answer

@@ -17,6 +17,7 @@ import "./spectrum.js";
 import "./differ.js";
 import "./whatif.js";
 import "./reach.js";
+import "./levels.js";
 import "./pull.js";
 import "./looks.js";
 import "./parting.js";
