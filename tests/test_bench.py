@@ -1,11 +1,14 @@
 """The benchmark: pairs in turn, ratios from pairs, a table and JSON."""
 
 import json
+from pathlib import Path
 
 import pytest
 from tiny import make_pipeline
 
-from diffexplore.bench import pairs, rows, sweeps, table
+from diffexplore.bench import against, cost, pairs, rows, sweeps, table
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_sides_are_measured_in_turn_and_ratios_come_from_pairs():
@@ -91,3 +94,18 @@ def test_a_linear_preview_does_not_profit_from_what_was_decoded_before():
 
 def test_free_memory_is_told_in_gib():
     assert 0.1 < rows.free_gib() < 10_000
+
+
+def test_rows_of_cost_hold_what_is_foretold_and_shown_against_what_it_takes():
+    made = [*cost.foretold(1, large=64, steps=2), *cost.on_show(1, steps=2)]
+    for row in made:
+        assert row.ours > 0 < row.plain
+        assert row.low <= row.ratio <= row.high
+        assert len(row.name) <= 50
+    assert all(0 < len(row.name) <= 50 for row in cost.beside(1, steps=2))
+
+
+def test_this_tree_is_measured_against_another(capsys):
+    against.main([str(ROOT), "--rounds", "1", "--threads", "1", "--things", "run"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["quiet", "one"]

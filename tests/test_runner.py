@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,7 @@ import pytest
 from knobs import wait
 from tiny import make_pipeline
 
+import diffexplore as dx
 from diffexplore.model import Model
 from diffexplore.settings import Settings
 from diffexplore.widgets import runner as room
@@ -269,3 +271,22 @@ def test_settings_are_planned_once_until_other_loras_are_loaded(lora: Path, monk
     for _ in range(2):
         with pytest.raises(ValueError, match="999"):
             plan_of(settings(1000))
+
+
+def test_what_the_next_run_will_cost_is_said_once_the_machine_has_run_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIFFEXPLORE_TIMES", str(tmp_path))
+    model = Model(make_pipeline())
+    explorer = dx.Explorer(model, prompt="a fox", steps=4, sampler="DDIM")
+    assert explorer.viewer._outlook["cost"] == ""
+    trace = explorer.run()
+    assert trace.cost is not None
+    assert trace.cost.preview is not None
+    assert trace.cost.preview > 0
+    explorer.steps = 5
+    assert re.fullmatch(r"about [\d.]+ s, 5 evaluations", explorer.viewer._outlook["cost"])
+    compare = dx.Compare({"a": {"seed": 1}, "b": {"seed": 2}}, model, prompt="a fox", steps=4, sampler="DDIM")
+    assert re.fullmatch(r"about [\d.]+ s, 8 evaluations", compare.viewer._outlook["cost"])
+    explorer.close()
+    compare.close()

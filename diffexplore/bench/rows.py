@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from diffexplore import samplers
+from diffexplore.bench import cost
 from diffexplore.bench.pairs import Row, compare
 from diffexplore.bench.sweeps import beyond, cluster
 
@@ -462,7 +463,7 @@ def free_gib() -> float:
 
 MEASURES: tuple[Callable[[int], Row | list[Row]], ...] = (
     cold_start, recording, large, together, first_frame, evaluations, stop, preview, growth, size, columns, step,
-    mixed_anew, beyond, cluster,
+    mixed_anew, beyond, cluster, cost.foretold, cost.on_show, cost.beside,
 )  # fmt: skip
 """What is measured, in the order of the table."""
 

@@ -50,7 +50,7 @@ class Estimate:
         seconds: from the start to the last picture; None where no run of this model is known on this machine.
         bytes: what the traces will keep in main memory; None likewise.
         memory: bytes on the card beyond the weights, at most; None likewise, and on the CPU.
-        preview: seconds that pictures of all steps take beside that, as widgets make them; None likewise.
+        preview: seconds that decoding the estimates of all steps takes beside that, as widgets do; None likewise.
         runs: how many runs of this model on this machine that is taken from.
         basis: the same in words.
     """
@@ -169,7 +169,7 @@ class Ledger:
             if seconds is not None:
                 seconds += laws.text + laws.steps.of(asked, pixels * halves * count) + laws.decode * pixels * count
             kept += laws.kept * asked * pixels * halves * count
-            preview += laws.preview.of(asked * count, pixels) if laws.preview else 0.0
+            preview += laws.decode * pixels * asked * count
             size = max(size, round(laws.memory.of(1, pixels * halves * count))) if laws.memory else size
         runs = 0 if fewest == 1_000_000 else fewest
         told = f"{runs} run{'' if runs == 1 else 's'} of this model on this machine" if runs else "no run yet"
@@ -281,7 +281,7 @@ class Estimated:
 @dataclass(frozen=True)
 class _Laws:
     """What past runs say: the steps' law; seconds of the text, and a pixel's of decoding; bytes that a pixel of a row
-    keeps at each evaluation; the laws of memory and of previews."""
+    keeps at each evaluation; the law of memory."""
 
     runs: int
     steps: Law | None
@@ -289,16 +289,14 @@ class _Laws:
     decode: float
     kept: float
     memory: Law | None
-    preview: Law | None
 
 
 @lru_cache(maxsize=64)
 def _laws(runs: tuple[Took, ...], call: float) -> _Laws:
     if not runs:
-        return _Laws(0, None, 0.0, 0.0, 0.0, None, None)
+        return _Laws(0, None, 0.0, 0.0, 0.0, None)
     weights = weights_of(runs)
     steps = law_of([(one.evaluations, one.pixels * one.rows, one.steps) for one in runs], weights, call)
-    previews = [(one.evaluations * one.pictures, one.pixels, one.preview) for one in runs]
     return _Laws(
         len(runs),
         steps,
@@ -308,7 +306,6 @@ def _laws(runs: tuple[Took, ...], call: float) -> _Laws:
             (one.kept / (one.evaluations * one.pixels * one.rows), 1.0) for one in runs if one.evaluations
         ]),
         law_of([(1, one.pixels * one.rows, one.memory) for one in runs], weights),
-        law_of(previews, weights, 1e-4),
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ and one by the size of what it is given; a row is a picture, or half of one unde
 non-negative least squares of relative errors over the newest runs, with large errors counting less (iteratively
 reweighted, Holland and Welsch 1977, doi 10.1080/03610927708827533), so that one run that was disturbed does not spoil
 the next guesses. As long as all runs were of one size nothing tells a from b: then a is taken to be what launching so
-many layers costs. What is decoded at the end, and what the previews take, go by the same law.
+many layers costs. What is decoded at the end takes time by its pixels.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from diffexplore.record.file import written
 
@@ -47,6 +47,7 @@ _FADES: Final = 0.85  # what a run counts, of the one after it
 _COLD: Final = 0.2  # what the first of a process counts, which has things to set up
 _ODD: Final = 0.05  # relative error from which a run counts less
 _PRIOR: Final = 0.3  # what the guess of the price of a call counts, of a run
+_APART: Final = 1.3  # how far sizes lie apart where runs tell that price themselves
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,6 @@ class Took:
         steps, decode, text: seconds, as a `Cost` has them, of all together.
         kept: bytes of all traces.
         memory: bytes on the card at most; 0 where nobody can say.
-        preview: seconds that its previews took; 0 where none were made.
         cold: 1 for the first run of a process, else 0.
         when: seconds since 1970; tells runs apart.
     """
@@ -75,7 +75,6 @@ class Took:
     text: float
     kept: int
     memory: int = 0
-    preview: float = 0.0
     cold: int = 0
     when: float = 0.0
 
@@ -110,8 +109,9 @@ def law_of(
     if not rows:
         return None
     if call > 0:
+        sizes = [v / u for u, v, _ in rows]
         least = min(1 / u for u, _, _ in rows)
-        rows.append((1 / min(call, 0.7 * least), 0.0, _PRIOR))
+        rows.append((1 / min(call, 0.7 * least), 0.0, _PRIOR if max(sizes) < _APART * min(sizes) else _PRIOR / 1000))
     odd = [1.0] * len(rows)
     a = b = 0.0
     for _ in range(8):
@@ -179,15 +179,6 @@ class Past:
             known[key] = [*known.pop(key, ()), took][-RUNS:]  # at the end: it is the one that was used last
             self._later()
 
-    def add(self, key: str, when: float, preview: float) -> None:
-        """What the previews of a run took, by its `when`, which is known only after it."""
-        with self._lock:
-            kept = self._all().get(key, [])
-            for k, one in enumerate(kept):
-                if one.when == when:
-                    kept[k] = Took(**{**_told(one), "preview": one.preview + preview})
-                    self._later()
-
     def fact(self, key: str) -> int | None:
         """A number that was found out on this machine."""
         with self._lock:
@@ -241,10 +232,6 @@ class Past:
 def _merged(one: Sequence[Took], other: Sequence[Took]) -> list[Took]:
     found = {took.when: took for took in (*one, *other)}
     return [found[when] for when in sorted(found)][-RUNS:]
-
-
-def _told(took: Took) -> dict[str, Any]:
-    return {one.name: getattr(took, one.name) for one in fields(Took)}
 
 
 def _read(path: Path) -> tuple[dict[str, list[Took]], dict[str, int]]:

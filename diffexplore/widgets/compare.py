@@ -37,7 +37,7 @@ from diffexplore.widgets.controls import (
 from diffexplore.widgets.extras import as_code
 from diffexplore.widgets.eye import Looks
 from diffexplore.widgets.notebook import InNotebook
-from diffexplore.widgets.runner import TYPING, Jobs, Runner, evaluations, planning, shape
+from diffexplore.widgets.runner import TYPING, Jobs, Runner, outlook, planning
 from diffexplore.widgets.viewer import Viewer
 from diffexplore.widgets.what_if import WhatIf
 
@@ -236,10 +236,8 @@ class Compare(Looks, InNotebook, ipywidgets.Box):  # type: ignore[misc]
 
     def _foretell(self) -> None:
         """Say what the next runs will be, and whether those on show are that already."""
-        plans = list(self.settings.values())
-        told: dict[str, Any] = {}
-        if plans:
-            told = {"steps": max(evaluations(self.model, one) for one in plans), "shape": max(map(shape, plans))}
+        plans = list(self._plans()[0].values())
+        told = outlook(self.model, [plan.settings for plan in plans], plans) if plans else {}
         self.viewer.expect(list(self.columns), **told)
         self._runner.say_truth()
 

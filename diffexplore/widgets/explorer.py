@@ -46,7 +46,7 @@ from diffexplore.widgets.leveled import Leveled, Setting
 from diffexplore.widgets.notebook import InNotebook, watched
 from diffexplore.widgets.reach import marks_of
 from diffexplore.widgets.recipes import Recipes
-from diffexplore.widgets.runner import TYPING, Jobs, Runner, evaluations, planning, shape
+from diffexplore.widgets.runner import TYPING, Jobs, Runner, outlook, planning
 from diffexplore.widgets.stages import Stages
 from diffexplore.widgets.viewer import Viewer
 from diffexplore.widgets.what_if import WhatIf
@@ -306,7 +306,7 @@ class Explorer(Looks, Branches, Leveled, Recipes, InNotebook, ipywidgets.Box):  
             self._say_kin()
         self._say_levels(settings)
         self.viewer.tell(notes=self._notes())
-        self.viewer.expect(steps=evaluations(self.model, settings), shape=shape(settings))
+        self.viewer.expect(**outlook(self.model, [settings], () if self._lack() else [self._plan()]))
         self._say_recipe()
 
     def _notes(self) -> list[str]:

@@ -20,7 +20,7 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from diffexplore.looks.views import VIEWS
@@ -109,6 +109,14 @@ class Feed:
     def follow(self, before: Feed) -> None:
         """It takes the place of another: pieces a second are counted over both."""
         self._sent = before._sent
+
+    def tell_cost(self) -> None:
+        """Tell the runs what their pictures took: decoding, judging, encoding; each its share."""
+        for trace in self.traces:
+            cost = trace.cost
+            if cost is not None:
+                spent = (cost.preview or 0.0) + self._spent / len(self.traces)
+                trace.info["cost"] = replace(cost, preview=spent).told()
 
     def acknowledge(self, piece: int) -> None:
         """A browser has this piece."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from diffexplore.settings import Settings
     from diffexplore.trace import Trace
 
-__all__ = ["HEAD_START", "HINT_AFTER", "SOON", "TYPING", "Jobs", "Runner", "evaluations", "planning", "shape"]
+__all__ = ["HEAD_START", "HINT_AFTER", "SOON", "TYPING", "Jobs", "Runner", "outlook", "planning"]
 
 HEAD_START: Final = 0.2
 """Seconds a run has before a changed setting may replace it: a slider that is dragged changes every few milliseconds,
@@ -89,6 +89,16 @@ def evaluations(model: Model, settings: Settings) -> int:
 def shape(settings: Settings) -> float:
     """Width over height of what they draw."""
     return (settings.width or 1) / (settings.height or 1)
+
+
+def outlook(model: Model, settings: Sequence[Settings], plans: Sequence[Plan]) -> dict[str, Any]:
+    """What `Viewer.expect` is to say of runs: of those `settings`, and of `plans`, as far as they can start."""
+    said = ""
+    with suppress(ValueError, OSError):  # of a model that is shared: the room may be gone, or an older one
+        due = model.estimate(plans)
+        said = due.said if plans and due.seconds is not None else ""
+    steps, wide = max(evaluations(model, one) for one in settings), max(map(shape, settings))
+    return {"steps": steps, "shape": wide, "cost": said}
 
 
 class Runner:

@@ -18,7 +18,7 @@
     Python that makes what is shown, for the tab where it is copied; "" for no such tab.
 ``_outlook``
     What the next run will have, so that its places are there before it is: ``labels``, ``steps``, ``shape`` (width over
-    height), see `Viewer.expect`.
+    height), and what it will ``cost``, in words, "" where nobody knows; see `Viewer.expect`.
 ``_marks``
     What changes on the way of the next run, where a run can be reached into (see `reach`); None elsewhere.
 ``branches``
@@ -371,6 +371,7 @@ class Viewer(InNotebook, anywidget.AnyWidget):  # type: ignore[misc]
                 wait = feed.ready(time.monotonic())
                 finished = feed.finished
             if finished and not feed.complete.is_set():
+                feed.tell_cost()
                 self._commit(feed.films, feed.run)
                 feed.complete.set()
         except Exception as error:  # a picture that cannot be made must not leave a caller waiting, nor fail unseen
@@ -398,16 +399,17 @@ class Viewer(InNotebook, anywidget.AnyWidget):  # type: ignore[misc]
             self._film = document
             self._frames = data
 
-    def expect(self, labels: Sequence[str] = (), steps: int = 20, shape: float = 1.0) -> None:
+    def expect(self, labels: Sequence[str] = (), steps: int = 20, shape: float = 1.0, cost: str = "") -> None:
         """Say what the next run will have: its places are there from the first paint, and nothing jumps when it comes.
 
         Args:
             labels: Of its columns, where there are several.
             steps: How many it takes.
             shape: Width over height of its pictures.
+            cost: What it will cost, in a few words; "" where nobody knows.
         """
         with self._publishing:
-            self._outlook = {"labels": list(labels), "steps": steps, "shape": shape}
+            self._outlook = {"labels": list(labels), "steps": steps, "shape": shape, "cost": cost}
 
     def mark(self, marks: Sequence[Any]) -> None:
         """Say what changes on the way of the next run; from then on the page can ask for more."""
