@@ -54,20 +54,20 @@ GUIDERS: Final[dict[str, Guider]] = {
     for one in (
         Guider(
             CFG,
-            "Goes from the prediction without the prompt past the one with it, as far as the guidance says; much of it "
-            "makes colours harsh.",
+            "Goes from the prediction without the prompt past the one with it, as far as the guidance says; too much "
+            "of it burns pictures out.",
             "2207.12598",
         ),
         Guider(
             "rescale",
-            "Plain guidance, turned down to the contrast that the prediction with the prompt has by itself.",
+            "Plain guidance, brought back to the contrast that the prediction with the prompt has by itself.",
             "2305.08891",
             (Parameter("phi", 0.7, 0, 1, "how much of it: 0 is plain guidance"),),
         ),
         Guider(
             "APG",
-            "Keeps what guidance turns, and takes away what only makes the estimate stronger, which is what "
-            "oversaturates; it also leans against its own last steps.",
+            "Keeps what turns the estimate, takes away what only makes it stronger, which its paper blames for harsh "
+            "colours, shortens what is too long, and leans against its own last steps.",
             "2410.02416",
             (
                 Parameter("eta", 0.0, 0, 10, "how much is kept of what makes the estimate stronger: 1 is all of it"),

@@ -138,3 +138,26 @@ def test_a_pipelines_own_way_to_mix_and_a_guider_exclude_each_other():
     with pytest.raises(ValueError, match="guider 'APG' cannot be used with guidance_rescale, which mixes"):
         model("sd").plan(settings("sd", guider="APG"), guidance_rescale=0.7)
     assert model("sd").plan(settings("sd"), guidance_rescale=0.7).extra == {"guidance_rescale": 0.7}
+
+
+def test_what_is_said_of_a_run_names_its_guider_and_its_arrows_lie_where_it_went():
+    one = model("sd")
+    plain, same = one.trace(settings("sd")), one.trace(settings("sd", guider="APG(eta=1, momentum=0, norm=0)"))
+    assert torch.allclose(plain.final, same.final, atol=1e-4)
+
+    def arrows(trace):
+        figure = trace.plot_guidance()
+        return [text.xy for axes in figure.axes for text in axes.texts if getattr(text, "arrow_patch", None)]
+
+    # With nothing taken away it is plain guidance, and is drawn as such, from what the run itself predicted.
+    drawn = arrows(same)
+    assert len(drawn) == 18
+    for mine, other in zip(drawn, arrows(plain), strict=True):
+        assert mine == pytest.approx(other, abs=1e-4)
+    assert "guider APG(eta=1, momentum=0, norm=0)" in " ".join(text.get_text() for text in same.plot().texts)
+    explorer = dx.Explorer(one, guider={"APG": {"eta": 0.5}}, prompt="a fox", steps=2, **size("sd"))
+    assert "    guider='APG(eta=0.5)',\n" in explorer.code()
+    with pytest.raises(ValueError, match="needs a guidance above 1"):
+        explorer.guidance = 1.0
+    assert explorer.guidance == 5.0
+    explorer.close()
