@@ -7,7 +7,7 @@ when it is called, and no room that a trace is handed to needs more than a recor
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL import Image
 
-__all__ = ["Decoder", "Step", "Trace"]
+__all__ = ["Decoder", "Step", "Trace", "opened_as_page", "opened_as_sheet"]
 
 
 class Trace(Record):
@@ -237,3 +237,17 @@ class Trace(Record):
             ValueError: one sentence, for a file that is no such run, or a damaged one.
         """
         return cls(**file.load(path))
+
+
+def opened_as_sheet(grid: Any) -> Any:
+    """The widget of an `experiments.grid.Grid`: a door, as those of a trace are."""
+    from diffexplore.widgets import sheet
+
+    return sheet.Sheet(grid)
+
+
+def opened_as_page(grid: Any, path: str | os.PathLike[str], runs: bool) -> None:
+    """The same as a page of its own."""
+    from diffexplore.widgets import sheet
+
+    sheet.to_html(grid, path, runs=runs)

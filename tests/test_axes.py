@@ -50,7 +50,7 @@ def test_a_sweep_over_a_change_is_the_runs_it_says(tiny_model):
         prompt="a fox", steps=3, sampler="DDIM",
     )  # fmt: skip
     assert grid.settings[0][0].changes == ((0.9, (("prompt", "a car"),)), (0.5, (("guidance", 1.0),)))
-    assert [row["changes.0.9.prompt"] for row in grid.table()] == ["a car", "a fox"] * 2
+    assert [row["changes.0.9.prompt"] for row in grid.rows()] == ["a car", "a fox"] * 2
     plain_run = tiny_model.trace(prompt="a fox", steps=3, sampler="DDIM")
     assert float((grid.traces[1][1].final - plain_run.final).abs().max()) < 1e-4
     assert float((grid.traces[1][0].final - plain_run.final).abs().max()) > 1e-2

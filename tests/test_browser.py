@@ -106,7 +106,7 @@ def test_a_style_sheet_lies_beside_its_module(tmp_path: Path) -> None:
 
 
 def test_every_file_of_the_room_is_in_the_page() -> None:
-    found = {path for entry in ("page.js", "recipe.js", "tally.js") for path in modules(FOLDER / entry)}
+    found = {path for entry in ("sheetpage.js", "page.js", "recipe.js", "tally.js") for path in modules(FOLDER / entry)}
     assert found == {*FOLDER.rglob("*.js")}
     assert all(sheet.with_suffix(".js") in found for sheet in FOLDER.rglob("*.css"))
 

@@ -1,5 +1,8 @@
 """grid.py: a sweep on paper, and its pictures judged."""
 
+import csv
+import sys
+
 import numpy as np
 import pytest
 from paper import own_words
@@ -83,3 +86,30 @@ def test_pictures_of_another_model_have_no_adherence(tiny_model):
 def test_a_value_of_several_numbers_is_named_by_them(tiny_model: Model) -> None:
     grid = sweep(tiny_model, ("variation", [None, (7, 0.25)]), steps=2)
     assert {"none", "7, 0.25"} <= set(own_words(grid.plot()))
+
+
+# As a table
+
+
+def test_the_table_has_a_row_for_each_cell_with_its_axes_first(tiny_model, tmp_path, monkeypatch):
+    grid = sweep(tiny_model, x=STEPS, y=("changes.0.5.prompt", ['a, "car"', "狐"]), sampler="DDIM", **SHARED)
+    grid.traces[0][1], grid.errors[0][1] = None, "it failed"
+    frame = grid.table()
+    assert list(frame.columns) == [
+        "changes.0.5.prompt", "steps", "seed", "evaluations", "seconds", "batch", "reused", "adherence", "error",
+    ]  # fmt: skip
+    assert frame["steps"].tolist() == [2, 3, 2, 3]
+    assert frame["error"].tolist() == ["", "it failed", "", ""]
+    assert frame["seconds"].isna().tolist() == [False, True, False, False]
+    grid.to_csv(tmp_path / "grid.csv")
+    with open(tmp_path / "grid.csv", encoding="utf-8", newline="") as file:
+        read = list(csv.DictReader(file))
+    assert [row["changes.0.5.prompt"] for row in read] == ['a, "car"'] * 2 + ["狐"] * 2
+    assert (read[0]["seed"], read[1]["evaluations"], read[1]["error"]) == ("3", "", "it failed")
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    assert grid.table() == grid.rows(), "without pandas, dicts"
+
+
+def test_what_the_judge_says_is_in_the_table():
+    grid = sweep(dx.load(), x=("steps", [1]), prompt="a blue fox in the snow", seed=3)
+    assert [row["adherence"] for row in grid.rows()] == grid.adherence()[0].tolist()

@@ -73,5 +73,5 @@ def test_refusals(tiny_model, values, says):
 def test_changes_are_an_axis_of_a_sweep(tiny_model):
     axis = [{}, {0.9: {"prompt": "a car"}}, {0.9: {"guidance": 1.0}}]
     grid = dx.sweep(tiny_model, ("changes", axis), prompt="a red fox", **WHAT)
-    assert [row["changes"] for row in grid.table()][2] == ((0.9, (("guidance", 1.0),)),)
+    assert [row["changes"] for row in grid.rows()][2] == ((0.9, (("guidance", 1.0),)),)
     assert "from 0.9 a car" in " ".join(text.get_text() for text in grid.plot().texts)

@@ -50,17 +50,17 @@ def test_every_cell_is_the_run_it_says(tiny_model: Model) -> None:
             assert trace.settings.seed == 3
             assert trace.image is image
             assert torch.allclose(trace.final, alone.trace(trace.settings).final, rtol=1e-4, atol=1e-5)
-    assert [row["evaluations"] for row in grid.table()] == [2, 3, 2, 3, 3, 5]
-    assert [(row["sampler"], row["steps"]) for row in grid.table()[:2]] == [("DDIM", 2), ("DDIM", 3)]
-    assert all(row["error"] == "" and row["seconds"] > 0 for row in grid.table())
+    assert [row["evaluations"] for row in grid.rows()] == [2, 3, 2, 3, 3, 5]
+    assert [(row["sampler"], row["steps"]) for row in grid.rows()[:2]] == [("DDIM", 2), ("DDIM", 3)]
+    assert all(row["error"] == "" and row["seconds"] > 0 for row in grid.rows())
 
 
 def test_one_axis_is_one_row_in_few_batches(tiny_model: Model) -> None:
     model = Model(tiny_model.pipeline, reuse=0)
     grid = sweep(model, x=("guidance", list(range(2, 12))), steps=2, sampler="DDIM")
     assert [len(line) for line in grid.traces] == [10]
-    assert [row["batch"] for row in grid.table()] == [8] * 8 + [2] * 2
-    assert [next(iter(row)) for row in grid.table()] == ["guidance"] * 10
+    assert [row["batch"] for row in grid.rows()] == [8] * 8 + [2] * 2
+    assert [next(iter(row)) for row in grid.rows()] == ["guidance"] * 10
 
 
 def test_a_cell_that_fails_leaves_the_others_alone(tmp_path: Path) -> None:
@@ -75,8 +75,8 @@ def test_a_cell_that_fails_leaves_the_others_alone(tmp_path: Path) -> None:
         assert [image is None for image in grid.images[0]] == [False, True, False]
         assert grid.errors[0][1].startswith("RuntimeError: the network broke at timestep ")
         assert grid.errors[0][::2] == ["", ""]
-        assert grid.table()[1]["seconds"] is None
-        assert grid.table()[1]["error"] == grid.errors[0][1]
+        assert grid.rows()[1]["seconds"] is None
+        assert grid.rows()[1]["error"] == grid.errors[0][1]
         assert repr(grid) == "Grid(steps (3), 1 failed)"
         shown = own_words(grid.plot())
         assert "failed" in shown
@@ -117,14 +117,14 @@ def test_a_batch_that_fails_is_drawn_one_by_one() -> None:
     pipeline.unet.register_forward_pre_hook(fail)
     grid = sweep(Model(pipeline), x=("seed", [1, 2, 3]), steps=2, sampler="DDIM")
     assert grid.errors == [["", "", ""]]
-    assert [row["batch"] for row in grid.table()] == [1, 1, 1]
+    assert [row["batch"] for row in grid.rows()] == [1, 1, 1]
 
 
 def test_equal_cells_are_drawn_once(tiny_model: Model) -> None:
     model = Model(tiny_model.pipeline, reuse=0)
     grid = sweep(model, x=("sampler", [None, model.sampler]), steps=2)
     assert grid.traces[0][0] is grid.traces[0][1]
-    assert grid.table()[0]["sampler"] == model.sampler
+    assert grid.rows()[0]["sampler"] == model.sampler
 
 
 @pytest.mark.parametrize(

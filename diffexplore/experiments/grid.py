@@ -1,7 +1,10 @@
 """``Grid``: what came of a sweep, as pictures, numbers and figures."""
 
+import csv
+import io
 import math
-from typing import TYPE_CHECKING, Any
+import os
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -9,13 +12,26 @@ from diffexplore.experiments.axes import axis_of
 from diffexplore.experiments.shared import cost_line, cost_of
 from diffexplore.looks.curves import adherence_of
 from diffexplore.looks.figures import Cell, Figure, plot_rows, plot_table
+from diffexplore.record.file import written
 from diffexplore.settings import Settings, in_words
-from diffexplore.trace import Trace
+from diffexplore.trace import Trace, opened_as_page, opened_as_sheet
 
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["Grid"]
+__all__ = ["Grid", "Heads"]
+
+
+class Heads(NamedTuple):
+    """What stands around the pictures of a grid: two lines above, what varies over columns and rows, and their names;
+    one row has none."""
+
+    title: str
+    below: str
+    x: str
+    columns: list[str]
+    y: str
+    rows: list[str]
 
 
 class Grid:
@@ -51,18 +67,63 @@ class Grid:
         """The final pictures; None where a cell failed."""
         return [[None if trace is None else trace.image for trace in line] for line in self.traces]
 
-    def table(self) -> list[dict[str, Any]]:
+    def table(self) -> Any:
+        """:meth:`rows` as a pandas DataFrame where pandas is installed, else as they are."""
+        try:
+            import pandas as pd
+        except ImportError:
+            return self.rows()
+        return pd.DataFrame(self.rows())
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write :meth:`rows` as a CSV file with a line of names above, in UTF-8.
+
+        Args:
+            path: where to write; an existing file is replaced. ``~`` is the home folder.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        rows = self.rows()
+        text = io.StringIO(newline="")
+        table = csv.writer(text)
+        table.writerow(rows[0])
+        for row in rows:
+            table.writerow(
+                "" if one is None else _named(one) if isinstance(one, tuple) else one for one in row.values()
+            )
+        with written(path) as file:
+            file.write(text.getvalue().encode())
+
+    def to_html(self, path: str | os.PathLike[str], *, runs: bool = True) -> None:
+        """Write one page with the pictures and the runs behind them, which needs no kernel, no network and no other
+        file.
+
+        Args:
+            path: where to write; an existing file is replaced. ``~`` is the home folder.
+            runs: whether a cell opens its run, step by step: as many as find room, which is said. Encoding them takes
+                a while.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        opened_as_page(self, path, runs)
+
+    def rows(self) -> list[dict[str, Any]]:
         """One dict per cell, row by row.
 
-        Keys: the names of the axes; ``evaluations`` of the model; ``seconds``, wall time, a cell's share where several
-        were drawn in one batch; ``batch``, how many those were; ``reused``, True where the model remembered the run and
-        the time says nothing; ``error``. The middle four are None where a cell failed.
+        Keys: the names of the axes, and ``seed``; ``evaluations`` of the model; ``seconds``, wall time, a cell's share
+        where several were drawn in one batch; ``batch``, how many those were; ``reused``, True where the model
+        remembered the run and the time says nothing; ``adherence`` as :meth:`adherence` has it; ``error``. Those
+        between are None where a cell failed, adherence also where there is nothing to judge.
         """
         rows = []
         for settings, traces, errors in zip(self.settings, self.traces, self.errors, strict=True):
             for one, trace, error in zip(settings, traces, errors, strict=True):
                 row: dict[str, Any] = {field: axis_of(field).of(one) for field in reversed(self._axes())}
-                rows.append(row | cost_of(trace) | {"error": error})
+                judged = math.nan if trace is None else adherence_of(trace)
+                row |= {"seed": one.seed, **cost_of(trace), "adherence": None if math.isnan(judged) else judged}
+                rows.append(row | {"error": error})
         return rows
 
     def adherence(self) -> np.ndarray:
@@ -120,8 +181,32 @@ class Grid:
         """
         return _plot(self)
 
+    def heads(self) -> Heads:
+        """What stands around the pictures, in words."""
+        first, axes = self.settings[0][0], self._axes()
+        what = " and ".join(axis_of(name).words for name in reversed(axes))
+        title = (first.prompt or "(no prompt)") if "prompt" not in axes else f"{what}, varied"
+        x, y = axis_of(self.x[0]), None if self.y is None else axis_of(self.y[0])
+        columns = [_named(x.of(one)) for one in self.settings[0]]
+        rows = [""] if y is None else [_named(y.of(line[0])) for line in self.settings]
+        return Heads(title, " · ".join(self._fixed()), x.words, columns, "" if y is None else y.words, rows)
+
+    def part(self, rows: int, columns: int) -> "Grid":
+        """Its first rows and columns, as a grid."""
+        y = None if self.y is None else (self.y[0], self.y[1][:rows])
+        lines = list(zip(self.settings, self.traces, self.errors, strict=True))[:rows]
+        cells = [
+            [error if trace is None else trace for trace, error in zip(traces, errors, strict=True)][:columns]
+            for _, traces, errors in lines
+        ]
+        return Grid((self.x[0], self.x[1][:columns]), y, [line[:columns] for line, *_ in lines], cells)
+
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
         return self.plot()._repr_png_()
+
+    def _ipython_display_(self) -> None:
+        """In a notebook: the pictures, each a button that opens its run."""
+        opened_as_sheet(self)._ipython_display_()
 
 
 def _named(value: Any) -> str:
@@ -143,13 +228,7 @@ def _named(value: Any) -> str:
 
 
 def _plot(grid: Grid) -> Figure:
-    first, axes = grid.settings[0][0], grid._axes()
-    what = " and ".join(axis_of(name).words for name in reversed(axes))
-    head = (first.prompt or "(no prompt)") if "prompt" not in axes else f"{what}, varied"
-    columns = (axis_of(grid.x[0]).words, [_named(axis_of(grid.x[0]).of(one)) for one in grid.settings[0]])
-    rows = None
-    if grid.y:
-        rows = (axis_of(grid.y[0]).words, [_named(axis_of(grid.y[0]).of(line[0])) for line in grid.settings])
+    first, heads = grid.settings[0][0], grid.heads()
     cells = [
         [
             Cell(None, error=error)
@@ -160,4 +239,5 @@ def _plot(grid: Grid) -> Figure:
         for traces, errors in zip(grid.traces, grid.errors, strict=True)
     ]
     ratio = (first.width or 1) / (first.height or 1)
-    return plot_table(cells, head, " · ".join(grid._fixed()), columns, rows, ratio)
+    rows = (heads.y, heads.rows) if grid.y else None
+    return plot_table(cells, heads.title, heads.below, (heads.x, heads.columns), rows, ratio)

@@ -28,7 +28,7 @@ from PIL import Image
 
 from diffexplore.widgets.film import Film, Frame
 
-__all__ = ["HandIns", "bundle_of", "captions", "poster"]
+__all__ = ["HandIns", "bundle_of", "captions", "poster", "standing"]
 
 log = logging.getLogger(__name__)
 log.addHandler(logging.NullHandler())
@@ -202,8 +202,18 @@ def bundle_of(name: str, films: Sequence[Film], model_id: str = "") -> dict[str,
         films: What it shows.
         model_id: Of the viewer, whose state a page may carry; "" for none.
     """
-    lines = captions(name, films)
-    picture = poster(films)
+    return standing(captions(name, films), poster(films), model_id, films=len(films))
+
+
+def standing(lines: Sequence[str], picture: Image.Image | None, model_id: str = "", films: int = 0) -> dict[str, str]:
+    """The output of a picture with its caption, by type.
+
+    Args:
+        lines: The caption, line by line.
+        picture: None for none.
+        model_id: Of a viewer whose state a page may carry, which then takes the picture's place; "" for none.
+        films: How many that has.
+    """
     image, png = "", {}
     if picture is not None:
         alt = html.escape(" ".join(lines), quote=True)
@@ -215,7 +225,7 @@ def bundle_of(name: str, films: Sequence[Film], model_id: str = "") -> dict[str,
         # Few colours: a picture for paper, and a third of the size.
         png = {"image/png": _encoded(picture.quantize(96, Image.Quantize.FASTOCTREE), "PNG")}
     words = [html.escape(line, quote=False) for line in lines]
-    if len(films) == 1:
+    if films == 1:
         words[-1] = f"<span>{words[-1]}</span>"  # of the picture, not of the film in its place
     said = "<br>".join(words)
     figure = f'<figure style="margin: 0">{image}<figcaption>{said}</figcaption></figure>'
@@ -353,7 +363,10 @@ class HandIns:
         self._places = []
 
     def _publish(self, place: _Place, update: bool) -> None:
+        place.told = self._viewer.shown_run
+        display(self.bundle(place.name), raw=True, display_id=place.display_id, update=update)
+
+    def bundle(self, name: str) -> dict[str, str]:
+        """What stands for the widget now, by type."""
         viewer = self._viewer
-        place.told = viewer.shown_run
-        made = bundle_of(place.name, viewer.shown(), viewer.model_id if viewer.comm is not None else "")
-        display(made, raw=True, display_id=place.display_id, update=update)
+        return bundle_of(name, viewer.shown(), viewer.model_id if viewer.comm is not None else "")

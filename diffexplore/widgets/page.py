@@ -21,7 +21,7 @@ from diffexplore.widgets.browser import CSS, ESM, PAGE
 from diffexplore.widgets.film import films_of, pack
 from diffexplore.words import near, shown
 
-__all__ = ["page", "to_html"]
+__all__ = ["filled", "page", "to_html"]
 
 # The places marked @...@ are filled here, and by the Export button in browser/export.js. The hashes are of script
 # and style.
@@ -85,6 +85,19 @@ def to_html(source: Any, path: str | PathLike[str], *, view: str = "x0") -> Path
     with written(place) as file:
         file.write(filled.encode())  # as bytes: the hashes are of "\n" line ends
     return place
+
+
+def filled(title: str, style: str, script: str, data: Any) -> bytes:
+    """A whole page of its own.
+
+    Args:
+        title: Any text.
+        style, script: Ours.
+        data: What the script finds as JSON in the element "dx-data".
+    """
+    style += _PAGE_STYLE
+    values = {"style_hash": _hash(style), "script_hash": _hash(script), "title": _text(title)}
+    return _fill(_PAGE, **values, style=style, script=script, data=_json(data)).encode()  # the hashes are of "\n" ends
 
 
 @cache

@@ -94,7 +94,8 @@ def axe() -> Callable[[Any], list[str]]:
     def violations(page: Any) -> list[str]:
         page.evaluate(source)
         found: list[str] = page.evaluate(
-            """async () => (await axe.run(document.querySelector('.dx-app') ? '.dx-app' : '.dx-viewer')).violations
+            """async () => (await axe.run(['.dx-app', '.dx-sheet', '.dx-viewer'].find((one) =>
+                document.querySelector(one)))).violations
                 .filter(({ impact }) => impact === 'serious' || impact === 'critical')
                 .flatMap(({ id, nodes }) => nodes.map(({ html, failureSummary }) =>
                     `${id}: ${html.slice(0, 120)} ${failureSummary}`))"""

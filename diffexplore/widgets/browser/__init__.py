@@ -23,6 +23,9 @@ __all__ = [
     "PICTURE_CSS",
     "RECIPE",
     "RECIPE_CSS",
+    "SHEET",
+    "SHEET_CSS",
+    "SHEET_PAGE",
     "TALLY",
     "TALLY_CSS",
     "joined",
@@ -157,3 +160,9 @@ TALLY: Final = joined(_HERE / "tally.js")
 """The module of pictures that are counted by hand."""
 TALLY_CSS: Final = styles(_HERE / "tally.js")
 """Their style."""
+SHEET: Final = joined(_HERE / "sheet.js")
+"""The module of a grid's pictures."""
+SHEET_CSS: Final = styles(_HERE / "sheet.js")
+"""Their style."""
+SHEET_PAGE: Final = joined(_HERE / "sheetpage.js", after=_HERE / "viewer.js")
+"""What follows `ESM` in the page of a grid."""
