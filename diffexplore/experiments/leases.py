@@ -184,5 +184,7 @@ def _sweep_up(folder: Path, now: float) -> None:
     """Take away what processes that were killed have left: files that were never finished, and dead claims."""
     for path in [*folder.glob(".*.part"), *folder.glob(f".*{SUFFIX}")]:
         with suppress(OSError):
-            if now - path.stat().st_mtime > STALE:
+            owner = (_read(path) or {}) if path.suffix == SUFFIX else {}
+            dead = owner.get("host") == _whoami()["host"] and not _alive(owner.get("process"))
+            if dead or now - path.stat().st_mtime > STALE:
                 path.unlink()
