@@ -6,6 +6,8 @@ import re
 import pytest
 import torch
 from handmade import handmade
+from tiny_any import CASES
+from tiny_any import pipeline as made
 from tiny_families import MAKERS, family, model, size
 
 import diffexplore as dx
@@ -109,6 +111,27 @@ def test_a_pipeline_nobody_knows_is_mixed_by_what_its_first_step_tells():
         assert torch.allclose(step.guided(4.0, "APG").noise, step.noise, atol=1e-4)
     assert torch.allclose(run[-1].x0, run.final, atol=1e-4 * float(run.final.abs().max()))
     assert run.view("x0", 3).tobytes() == run.image.tobytes()  # decoded by its own call, made again
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("StableDiffusionPAGPipeline", "this pipeline mixes 3 predictions, and a guider only two"),
+        ("DDIMPipeline", "the call of DDIMPipeline has no word for guidance"),
+    ],
+)
+def test_what_is_mixed_of_three_or_not_at_all_is_refused_with_the_reason(name, says):
+    asked = {"prompt": "a red fox", "steps": 2, "guidance": 4.0}
+    with pytest.raises((ValueError, RuntimeError), match=f"^guider '?APG'? cannot be used here: {says}"):
+        dx.load(made(name), reuse=0).trace(**asked, **CASES[name].extra(), guider="APG")
+
+
+def test_frames_of_a_video_are_mixed_together():
+    one = dx.load(made("WanPipeline"), reuse=0)
+    asked = {"prompt": "rain", "steps": 2, "guidance": 4.0, "width": 48, "height": 32}
+    run = one.trace(**asked, **CASES["WanPipeline"].extra(), guider="TCFG")
+    assert run[0].latents.ndim == 4
+    assert all(torch.allclose(step.guided(4.0, "TCFG").noise, step.noise, atol=1e-4) for step in run)
 
 
 @pytest.mark.parametrize(

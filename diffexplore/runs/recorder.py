@@ -269,6 +269,9 @@ def _split(
 ) -> predictions.Split:
     if order is not None and len(pieces) == 2:
         return predictions.Split(pieces[order[0]], pieces[order[1]], guidance, 0.0, "")
+    if guider != CFG and len(pieces) > 2:
+        what = f"this pipeline mixes {len(pieces)} predictions, and a guider only two"
+        raise RuntimeError(f"guider {guider} cannot be used here: {what}")
     found = predictions.separate(output, pieces, guidance)
     if found.reason:
         reason = found.reason[0].lower() + found.reason[1:].rstrip(".")

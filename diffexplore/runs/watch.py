@@ -27,7 +27,7 @@ from diffexplore.runs.levels import Levels
 from diffexplore.runs.probes import Probe, hooked, tapped
 from diffexplore.words import sentence
 
-__all__ = ["Recount", "Watcher", "cloned", "first_tensor"]
+__all__ = ["Recount", "UnmixedError", "Watcher", "cloned", "first_tensor"]
 
 Emit = Callable[[Step], None]
 Cut = Callable[[torch.Tensor, tuple[int, ...]], torch.Tensor | None]
@@ -37,7 +37,7 @@ class Recount(BaseException):
     """Ends a call at its first step: the pipeline counts guidance from another number than it was asked by."""
 
 
-class _UnmixedError(RuntimeError):
+class UnmixedError(RuntimeError):
     """What a call's predictions cannot be mixed for."""
 
 
@@ -178,14 +178,14 @@ class Watcher(Probe):
         if not self.trouble:
             try:
                 made = self._seen(call)
-            except _UnmixedError:
+            except UnmixedError:
                 raise
             except Exception as error:  # a run nobody knows goes on, whatever is not understood of it
                 self.trouble = f"Its steps could not be read: {sentence(error)}."
         self._keep(set(self.found))
         if self._guiding.any:
             if self._mixed is None:
-                raise _UnmixedError(f"guider {self._guider} cannot be used here. {self.trouble}")
+                raise UnmixedError(f"guider {self._guider} cannot be used here. {self.trouble}")
             given = self._signature.bind(*args, **kwargs)
             name = next(name for name, one in call.items() if one is self._answer(call))
             given.arguments[name] = self._mixed
@@ -259,8 +259,12 @@ class Watcher(Probe):
         halves = None
         if self._guiding.any:
             if len(sample) > 1 or scale is not None:
-                what = "its tokens have noise levels of their own" if scale is not None else "it draws several pictures"
-                raise _UnmixedError(f"guider {self._guider} cannot be used here: {what}")
+                what = (
+                    "its tokens have noise levels of their own"
+                    if scale is not None
+                    else "it keeps several pictures at once"
+                )
+                raise UnmixedError(f"guider {self._guider} cannot be used here: {what}")
             at = At(sample[0], a, b, self._levels.kind, self._begun - 1)
             halves, guided = self._mix(guided, pieces, at, blended)
             self._mixed = _put(output, guided)
@@ -282,11 +286,14 @@ class Watcher(Probe):
         self, guided: torch.Tensor, pieces: Sequence[torch.Tensor], at: At, blended: bool
     ) -> tuple[tuple[torch.Tensor, torch.Tensor], torch.Tensor]:
         """Both halves, and what the guider makes of them."""
+        if len(pieces) > 2:
+            what = f"this pipeline mixes {len(pieces)} predictions, and a guider only two"
+            raise UnmixedError(f"guider {self._guider} cannot be used here: {what}")
         found = predictions.separate(guided, pieces, self._meant(), at.latents if blended else None)
         meant = self._meant()
         if found.cond is None or found.uncond is None or meant is None:
             reason = found.reason[:1].lower() + found.reason[1:].rstrip(".") or "its guidance is not known"
-            raise _UnmixedError(f"guider {self._guider} cannot be used here: {reason}")
+            raise UnmixedError(f"guider {self._guider} cannot be used here: {reason}")
         return (found.cond, found.uncond), self._guiding.mix(0, found, meant, at, guided.dtype)
 
     def _meant(self) -> float | None:

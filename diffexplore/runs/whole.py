@@ -18,7 +18,7 @@ from diffexplore.runs.probes import Cancel, Cancelled, Probe, Stop, attached, in
 from diffexplore.runs.replay import Tape, clone_of, dice, play
 from diffexplore.runs.sampling import asked_otherwise
 from diffexplore.runs.schedules import OF_THE_SEED
-from diffexplore.runs.watch import Recount, Watcher
+from diffexplore.runs.watch import Recount, UnmixedError, Watcher
 from diffexplore.trace import Trace
 from diffexplore.words import sentence
 
@@ -55,6 +55,8 @@ class Whole:
             trace.clear()
             trace.info["notes"] = [*trace.info["notes"], *self._family.counted(trace.settings)]
             self._draw(trace, stop, on_step, probes)
+        except UnmixedError:
+            raise
         except REFUSALS as error:
             wanted = [one.name for one in extras_of(self._pipeline) if one.kind == "picture"]
             wanted = [name for name in wanted if trace.extra.get(name) is None]
