@@ -358,8 +358,10 @@ def test_only_who_has_a_certificate_of_the_room_is_let_in(local: Model) -> None:
         assert room.address.startswith("tls://")
         model = dx.connect(room.address, security=CERTIFICATES / "room")
         same(model.trace(**ASKED), local.trace(**ASKED))
-        assert "security=" in model.code()
-        model.close()
+        assert model.code() == f"model = dx.connect({room.address!r}, security={str(CERTIFICATES / 'room')!r})\n"
+        assert len(room.learners) == 1
+        del model  # nobody has it any more, as in a notebook whose cell is run again
+        until(lambda: not room.learners)
         with pytest.raises(ConnectionError, match=r"nobody shares a model at .*, or not with these certificates"):
             dx.connect(room.address, security=CERTIFICATES / "stranger", timeout=0.5)
         with pytest.raises(ValueError, match="speaks TLS"):

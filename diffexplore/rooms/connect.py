@@ -10,6 +10,7 @@ loaded here. ``decode`` asks the room, with the latents: a picture that nobody l
 from __future__ import annotations
 
 import getpass
+import os
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
@@ -123,8 +124,12 @@ class Connected(Model):
         return {}
 
     def code(self) -> str:
-        security = "" if self._security is None else f", security={self._security!r}"
-        return f"model = dx.connect({self.address!r}{security})\n"
+        given = self._security
+        if given is None:
+            return f"model = dx.connect({self.address!r})\n"
+        # Of an object nobody knows how it was made: it is expected in ``security``.
+        security = repr(os.fspath(given)) if isinstance(given, (str, os.PathLike)) else "security"
+        return f"model = dx.connect({self.address!r}, security={security})\n"
 
     # What it can do: told when the line was opened, or asked for
 

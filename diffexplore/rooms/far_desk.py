@@ -44,20 +44,22 @@ class FarJob(Job):
         self._ended = False
 
     def cancel(self, reason: str = ASKED) -> None:
+        stopped = self.stopped
         if self.done():
             return
         super().cancel(reason)
         if not self.done():
             self.trace.cancelled = True
             self.finish("cancelled")
-        if self.stopped is not None:
-            self.stopped(reason)
+        if stopped is not None:
+            stopped(reason)
 
     def finish(self, status: str, error: BaseException | None = None) -> None:
         with self._ending:  # what is cancelled here may be finished there at the same moment
             if self._ended:
                 return
             self._ended = True
+        self.stopped = None  # or a run that is over would keep its line open, until it is collected
         super().finish(status, error)
 
 
