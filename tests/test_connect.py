@@ -101,6 +101,11 @@ def test_branches_pictures_and_inversions_are_the_same(model: Connected, local: 
     noisy = dx.edits.noise((0.2, 0.2, 0.7, 0.7), seed=4)
     same(model.branch(mine, 2, latents=noisy), local.branch(theirs, 2, latents=noisy))
     assert model.levels("karras", 5, sampler="Euler") == local.levels("karras", 5, sampler="Euler")
+    there, here = model.planner.schedules, local.planner.schedules
+    for name in ("Euler a", "DPM++ 2M Karras"):
+        assert there.range(name) == here.range(name)
+        assert there.levels(name, 4) == here.levels(name, 4)
+        assert (there.adds(name), there.no_fresh(name, 1.5)) == (here.adds(name), here.no_fresh(name, 1.5))
     picture = theirs.image
     assert torch.equal(model.encode(picture), local.encode(picture))
     assert np.array_equal(model.decode(mine.final), local.decode(theirs.final))

@@ -185,6 +185,20 @@ def _levels(model: Model, message: Told) -> Told:
     return {"levels": list(model.levels(name, _whole(message, "steps"), sampler=sampler, **given))}
 
 
+def _schedule(model: Model, message: Told) -> Told:
+    """What is known of the schedule of a sampler."""
+    schedules, what, sampler = model.planner.schedules, _text(message, "of"), _text(message, "sampler")
+    if what == "no_fresh":
+        return {"no_fresh": schedules.no_fresh(sampler, float(message.get("share", 1.0)))}
+    if what == "adds":
+        return {"adds": schedules.adds(sampler)}
+    if what == "levels":
+        return {"levels": list(schedules.levels(sampler, _whole(message, "steps")))}
+    if what == "range":
+        return {"range": asdict(schedules.range(sampler))}
+    raise ValueError(f"what is known of a schedule is no_fresh, adds, levels and range, got {shown(what)}")
+
+
 def _batches(model: Model, message: Told) -> Told:
     given = message.get("settings")
     if not isinstance(given, list):
@@ -201,6 +215,7 @@ ASKED: Final[Mapping[str, Callable[[Model, Told], Told]]] = {
     "batches": _batches,
     "estimate": _estimate,
     "levels": _levels,
+    "schedule": _schedule,
     "fixed": lambda model, told: {"fixed": model.fixed(_text(told, "sampler") or None)},
     "evaluations": lambda model, told: {
         "evaluations": model.evaluations(_text(told, "sampler"), _whole(told, "steps"))

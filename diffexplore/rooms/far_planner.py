@@ -17,10 +17,12 @@ from diffexplore.runs.edits import Touch
 from diffexplore.runs.estimate import Estimate, Ledger
 from diffexplore.runs.plan import Plan, Planner
 from diffexplore.runs.probes import Probe
+from diffexplore.runs.schedules import Schedules
+from diffexplore.samplers.spacings import Levels, Range
 from diffexplore.settings import Settings
 from diffexplore.words import shown
 
-__all__ = ["Branched", "FarLedger", "FarPlanner", "Inverted", "asked_for"]
+__all__ = ["Branched", "FarLedger", "FarPlanner", "FarSchedules", "Inverted", "asked_for"]
 
 Message = dict[str, Any]
 
@@ -75,12 +77,38 @@ def asked_for(plan: Plan) -> Message:
     return {"invert": invert.packed()} if invert is not None else told | {"settings": plan.settings.to_json()}
 
 
+class FarSchedules(Schedules):
+    """What widgets ask of the schedules of a model elsewhere."""
+
+    def __init__(self, line: Line) -> None:
+        """Schedules at the other end of a line."""
+        self._line = line
+
+    def no_fresh(self, name: str, share: float = 1.0) -> str:
+        return str(self._told("no_fresh", name, share=share))
+
+    def adds(self, name: str) -> float | None:
+        found: float | None = self._told("adds", name)
+        return found
+
+    def levels(self, name: str, steps: int) -> Levels:
+        return tuple(self._told("levels", name, steps=steps))
+
+    def range(self, name: str) -> Range:
+        told = self._told("range", name)
+        return Range(**{**told, "table": tuple(told["table"])})
+
+    def _told(self, what: str, sampler: str, **more: Any) -> Any:
+        return self._line.ask("schedule", of=what, sampler=sampler, **more)[what]
+
+
 class FarPlanner(Planner):
     """Checks what a model elsewhere is asked for."""
 
     def __init__(self, line: Line) -> None:
         """A planner that asks over a line."""
         self._line = line
+        self.schedules = FarSchedules(line)
         width, height = line.facts["size"]
         self.size = int(width), int(height)
 
