@@ -54,10 +54,11 @@ def test_three_runs_tell_of_the_next_in_this_session_and_in_another(own):
     runs = [model.trace(seed=seed, **ASKED) for seed in range(3)]
     made = model.estimate(**ASKED)
     assert (made.runs, made.basis) == (3, "3 runs of this model on this machine")
-    assert min(trace.seconds for trace in runs) * 0.5 < made.seconds < max(trace.seconds for trace in runs) * 2
+    parts = [[getattr(trace.cost, name) for trace in runs] for name in ("steps", "decode", "text")]
+    assert 0.9 * sum(map(min, parts)) < made.seconds < 1.1 * sum(map(max, parts))
     assert made.said == f"about {made.said.split()[1]} s, 4 evaluations"
     assert made.bytes == pytest.approx(runs[0].nbytes, rel=0.01)
-    assert model.estimate(**{**ASKED, "steps": 400}).seconds > 10 * made.seconds
+    assert model.estimate(**{**ASKED, "steps": 400}).seconds > made.seconds + 50 * min(parts[0])
     four = [dx.Settings(**{**ASKED, "seed": k}) for k in range(4)]
     assert made.seconds < model.estimate(four).seconds < 4.5 * made.seconds
     past().flush()
@@ -83,7 +84,7 @@ def test_a_run_says_what_it_cost(own, tmp_path):
     model = Model(make_pipeline())
     trace = model.trace(**ASKED)
     cost = trace.cost
-    assert (cost.evaluations, cost.rows, cost.remembered, cost.memory, cost.energy) == (4, 8, 0, None, cost.energy)
+    assert (cost.evaluations, cost.rows, cost.remembered, cost.memory) == (4, 8, 0, None)
     assert cost.seconds == trace.seconds
     assert cost.steps + cost.decode + cost.text == pytest.approx(trace.seconds)
     assert cost.steps == pytest.approx(sum(step.seconds for step in trace))
@@ -95,7 +96,7 @@ def test_a_run_says_what_it_cost(own, tmp_path):
     other = model.trace(**{**ASKED, "guidance": 4.0}).cost
     assert (other.evaluations, other.remembered) == (3, 1)
     pair = model.trace_many([dx.Settings(**{**ASKED, "seed": seed}) for seed in (8, 9)])
-    assert sum(one.cost.seconds for one in pair) == pytest.approx(pair[0].seconds)
+    assert sum(one.cost.seconds for one in pair) == pytest.approx(pair[0].seconds, rel=0.01)
     assert [one.cost.rows for one in pair] == [8, 8]
     plain = model.trace(**{**ASKED, "guidance": 1.0, "seed": 11}).cost
     assert (plain.evaluations, plain.rows) == (4, 4)

@@ -108,7 +108,7 @@ class Artist:
         begun, clock, whole = time.perf_counter(), Clock(), False
         try:
             with self._turn.taken(stop):
-                begun = time.perf_counter()
+                clock, begun = self._ledger.clock(), time.perf_counter()
                 started()
                 with self._adapters.on(traces[0].settings.adapters), working(self._count(traces)):
                     self._answer(traces, stop, on_step, probes, clock)

@@ -21,6 +21,7 @@ from diffexplore.record.predictions import share_of_noise
 from diffexplore.runs.batches import grouped
 from diffexplore.runs.branch import Replay
 from diffexplore.runs.levels import Levels
+from diffexplore.runs.meters import Meter
 from diffexplore.runs.past import Law, Took, law_of, past, stamp, weights_of
 from diffexplore.runs.plan import Plan, Planner
 from diffexplore.samplers.came import begin
@@ -89,6 +90,7 @@ class Clock:
         decode: seconds of decoding the final pictures.
         known: grows by one for each evaluation of the batch that the memory of results answered.
         drawn: the traces that were drawn, all in one batch; those that are not came out of the memory.
+        meter: what the device counts meanwhile.
         plain: whether nothing but the house's own watched, so that the next such run will take as long.
     """
 
@@ -96,6 +98,7 @@ class Clock:
     known: Sequence[int] = ()
     drawn: Sequence[Trace] = ()
     plain: bool = True
+    meter: Meter | None = None
 
     @contextmanager
     def decoding(self) -> Iterator[None]:
@@ -145,6 +148,11 @@ class Ledger:
         offload = "offloaded " if getattr(self._pipeline, "_all_hooks", None) else ""
         dtype = str(next(self._network.parameters()).dtype).removeprefix("torch.")
         return f"{self._model}, {dtype}, {offload}{device.type} {card}, {loras} LoRAs"
+
+    def clock(self) -> Clock:
+        """Begin to count for one run."""
+        device = getattr(self._pipeline, "_execution_device", None) or torch.device("cpu")
+        return Clock(meter=Meter(device))
 
     # Before
 
@@ -225,7 +233,8 @@ class Ledger:
             return
 
     def _settle(self, clock: Clock, traces: Sequence[Trace], whole: bool) -> None:
-        drawn = list(clock.drawn)
+        drawn, meter = list(clock.drawn), clock.meter
+        energy, memory = (None, None) if meter is None else (meter.energy, meter.memory)
         ids = {id(trace) for trace in drawn}
         for trace in traces:
             count, share = len(trace), max(1, len(drawn))
@@ -238,7 +247,8 @@ class Ledger:
                 cost = Cost(
                     max(0, asked), max(0, asked) * self._halves(trace.settings), seconds / share, steps / share,
                     clock.decode / share, max(0.0, seconds - steps - clock.decode) / share,
-                    remembered=min(count, len(clock.known)),
+                    remembered=min(count, len(clock.known)), memory=memory,
+                    energy=None if energy is None else energy / share, meter=meter.name if meter and energy else "",
                 )  # fmt: skip
             trace.info["cost"] = cost.told()
         if not (whole and drawn and clock.plain and len(drawn) == len(traces)) or len(clock.known):
