@@ -336,6 +336,12 @@ class Settings(BaseModel):
         return f"{self.variation[1]:.3g} of the way to seed {self.variation[0]}" if self.variation else ""
 
     @property
+    def leveled(self) -> str:
+        """Noise levels of one's own, in words; "" where they are the sampler's."""
+        levels = self.sigmas
+        return f"{len(levels)} of its own, {levels[0]:.3g} to {levels[-1]:.3g}" if levels else ""
+
+    @property
     def mixed(self) -> str:
         """How predictions are mixed, in words; "" where that is the plain way."""
         return "" if self.guider == CFG else f"guider {self.guider}"

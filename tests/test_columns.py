@@ -34,6 +34,7 @@ def test_every_preset_differs_in_what_it_says_and_can_run(preset: str, tiny_mode
         ({"prompt": "fox " * 100_000}, ("fox " * 12).strip()),
         ({"adapters": {"style": 0.5, "ink": 1.0}}, "style 0.5, ink 1"),
         ({"sampler": None}, "None"),
+        ({"sigmas": [14.6, 3.0, 0.1], "fresh_noise": 0.5}, "3 levels from 14.6, fresh noise 0.5"),
         ({"negative_prompt": " "}, "plain"),
     ],
 )
@@ -76,3 +77,10 @@ def test_a_column_may_change_on_its_way() -> None:
     assert rules.label_of(kept) == "from 0.5: a car, guidance 1"
     again = rules.from_json(rules.to_json(shared, {"plain": {}, "late": kept}))[1]
     assert rules.checked(shared, again)["late"] == read
+
+
+def test_a_column_with_levels_of_its_own_has_as_many_steps() -> None:
+    made = rules.checked({"steps": 20, "sampler": "Euler"}, {"own": {}, "four": {"sigmas": [14.0, 5.0, 1.0, 0.1]}})
+    assert [one.steps for one in made.values()] == [20, 4]
+    shared, columns = rules.from_json(rules.to_json({"sampler": "Euler"}, {"a": {}, "b": {"sigmas": [14.0, 5.0]}}))
+    assert rules.checked(shared, columns)["b"].sigmas == (14.0, 5.0)

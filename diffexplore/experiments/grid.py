@@ -170,8 +170,8 @@ class Grid:
         first, axes = self.settings[0][0], [axis_of(name).field for name in self._axes()]
         return [
             f"{name.replace('_', ' ')} {_named(getattr(first, name))}"
-            for name in ("sampler", "steps", "guidance", "seed", "negative_prompt", "adapters", "changes", "skips")
-            if name not in axes and getattr(first, name) not in ("", ())
+            for name in _TOLD
+            if name not in axes and getattr(first, name) not in ("", (), None)
         ]
 
     def plot(self) -> Figure:
@@ -209,6 +209,11 @@ class Grid:
         opened_as_sheet(self)._ipython_display_()
 
 
+_TOLD = (
+    "sampler", "steps", "sigmas", "fresh_noise", "guidance", "seed", "negative_prompt", "adapters", "changes", "skips",
+)  # fmt: skip
+
+
 def _named(value: Any) -> str:
     if value == "":
         return "(empty)"
@@ -216,6 +221,8 @@ def _named(value: Any) -> str:
         return f"{value:g}"
     if value is None:
         return "none"
+    if isinstance(value, tuple) and len(value) > 4 and isinstance(value[0], float):  # noise levels
+        return f"{value[0]:.3g} … {value[-1]:.3g} ({len(value)})"
     if isinstance(value, tuple) and value and not isinstance(value[0], tuple):
         return ", ".join(map(_named, value))
     if isinstance(value, tuple) and value and isinstance(value[0][0], float):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from diffexplore.experiments.axes import axis_of
 from diffexplore.mixing import interval
-from diffexplore.settings import Settings, as_dict
+from diffexplore.settings import Settings, as_dict, joined
 from diffexplore.words import near, shown
 
 if TYPE_CHECKING:
@@ -74,6 +74,32 @@ def _guiders(model: Model, shared: Settings) -> Columns:
     return mixed | {"interval": {"changes": {str(mark): fields for mark, fields in between.items()}}}
 
 
+def _taking(model: Model, shared: Settings, what: str) -> Values:
+    """A sampler that takes "sigmas" or "fresh_noise", as a column has it: nothing where that of all does."""
+    now = shared.sampler or model.sampler
+    names = [now, "Euler", "DPM++ 2M", "Flow Euler", "DDIM"]
+    found = next((one for one in names if one in model.samplers and what not in model.fixed(one)), None)
+    if found is None:
+        raise ValueError(model.fixed(now)[what].rstrip("."))
+    return {} if found == now else {"sampler": found}
+
+
+def _schedules(model: Model, shared: Settings) -> Columns:
+    """The sampler's own noise levels, and as many in other ways."""
+    more = _taking(model, shared, "sigmas")
+    sampler = more.get("sampler", shared.sampler)
+    ways = ("linear", "karras", "exponential", "cosine")
+    return {"its own levels": more} | {
+        way: {"sigmas": list(model.levels(way, shared.steps, sampler=sampler)), **more} for way in ways
+    }
+
+
+def _fresh(model: Model, shared: Settings) -> Columns:
+    """From nothing random on the way to as much as in DDPM."""
+    more = _taking(model, shared, "fresh_noise")
+    return {f"fresh noise {share:g}": {"fresh_noise": share, **more} for share in (0.0, 0.3, 0.7, 1.0)}
+
+
 PRESETS: Final[dict[str, Callable[[Model, Settings], Columns]]] = {
     "prompts": lambda _, s: with_one(
         "prompt", [s.prompt or "a fox in the snow at noon", "a castle in the desert at night"]
@@ -86,6 +112,8 @@ PRESETS: Final[dict[str, Callable[[Model, Settings], Columns]]] = {
     "steps": lambda _, __: with_one("steps", [4, 10, 20, 50]),
     "guidance": lambda _, __: with_one("guidance", [1.0, 3.0, 5.0, 10.0]),
     "guiders": _guiders,
+    "schedules": _schedules,
+    "fresh noise": _fresh,
     "seeds": lambda _, s: with_one("seed", [s.seed + k for k in range(4)]),
     "skips": lambda model, _: _skips(model),
     "specificity": lambda _, __: with_one("prompt", _LADDER),
@@ -139,7 +167,7 @@ def checked(shared: Mapping[Any, Any], columns: Any) -> dict[str, Settings]:
             raise ValueError(f"a column's label must be text, got {shown(label)}")
         if not isinstance(own, Mapping):
             raise ValueError(f"column {shown(label)} must map settings to values, got {shown(own)}")
-        made[label] = settings_of({**shared, **own})
+        made[label] = settings_of(joined(shared, own))
     return made
 
 
@@ -159,6 +187,8 @@ def plain(values: Mapping[str, Any], read: Settings) -> Values:
     made = {name: as_dict(found[name]) if name in ("adapters", "skips") else found.get(name) for name in given}
     if made.get("changes"):
         made["changes"] = read.told()["changes"]
+    if made.get("sigmas"):
+        made["sigmas"] = list(read.sigmas or ())
     return made
 
 
@@ -171,7 +201,9 @@ def label_of(own: Mapping[str, Any]) -> str:
     """A label that says what a column has of its own; numbers, which say nothing alone, with their names."""
     said = []
     for name, value in own.items():
-        if name == "changes":
+        if name == "sigmas" and value:
+            said.append(f"{len(value)} levels from {value[0]:.3g}")
+        elif name == "changes":
             said += Settings(changes=value).changing
         elif isinstance(value, Mapping):
             said += [f"{one} {_brief(number)}" for one, number in value.items()]

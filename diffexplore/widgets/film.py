@@ -163,7 +163,8 @@ class Film:
         more = {
             "sampler": settings.sampler, "adapters": ", ".join(settings.loras), "strength": settings.strength,
             "changes": "; ".join(settings.changing), "variation": settings.varied,
-            "guider": settings.guider if settings.mixed else "",
+            "guider": settings.guider if settings.mixed else "", "noise levels": settings.leveled,
+            "fresh noise": settings.fresh_noise,
         }  # fmt: skip
         about |= {name: value for name, value in more.items() if value not in (None, "")}
         for name, value in described(dict(trace.extra) or trace.info.get("extra") or {}).items():
