@@ -100,8 +100,8 @@ panel("levels", (view) => {
 		draw() {
 			const one = offer();
 			if (!one || view.tab !== "levels") return;
-			chart.hidden = way.hidden = back.hidden = Boolean(one.why);
 			fill(way, [["", one.own && !one.way ? "your own" : one.guess ? "the pipeline's own" : "the sampler's own"], .../** @type {[string, string][]} */ (one.ways ?? [])], ([name, word]) => option(name, name || word));
+			chart.hidden = way.hidden = back.hidden = Boolean(one.why);
 			way.value = one.way;
 			way.title = (one.ways ?? []).find(([name]) => name === one.way)?.[1] ?? "how noise levels are spaced";
 			back.disabled = !one.own || view.gone;
