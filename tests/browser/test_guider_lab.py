@@ -39,6 +39,14 @@ def test_a_guider_is_chosen_for_a_run_and_for_what_was_recorded(lab: Any, tab: A
     expect(menu.locator("option").first).to_have_text("rescale")
     app.get_by_role("tab", name="Arrows").click()
     expect(app.locator(".dx-pull-table ~ p")).to_contain_text("The guider rescale mixes")
+    app.get_by_role("tab", name="Reach in").click()
+    app.get_by_label("step", exact=True).fill("3")
+    from_here = app.get_by_label("guider from this step on")
+    expect(from_here).to_have_value("rescale")
+    from_here.select_option("TCFG")
+    app.get_by_role("button", name="put a mark").click()
+    expect(app.locator(".dx-flag")).to_have_text("guider TCFG")
+    expect(app.locator(".dx-truth")).to_contain_text("match")
     assert axe(page) == []
     assert lab.run(page, "print(explorer.trace.settings.guider, explorer.guider)") == "rescale rescale"
     assert lab.run(page, "print(*compare.columns)") == "CFG rescale APG CFG-Zero* TCFG interval"

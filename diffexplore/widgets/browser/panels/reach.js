@@ -14,6 +14,7 @@ panel("reach", (view) => {
 	const prompt = field("prompt", "prompt", { class: "dx-reach-prompt" });
 	const negative = field("negative prompt", "without: blurry …", { class: "dx-reach-negative" });
 	const guidance = field("guidance", "guidance", { type: "number", min: "0", max: "100", step: "0.5", class: "dx-reach-guidance" });
+	const guider = h("select.dx-tool", { "aria-label": "guider from this step on", title: "guider from this step on" });
 	const loras = h("span.dx-loras");
 	const scales = () => /** @type {HTMLInputElement[]} */ ([...loras.querySelectorAll("input")]);
 	const brush = brushOf(view);
@@ -26,6 +27,7 @@ panel("reach", (view) => {
 	const values = () => {
 		/** @type {Record<string, unknown>} */ const found = { prompt: prompt.value, negative_prompt: negative.value };
 		if (Number.isFinite(guidance.valueAsNumber)) found.guidance = guidance.valueAsNumber;
+		if (!guider.hidden) found.guider = guider.value;
 		const worn = scales().filter(({ valueAsNumber }) => Number.isFinite(valueAsNumber));
 		if (worn.length) found.adapters = Object.fromEntries(worn.map((one) => [one.name, one.valueAsNumber]));
 		return found;
@@ -34,6 +36,10 @@ panel("reach", (view) => {
 		prompt.value = String(told.prompt ?? film()?.about.prompt ?? "");
 		negative.value = String(told.negative_prompt ?? film()?.about["negative prompt"] ?? "");
 		guidance.value = String(told.guidance ?? film()?.about.guidance ?? "");
+		const own = String(told.guider ?? film()?.about.guider ?? "CFG");
+		const names = new Set([...Object.keys(session.model.get("guiders") ?? {}), own]);
+		guider.replaceChildren(...[...names].map((name) => h("option", { value: name }, name)));
+		guider.value = own;
 		const worn = told.adapters ? Object.fromEntries(/** @type {[string, number][]} */ (told.adapters)) : null;
 		fill(loras, branchesOf(session).loras, ([name]) => {
 			const title = `LoRA ${name} from this step on`;
@@ -62,7 +68,7 @@ panel("reach", (view) => {
 
 	return {
 		tab: { word: "Reach in", there: () => session.films.length > 0 && marksOf(session) !== null },
-		nodes: { tab: [box("dx-reached", box("dx-reach", where, prompt, negative, guidance), brush.node, box("dx-made", branch, mark, loras, marks, kin.node))] },
+		nodes: { tab: [box("dx-reached", box("dx-reach", where, prompt, negative, guidance), brush.node, box("dx-made", branch, mark, guider, loras, marks, kin.node))] },
 		draw() {
 			const one = film();
 			if (view.tab !== "reach" || !one) return;
@@ -70,9 +76,10 @@ panel("reach", (view) => {
 			say(where, `from step ${i + 1} on`);
 			where.title = `from where the share of noise is ${figures(noiseShare(session.numbers(one, i)?.sigma))}`;
 			const { nodes, on, loras: known } = branchesOf(session);
+			guider.hidden = !one.steps.some((step) => step?.cond_norm != null); // one prediction: nothing to mix
 			brush.draw(one, nodes.filter(({ n }) => n !== on[on.length - 1]).map(({ n, words }) => [`swap ${n}`, `swap with ${n}: ${words.slice(0, 40)}`]));
 			kin.draw();
-			const now = JSON.stringify([one.about.prompt, one.about["negative prompt"], one.about.guidance, known, marksOf(session)]);
+			const now = JSON.stringify([one.about.prompt, one.about["negative prompt"], one.about.guidance, one.about.guider, known, marksOf(session)]);
 			if (now !== filled && ![...fields, ...scales()].some((field) => field === view.root.ownerDocument.activeElement)) {
 				filled = now;
 				editing = NaN;
