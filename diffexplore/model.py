@@ -114,6 +114,7 @@ class Model(Pictured, Sampled, Estimated):
         factor: pixels per latent.
         size: (width, height) it draws if nothing else is asked for.
         remembered: the results it keeps.
+        threads: on how many threads its runs are computed.
         ledger: what its runs cost, before and after; `estimate` asks it.
     """
 
@@ -167,7 +168,7 @@ class Model(Pictured, Sampled, Estimated):
             name=self.name, fixed_size=self._pocket,
         )  # fmt: skip
         self.size = self._planner.size
-        several = Threads(threads)
+        self.threads = several = Threads(threads)
         self._decoder = decoder = PictureDecoder(family, pipeline, several)
         self.ledger = ledger = Ledger(family, pipeline, self._schedules, several, self._origin.place)
         artist = Artist(

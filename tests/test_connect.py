@@ -406,3 +406,12 @@ def test_an_explorer_and_a_compare_draw_with_a_shared_model(model: Connected, lo
         assert [len(trace) for trace in traces.values()] == [2, 3]
     finally:
         compare.close()
+
+
+def test_it_is_swept_where_it_is(model: Connected, local: Model, tmp_path: Path) -> None:
+    grid = dx.sweep(model, ("seed", [1, 2]), steps=2, sampler="DDIM")
+    assert grid.errors == [["", ""]]
+    assert np.allclose(np.asarray(grid.images[0][1]), np.asarray(local.trace(grid.settings[0][1]).image), atol=2)
+    with pytest.raises(ValueError, match="of a shared model is not known here"):
+        dx.sweep(model, ("seed", [1, 2]), out=tmp_path / "cells")
+    assert dx.sweep(model, ("seed", [1, 2]), steps=2, sampler="DDIM", dry=True).evaluations == 4

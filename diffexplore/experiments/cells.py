@@ -43,9 +43,9 @@ class Cells:
             place: what they are computed on: the versions of the libraries, the kind of device, the threads.
         """
         # Weights, dtype, scheduler, features and LoRAs; then the arithmetic itself.
-        return cls(
-            out, "\n".join([model.name, str(model.revision), origin.key(), str(standing(model.pipeline)), place])
-        )
+        pipeline = getattr(model, "pipeline", None)
+        weights = str(None if pipeline is None else standing(pipeline))
+        return cls(out, "\n".join([model.name, str(model.revision), origin.key(), weights, place]))
 
     def mark(self, settings: Settings) -> str:
         """The mark of all that decides the bits of a cell, 64 hex digits."""

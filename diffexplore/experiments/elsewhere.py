@@ -11,7 +11,6 @@ import os
 import signal
 import threading
 import uuid
-import weakref
 from collections import OrderedDict
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
@@ -86,7 +85,7 @@ class Place:
         return f"{self.versions}; {self.arithmetic}"
 
 
-_HOME: "weakref.WeakValueDictionary[str, Model]" = weakref.WeakValueDictionary()
+_HOME: dict[str, Model] = {}  # while a sweep goes on
 _GOING: dict[str, set[Job]] = {}  # mark of a home -> the runs that are drawn there for it
 _OPENED: "OrderedDict[tuple[str, str], Model]" = OrderedDict()
 _REFUSED: dict[tuple[int, str], str] = {}  # a model that cannot be opened is not tried again for each cell
@@ -102,17 +101,19 @@ class Home:
     """
 
     def __init__(self, model: Model) -> None:
+        self.model = model
         self.address = os.getpid(), uuid.uuid4().hex
-        _HOME[self.address[1]] = model
 
     @contextmanager
     def open(self) -> Iterator[None]:
         """Within the block jobs find it; at the end those that still run are cancelled, and no other begins."""
-        _GOING[self.address[1]] = set()
+        mark = self.address[1]
+        _HOME[mark], _GOING[mark] = self.model, set()
         try:
             yield
         finally:
-            for job in list(_GOING.pop(self.address[1])):
+            del _HOME[mark]
+            for job in list(_GOING.pop(mark)):
                 job.cancel()
 
 
@@ -157,7 +158,8 @@ def check_executor(executor: Executor, model: Model, origin: Origin, home: Home)
     """
     pooled = isinstance(executor, ProcessPoolExecutor)
     if not (pooled and origin.portable):
-        place = executor.submit(_place, home.address, origin.options.get("device"), pooled).result()
+        with home.open():
+            place = executor.submit(_place, home.address, origin.options.get("device"), pooled).result()
         if place.home:
             return at_home(model)
     if origin.portable:
@@ -168,8 +170,11 @@ def check_executor(executor: Executor, model: Model, origin: Origin, home: Home)
 
 
 def at_home(model: Model) -> Place:
-    """The place of runs that are drawn in this process."""
-    return Place(True, versions(), arithmetic(device_of(model.pipeline)))
+    """The place of runs that are drawn in this process, or asked for by it, of a model that is shared."""
+    pipeline = getattr(model, "pipeline", None)
+    if pipeline is None:
+        return Place(True, versions(), "where it is shared")
+    return Place(True, versions(), arithmetic(device_of(pipeline), model.threads.asked))
 
 
 def likely(executor: Executor | None, model: Model, origin: Origin) -> Place:
@@ -212,10 +217,10 @@ def draw(task: Task) -> Trace | bytes | None:
 
 def _drawn(mark: str, settings: Settings) -> Trace:
     """A run on the model's own worker thread, where it can be cancelled: one thread for all that uses torch."""
-    going = _GOING.get(mark)
-    if going is None:
+    going, model = _GOING.get(mark), _HOME.get(mark)
+    if going is None or model is None:
         raise RuntimeError("the sweep was stopped")
-    job = _HOME[mark].submit(settings, lane=object())
+    job = model.submit(settings, lane=object())
     going.add(job)
     try:
         trace = job.result()

@@ -39,13 +39,13 @@ def versions() -> str:
     return ", ".join(found)
 
 
-def arithmetic(device: str | torch.device | None, threads: int | None = None) -> str:
+def arithmetic(device: str | torch.device | None, threads: int | str | None = None) -> str:
     """What it is computed on: the type of the device and, of the CPU, how many threads share the work, since sums are
     rounded in another order then.
 
     Args:
         device: where the model is; None: where `load` would put it here.
-        threads: torch's; None: as they are set here.
+        threads: torch's, or "auto"; None: as they are set here.
     """
     kind = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")).type
     return f"{kind}, {threads or torch.get_num_threads()} threads" if kind == "cpu" else kind
