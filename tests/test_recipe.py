@@ -274,6 +274,7 @@ asked = st.builds(
 def test_every_settings_come_back_from_every_format(format, settings):
     data = encode(Image.new("RGB", (8, 8)), format, texts=texts_of(settings, {"model": settings.prompt}))
     assert recipe_in(data) == (settings, [])
+    assert Settings.from_text(settings.to_text()) == settings
 
 
 # What is refused
