@@ -232,7 +232,7 @@ class _Picture(_Control):
         self._small = marked(ipywidgets.Image(format="png", layout=layout(width=f"{_THUMB}px", flex="none")), "thumb")
         self._size = ipywidgets.Label(needed, layout=layout(flex="1 1 auto"))
         self._upload = ipywidgets.FileUpload(
-            accept="image/*", multiple=False, description="choose", layout=layout(flex="none"),
+            accept="image/*", multiple=False, description="choose", layout=layout(flex="none", width="34px"),
             **titled(f"a picture for {one.name}"),
         )  # fmt: skip
         self._out = button("", f"without {one.name}", "times", "icon")

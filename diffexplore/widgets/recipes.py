@@ -193,7 +193,8 @@ class Recipes(traitlets.HasTraits):  # type: ignore[misc]
         """A button that opens the field."""
         self._field = RecipeField(self._dropped, lambda text: self._heard(lambda: self.use(text), "from a text"))
         made = chip("", "settings from a picture or a message, and as a line to share", self._field)
-        marked(made.children[0], "icon").icon = "share-alt"
+        face = marked(made.children[0], "icon")
+        face.icon, face.layout.width = "share-alt", "30px"
         return marked(made, "recipe")
 
     def _say_recipe(self) -> None:
