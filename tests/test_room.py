@@ -83,7 +83,7 @@ def overtaken(row: dict[str, Any], rows: list[dict[str, Any]]) -> int:
 
 def told(rows: list[dict[str, Any]], killed: float, memory: list[tuple[float, float]]) -> None:
     """Print what was measured."""
-    calm = [row for row in rows if row["first"] and not row["asked"] <= killed <= row["end"]]
+    calm = [row for row in rows if row["first"] and row["end"] < killed]  # before it had to begin anew
     run = statistics.median(row["run"] for row in calm)
     over = []
     for row in calm:
