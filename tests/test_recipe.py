@@ -262,6 +262,10 @@ asked = st.builds(
     height=st.none() | st.integers(1, 1024).map(lambda n: 8 * n),
     adapters=st.dictionaries(words.filter(bool), st.floats(-10, 10), max_size=3),
     strength=st.none() | shares,
+    skips=st.dictionaries(st.integers(0, 3), st.fixed_dictionaries({"skip": st.floats(0, 10)}), max_size=3),
+    variation=st.none() | st.tuples(st.integers(0, 2**63 - 1), shares),
+    guider=st.sampled_from(["CFG", "APG"]),
+    fresh_noise=st.none() | shares,
     changes=st.dictionaries(
         shares, st.fixed_dictionaries({"prompt": words, "guidance": st.floats(0, 100)}), max_size=3
     ),
