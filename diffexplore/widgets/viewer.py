@@ -82,8 +82,9 @@ import anywidget
 import traitlets
 
 from diffexplore.looks.views import VIEWS
+from diffexplore.runs.threads import working
 from diffexplore.widgets.browser import CSS, ESM
-from diffexplore.widgets.feed import ACK, AGAIN, HELLO, HERE, LOOK, PING, STATE, Feed
+from diffexplore.widgets.feed import ACK, AGAIN, HELLO, HERE, LOOK, PING, STATE, Feed, spare
 from diffexplore.widgets.film import Film, Status, films_of, pack, unpack
 from diffexplore.widgets.handin import HandIns
 from diffexplore.widgets.notebook import InNotebook
@@ -358,9 +359,11 @@ class Viewer(InNotebook, anywidget.AnyWidget):  # type: ignore[misc]
         if feed is None:
             return None
         try:
-            feed.take_in(replaced=newer is not None)
-            # While a newer run prepares its first step, the processor is its own.
-            busy = newer is None and feed.shoot(self._looked_at)
+            # A run on one thread leaves the other cores to all else: more threads here would take its own.
+            with working(1 if any(map(spare, feed.traces)) else None):
+                feed.take_in(replaced=newer is not None)
+                # While a newer run prepares its first step, the processor is its own.
+                busy = newer is None and feed.shoot(self._looked_at)
             with self._changed:  # what the browser says changes what is on its way
                 wait = feed.ready(time.monotonic())
                 piece = feed.next_piece(time.monotonic()) if wait == 0.0 else None
