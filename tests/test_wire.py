@@ -6,6 +6,7 @@ import asyncio
 import os
 import pickle
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -98,9 +99,15 @@ async def _answered(message: Any, *, raw: bytes | None = None, dask: bool = Fals
         listener.stop()
 
 
+def run(made: Any) -> Any:
+    """What it comes to, on a thread that has no loop: Playwright leaves one running on that of the tests."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, made).result()
+
+
 def test_plain_values_arrive_as_they_were_sent() -> None:
     plain = {"text": "é", "bytes": b"\x80\x04", "number": 2**60, "list": [1.5, None, True], "map": {"a": {"b": []}}}
-    assert asyncio.run(_answered(plain)) == {"got": plain}
+    assert run(_answered(plain)) == {"got": plain}
 
 
 def test_nothing_is_unpickled_whatever_it_is_marked_as(tmp_path: Path) -> None:
@@ -108,11 +115,11 @@ def test_nothing_is_unpickled_whatever_it_is_marked_as(tmp_path: Path) -> None:
     pickle.loads(pickle.dumps(Bomb(tmp_path / "it works")))
     assert (tmp_path / "it works").is_dir()
     # As Dask's own protocol marks it: its listeners unpickle this in the handshake, whatever they were told.
-    asyncio.run(_answered({"bomb": Bomb(tmp_path / "went off")}, dask=True))
+    run(_answered({"bomb": Bomb(tmp_path / "went off")}, dask=True))
     marked = {"__Pickled__": 1, "__Serialized__": 1, "bomb": bomb}
-    assert asyncio.run(_answered(marked)) == {"got": marked}  # bytes, as any
+    assert run(_answered(marked)) == {"got": marked}  # bytes, as any
     for raw in (bomb, struct.pack("<Q", len(bomb)) + bomb):
-        assert "ClosedError" in asyncio.run(_answered(None, raw=raw))
+        assert "ClosedError" in run(_answered(None, raw=raw))
     assert not (tmp_path / "went off").exists()
 
 
@@ -128,4 +135,4 @@ def test_nothing_is_unpickled_whatever_it_is_marked_as(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_message_ends_the_connection(raw: bytes) -> None:
-    assert "ClosedError" in asyncio.run(_answered(None, raw=raw))
+    assert "ClosedError" in run(_answered(None, raw=raw))

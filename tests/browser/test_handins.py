@@ -148,7 +148,7 @@ def saved(lab: Any, chromium: Any) -> dict[str, Any]:
     # In the background, by the button, with other settings: what is handed in is what was seen last.
     lab.run(page, "explorer.prompt, explorer.steps = 'a blue cat', 7")
     page.locator(".dx-explorer").first.locator("button.dx-run").click()
-    expect(viewer.locator(".dx-about")).to_contain_text("7 steps", timeout=60_000)
+    expect(viewer.locator("p.dx-about")).to_contain_text("7 steps", timeout=60_000)
     page.wait_for_timeout(3500)
     seen["after"] = page.locator(".dx-handin:visible").count()
     page.evaluate("jupyterapp.shell.currentWidget.context.save()")

@@ -44,7 +44,7 @@ def explore(lab: Any, tab: Any) -> None:
         handle.press("ArrowLeft")
     expect(explorer.get_by_title("steps", exact=True)).to_have_value(str(steps - 3))
     explorer.locator("button.dx-run").click()
-    expect(viewer.locator(".dx-about")).to_contain_text(f" {steps - 3} steps ", timeout=60_000)
+    expect(viewer.locator("p.dx-about")).to_contain_text(f" {steps - 3} steps ", timeout=60_000)
     expect(viewer.locator(".dx-status")).to_have_text(re.compile(r"^\d+ steps"), timeout=60_000)
     assert lab.run(page, kernel + "print(explorer.status, explorer.trace.settings.steps)") == f"done {steps - 3}"
     last = other(viewer, than=before)
@@ -122,7 +122,7 @@ def test_a_notebook_is_run_moved_scrubbed_and_stopped(lab: Any, tab: Any) -> Non
     lab.run(page, "explorer.steps = 6")
     explorer.get_by_label("live").check()
     slider(explorer, "guidance").press("ArrowRight")
-    expect(explorer.locator(".dx-about")).to_contain_text(" 6 steps \u00b7 guidance 5.5", timeout=60_000)
+    expect(explorer.locator("p.dx-about")).to_contain_text(" 6 steps \u00b7 guidance 5.5", timeout=60_000)
 
 
 def test_a_reload_in_the_middle_of_a_run_and_a_kernel_that_restarts(lab: Any, tab: Any) -> None:
@@ -188,7 +188,7 @@ model.submit = counted"""
     while lab.run(page, "print(explorer.status)") != "done":
         assert time.monotonic() < deadline, "the runs do not come to an end"
     readout = explorer.get_by_title("guidance", exact=True).input_value()
-    expect(explorer.locator(".dx-about")).to_contain_text(f" guidance {float(readout):g} ", timeout=60_000)
+    expect(explorer.locator("p.dx-about")).to_contain_text(f" guidance {float(readout):g} ", timeout=60_000)
     expect(explorer.locator(".dx-status")).to_have_text(re.compile(r"^12 steps"), timeout=60_000)
     told = lab.run(page, "print(explorer.guidance, explorer.settings == explorer.trace.settings, most, len(jobs) > 10)")
     assert told.split()[1] == "True", "what was shown last is what was asked last"

@@ -67,7 +67,9 @@ class Runs:
 
     def begin(self, whole: Trace) -> tuple[Trace, Feed]:
         self.known.append(whole)
-        trace = Trace(whole.settings, decode=whole.decode, matrix=whole.matrix, info=whole.info)
+        # One that takes all cores: what is shown meanwhile is quick, whatever machine this is.
+        info = whole.info | {"threads": 2}
+        trace = Trace(whole.settings, decode=whole.decode, matrix=whole.matrix, info=info)
         self.feeds.append(self.page.viewer.feed([trace]))
         return trace, self.feeds[-1]
 

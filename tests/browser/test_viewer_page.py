@@ -36,7 +36,8 @@ SMALL = ".dx-viewer.dx-viewer .dx-stage :is(.dx-screen, canvas) { width: 48px; m
 
 
 def growing(trace: Trace) -> Trace:
-    return Trace(trace.settings, decode=trace.decode, matrix=trace.matrix, info=trace.info)
+    """The beginning of a run that takes all cores: what is shown meanwhile is quick, whatever machine this is."""
+    return Trace(trace.settings, decode=trace.decode, matrix=trace.matrix, info=trace.info | {"threads": 2})
 
 
 def grow(trace: Trace, whole: Trace, upto: int | None = None) -> None:

@@ -40,6 +40,7 @@ def test_a_click_on_a_word_lays_where_it_looks_over_the_picture(
     # Its share over time, a point for each step.
     assert len(fox.locator("polyline").get_attribute("points").split()) == 3
     chips.nth(2).locator("button").click()
+    page.root.locator(".dx-legend li").nth(1).wait_for()
     colours = page.root.locator(".dx-legend li").evaluate_all(
         "all => all.map((li) => getComputedStyle(li).backgroundColor)"
     )
