@@ -155,7 +155,7 @@ class Board:
 
 def _brief(name: str, value: Any) -> str:
     """A setting on its chip."""
-    if name == "sampler":
+    if name in ("sampler", "guider"):  # known by their names
         return str(value)
     if name == "negative_prompt":
         return f"without {' '.join(value.split())[:40]}" if value else "no negative"
