@@ -243,6 +243,7 @@ def test_no_control_flashes_when_it_is_dragged_live(lab: Any, tab: Any) -> None:
             assert len(times) > 10 or act is type_prompt, "the pictures follow the hand"
             if act is not drag_steps:
                 assert int(step.input_value()) == int(where) or act is choose_sampler
+            page.wait_for_timeout(1000)  # a last move of the hand may still be under way to the kernel
             lab.run(
                 page, 'explorer.set_trait("prompt", "a fox in the snow"); explorer.steps = 20; explorer.guidance = 9.0'
             )

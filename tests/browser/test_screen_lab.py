@@ -117,7 +117,13 @@ def test_enlarged_by_half_it_is_used_as_ever_and_keys_run_and_save(lab: Any, tab
     field.press("ArrowUp")
     expect(field).to_have_value("3")
     told = "import json; print(json.dumps([own['guidance'] for own in compare.columns.values()]))"
-    assert lab.run(page, told) == "[1.0, 3.0, 3.0, 4.0, 5.0, 6.0]"
+    heard = ""
+    for _ in range(40):  # the kernel hears of it after the page shows it
+        heard = lab.run(page, told)
+        if heard == "[1.0, 3.0, 3.0, 4.0, 5.0, 6.0]":
+            break
+        page.wait_for_timeout(250)
+    assert heard == "[1.0, 3.0, 3.0, 4.0, 5.0, 6.0]"
 
     # With the prompt in hand.
     prompt = explorer.get_by_label("prompt", exact=True).first
