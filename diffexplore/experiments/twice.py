@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,6 +12,7 @@ import torch
 
 from diffexplore.experiments.shared import a_model
 from diffexplore.model import Model
+from diffexplore.runs.threads import working
 from diffexplore.settings import Settings
 from diffexplore.trace import Trace
 from diffexplore.words import sentence
@@ -131,7 +131,7 @@ def twice(model: Model, **settings: Any) -> Twice:
         return here.trace_many([wanted, *(wanted.replace(seed=wanted.seed + k) for k in (1, 2, 3))])[0]
 
     def with_threads() -> Trace:
-        with _threads(1 if torch.get_num_threads() > 1 else 2):
+        with working(1 if torch.get_num_threads() > 1 else 2):
             return here.trace(wanted)
 
     def anew(to: torch.dtype | str | None = None) -> Callable[[], Trace]:
@@ -174,13 +174,3 @@ def _again(how: str, run: Callable[[], Trace], first: Trace) -> Again:
         how, checksum(trace.final), checksum(trace.image),
         float((trace.final - first.final).abs().max()), float(np.abs(pixels - before).max()),
     )  # fmt: skip
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

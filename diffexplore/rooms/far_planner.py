@@ -12,7 +12,7 @@ import torch
 from diffexplore.record.record import Record
 from diffexplore.rooms.line import Line
 from diffexplore.rooms.parcels import record_packed, tensor_packed, value_packed
-from diffexplore.runs.branch import Edit, branched, edited
+from diffexplore.runs.branch import Edit, edited
 from diffexplore.runs.edits import Touch
 from diffexplore.runs.estimate import Estimate, Ledger
 from diffexplore.runs.plan import Plan, Planner
@@ -133,12 +133,7 @@ class FarPlanner(Planner):
         return said.get(what, said["changes"])
 
     def branch(self, parent: Record, at: int, latents: Edit = None, **changes: Any) -> Plan:
-        lacking = self.still("branches")
-        if lacking:
-            raise ValueError(lacking)
-        if not isinstance(parent, Record):
-            raise ValueError(f"a branch is of a trace, got {shown(parent)}")
-        settings = branched(parent, at, **changes)
+        settings = self._leaving(parent, at, changes)
         edit = None if latents is None else edited(parent, at, latents)
         plan = self.plan(settings, parent.extra)
         told = latents.told if isinstance(latents, Touch) else {}

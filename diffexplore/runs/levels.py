@@ -97,6 +97,10 @@ class Levels:
             if min(abs(float(start) - one) for one in (b, math.hypot(a, b))) > 0.1 * abs(float(start)):
                 raise ValueError(refusal)
 
+    def reached(self, calls: int) -> tuple[float, float]:
+        """(a, b) of what there is once so many calls of ``step`` have run: after the last, a picture."""
+        return self.at(calls)[:2] if calls < len(self.schedule) else (1.0, 0.0)
+
     def at(self, call: int, timestep: Any = None) -> tuple[float, float, bool]:
         """(a, b, half) for the `call`-th call of ``step``, which must not have run yet; half: whether its x_t is
         only a trial within a step of several evaluations.

@@ -297,6 +297,19 @@ class Planner:
         steps = self._schedules.abilities()["steps"]
         return f"{what} are placed by noise levels. {steps.rstrip('.')}" if isinstance(steps, str) else ""
 
+    def _leaving(self, parent: Any, at: int, changes: Mapping[str, Any]) -> Settings:
+        """The settings of a branch, where there can be one."""
+        lacking = self.still("branches")
+        if lacking:
+            raise ValueError(lacking)
+        if not isinstance(parent, Record):
+            raise ValueError(f"a branch is of a trace, got {shown(parent)}")
+        if parent.info.get("extra") and not parent.extra:
+            raise ValueError(
+                f"this run was given {', '.join(parent.info['extra'])}, which a loaded trace no longer has"
+            )
+        return branched(parent, at, **changes)
+
     def branch(self, parent: Record, at: int, latents: Edit = None, **changes: Any) -> Plan:
         """A run that is `parent` up to an evaluation, and goes on otherwise.
 
@@ -309,16 +322,7 @@ class Planner:
         Raises:
             ValueError: one sentence, for what this model cannot do.
         """
-        lacking = self.still("branches")
-        if lacking:
-            raise ValueError(lacking)
-        if not isinstance(parent, Record):
-            raise ValueError(f"a branch is of a trace, got {shown(parent)}")
-        settings = branched(parent, at, **changes)
-        if parent.info.get("extra") and not parent.extra:
-            raise ValueError(
-                f"this run was given {', '.join(parent.info['extra'])}, which a loaded trace no longer has"
-            )
+        settings = self._leaving(parent, at, changes)
         edit = None if latents is None else edited(parent, at, latents)
         plan = self.plan(settings, parent.extra)
         told = {

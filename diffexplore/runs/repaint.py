@@ -74,9 +74,7 @@ class Repaint(Start):
     def _step(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         result = inner(*args, **kwargs)
         self._count += 1
-        a, b = 1.0, 0.0  # after the last level there is the picture
-        if self._count < len(self._levels.schedule):
-            a, b, _ = self._levels.at(self._count)
+        a, b = self._levels.reached(self._count)
         result = going_on(result, lambda given: self._held(given, a, b))
         if isinstance(result, tuple) and len(result) > 1 and self._count == len(self._levels.schedule):
             # The estimate stands behind the latents, and is what a latent consistency model's pipeline ends with.

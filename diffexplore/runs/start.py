@@ -210,9 +210,7 @@ class Retrace(_OnPicture):
     def _step(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         result = inner(*args, **kwargs)
         self._count += 1
-        a, b = 1.0, 0.0  # after the last level there is the picture
-        if self._count < len(self._levels.schedule):
-            a, b, _ = self._levels.at(self._count)
+        a, b = self._levels.reached(self._count)
         return going_on(result, lambda given: self._at(a, b).to(given))
 
     def on_step(self, step: Step) -> None:
