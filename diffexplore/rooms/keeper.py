@@ -1,5 +1,6 @@
 """``diffexplore share``: keeps a room open. The model is shared by a process of its own; where that dies, another takes
-its place at the same address, and learners' runs start again. It has everything imported by then, and no model yet.
+its place at the same address, and learners' runs start again. It has everything imported by then, and its model open
+where that is small: the memory for two of a large one is better spent on larger runs.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from diffexplore.words import sentence
 __all__ = ["keep"]
 
 _SOON: Final = 5.0  # seconds: a worker that lived no longer than this has a reason that will not go away
-_LATER: Final = 8.0  # seconds until another worker is made ready: what has just been opened has learners who wait
+_LATER: Final = 12.0  # seconds until another worker is made ready: what has just been opened has learners who wait
 _AGAIN: Final = 3  # such workers in a row
 
 Options = Mapping[str, Any]
@@ -29,12 +30,15 @@ Options = Mapping[str, Any]
 class _Worker:
     """A process that will share the model, once it is told to."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, *, ahead: bool = False) -> None:
+        """Start it; `ahead`: let it open the model before it is told to share."""
+        told = json.dumps({**options, "ahead": ahead})
         self._process = subprocess.Popen(
-            [sys.executable, "-c", "from diffexplore.rooms.worker import work; work()", json.dumps(options)],
+            [sys.executable, "-c", "from diffexplore.rooms.worker import work; work()", told],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
         self.opened = 0.0
+        self.small = False
 
     def open(self) -> str:
         """Let it share; the address, or "" where it has died.
@@ -54,7 +58,9 @@ class _Worker:
                 raise ValueError(rest)
             if word == "open":
                 self.opened = time.monotonic()
-                return rest
+                size, _, address = rest.partition(" ")
+                self.small = size == "small"
+                return address
         return ""
 
     def wait(self, timeout: float | None = None) -> int | None:
@@ -112,7 +118,7 @@ def keep(source: str | None, address: str | None, security: str | None, **option
                 print(_said(found, security), flush=True)
             code = worker.wait(_LATER if found else None)
             if code is None:
-                workers.append(_Worker(told))
+                workers.append(_Worker(told, ahead=worker.small))
                 code = worker.wait()
             short = short + 1 if not found or time.monotonic() - worker.opened < _SOON else 0
             if short == _AGAIN:
