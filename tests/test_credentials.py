@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from tiny_families import model
 
 import diffexplore as dx
+from diffexplore.looks.pictures import save
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +53,40 @@ def test_a_picture_that_was_changed_since_says_so(picture: Path, tmp_path: Path)
     assert not found.intact
     assert "assertion.dataHash.mismatch" in found.wrong
     assert "do not hold" in str(found)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+def test_a_file_that_is_cut_or_changed_anywhere_is_a_sentence_or_does_not_hold(tmp_path: Path, suffix: str) -> None:
+    """But for the filling that the standard leaves room for within the statement; no bit of the picture is such."""
+    path = tmp_path / f"a{suffix}"
+    save(Image.effect_noise((24, 24), 60).convert("RGB"), path, dx.Settings(prompt="a fox"))
+    pixels = np.asarray(Image.open(path).convert("RGB"))
+    dx.sign(path)
+    whole, said = path.read_bytes(), set()
+    for at in range(0, len(whole), max(1, len(whole) // 50)):
+        for data in (whole[:at], whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :]):
+            path.write_bytes(data)
+            try:
+                found = dx.credentials(path)
+                told = "none" if found is None else str(found)
+                if found is not None and found.intact:
+                    with suppress(UnidentifiedImageError):  # the sum of the statement's own piece does not fit
+                        assert np.array_equal(np.asarray(Image.open(path).convert("RGB")), pixels)
+            except ValueError as error:
+                told = str(error)
+            assert "\n" not in told
+            said.add(told.partition(" ")[0])
+    assert {"These", "the"} <= said, "some do not hold, some cannot be read"
+
+
+def test_what_cannot_be_signed_stays_as_it_was(picture: Path, tmp_path: Path) -> None:
+    path = tmp_path / "fox.png"
+    path.write_bytes(picture.read_bytes())
+    (tmp_path / "a.pem").write_text("no certificate")
+    with pytest.raises(ValueError, match="could not be signed"):
+        dx.sign(path, certificate=tmp_path / "a.pem", key=tmp_path / "a.pem")
+    assert path.read_bytes() == picture.read_bytes()
+    assert dx.is_marked(path)
 
 
 def test_a_recipe_and_a_mark_outlive_the_signature(picture: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from diffexplore.looks.chunks import MAX_TEXT
+from diffexplore.looks.marks import sources
 from diffexplore.looks.recipe import KEY, read_recipe, recipe_in
 from diffexplore.settings import Settings
 
@@ -293,6 +294,7 @@ def test_a_hostile_file_gets_one_sentence_or_settings_that_are_checked():
     names, wrong = set(), []
     for name, data in hostile():
         names.add(name)
+        assert sources(data) == [], f"{name}: nothing in it says that a model made it"
         said = said_of(data)
         if len(said) > 1500 or not said.isprintable():
             wrong.append((name, said[:300]))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import subprocess
 import zlib
 from pathlib import Path
 
@@ -29,6 +32,29 @@ def test_every_saved_picture_says_that_a_model_made_it_in_plain_text(tmp_path: P
     with Image.open(path) as opened:
         told = opened.getxmp()["xmpmeta"]["RDF"]["Description"]
     assert told["DigitalSourceType"] == MARK.decode(), "for whoever parses it too"
+
+
+@pytest.mark.skipif(shutil.which("exiftool") is None, reason="needs exiftool (Debian: libimage-exiftool-perl)")
+def test_exiftool_reads_what_we_say(tmp_path: Path) -> None:
+    """A program of others, which parses the whole file: the same in all formats, and nothing that it would warn of."""
+    settings = dx.Settings(prompt="a fox, 狐", negative_prompt="blurry", steps=3)
+    for suffix in ("png", "jpg", "webp"):
+        save(Image.new("RGB", (64, 64), (9, 99, 200)), tmp_path / f"fox.{suffix}", settings, {"model": "pocket"})
+    made = subprocess.run(
+        ["exiftool", "-json", "-struct", "-validate", "-warning", "-a", "-all", *sorted(tmp_path.glob("fox.*"))],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    read = json.loads(made.stdout)
+    assert [one["FileType"] for one in read] == ["JPEG", "PNG", "Extended WEBP"]
+    for one in read:
+        assert one["DigitalSourceType"] == MARK.decode()
+        assert one["CreatorTool"] == "diffexplore"
+        told = one.get("Parameters") or one["UserComment"]
+        assert told.startswith("a fox, 狐\nNegative prompt: blurry\nSteps: 3,")
+        own = one.get("Diffexplore") or one["ImageDescription"].removeprefix("diffexplore:")
+        assert json.loads(own)["settings"]["prompt"] == settings.prompt
+        # A camera's file has more than the two texts that ours has in EXIF; all else is as it should be.
+        assert "required" in one.get("Warning", "required"), one["Warning"]
 
 
 def test_what_began_as_a_real_picture_is_a_composite_and_a_forward_process_is_no_models_work(tmp_path: Path) -> None:

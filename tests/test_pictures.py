@@ -12,6 +12,8 @@ import torch
 from PIL import Image, ImageOps
 
 from diffexplore.looks import pictures
+from diffexplore.looks.marks import is_marked
+from diffexplore.looks.moving import save_frames
 from diffexplore.looks.pictures import encode, read_picture, read_recipe, save
 from diffexplore.settings import Settings
 from diffexplore.trace import Trace
@@ -84,11 +86,30 @@ def test_a_jpeg_says_when_a_recipe_does_not_fit(tmp_path: Path) -> None:
     save(RGB, tmp_path / "a.jpg", settings)
     assert read_recipe(tmp_path / "a.jpg") == settings
     settings = Settings(prompt="fox " * 20_000)
-    with pytest.raises(ValueError, match=r"a JPEG holds 65,500 bytes of recipe .*: save a \.png or \.webp"):
+    why = r"saved without its recipe: a JPEG holds 65,500 bytes of recipe .*: save a \.png or \.webp"
+    with pytest.warns(UserWarning, match=why) as said:
         save(RGB, tmp_path / "b.jpg", settings)
-    assert not (tmp_path / "b.jpg").exists()
+    assert [one.filename for one in said] == [__file__], "it points at the line that saved"
+    assert np.abs(values(tmp_path / "b.jpg").astype(int) - RGB).max() <= 24, "the picture is there all the same"
+    assert is_marked(tmp_path / "b.jpg"), "and says that a model made it"
     save(RGB, tmp_path / "b.webp", settings)
     assert read_recipe(tmp_path / "b.webp") == settings
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+def test_no_mark_keeps_a_picture_from_being_saved(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    save(RGB, path, Settings(prompt="a fox"), {"model": "a folder\udcff"})
+    assert read_recipe(path).prompt == "a fox", "a name that is no text is no obstacle"
+    with pytest.warns(UserWarning, match="saved without its recipe: Object of type object is not JSON"):
+        save(RGB, path, Settings(prompt="a fox"), {"extra": {"thing": object()}})
+    assert np.abs(values(path).astype(int) - RGB).max() <= (24 if suffix == ".jpg" else 0)
+    assert is_marked(path)
+    if suffix == ".webp":
+        with pytest.warns(UserWarning, match="without its recipe") as said:
+            save_frames([Image.fromarray(RGB)] * 2, path, Settings(), {"model": object()})
+        assert [one.filename for one in said] == [__file__]
+        assert is_marked(path)
 
 
 def test_a_picture_without_settings_has_no_recipe(tmp_path: Path) -> None:
@@ -100,8 +121,8 @@ def test_a_picture_without_settings_has_no_recipe(tmp_path: Path) -> None:
 def test_a_picture_that_cannot_be_written_leaves_the_old_one(tiny_trace: Trace, tmp_path: Path) -> None:
     save(RGB, tmp_path / "a.jpg")
     before = (tmp_path / "a.jpg").read_bytes()
-    with pytest.raises(ValueError, match="a JPEG holds"):
-        save(RGB, tmp_path / "a.jpg", Settings(prompt="fox " * 20_000))
+    with pytest.raises(ValueError, match="empty image"):
+        save(np.zeros((4, 0, 3), np.uint8), tmp_path / "a.jpg", Settings(prompt="fox"))
     assert (tmp_path / "a.jpg").read_bytes() == before
     assert [one.name for one in tmp_path.iterdir()] == ["a.jpg"]
     with pytest.raises(FileNotFoundError, match="nowhere"):

@@ -42,7 +42,8 @@ class Credentials:
         by: the organisation in the certificate, and its name; as good as who signed that.
         trusted: whether the certificate is from one of those that the standard's list trusts. One made on the spot is
             not.
-        intact: whether the file is what was signed, to the bit, and the signature is right.
+        intact: whether the file is what was signed, to the bit, and the signature is right. Of the statement itself
+            some bytes are filling, which the standard leaves out.
         sources: digital source types of its actions, such as "trainedAlgorithmicMedia".
         program: what wrote it.
         wrong: what does not hold, in the words of the standard; "signingCredential.untrusted" is not among them.

@@ -39,7 +39,7 @@ def save_frames(
         info: facts of the run; its ``model`` is named, and ``fps``, frames a second, is kept to (else :data:`FPS`).
 
     Raises:
-        ValueError: one sentence, for another suffix, or a recipe that a JPEG has no room for.
+        ValueError: one sentence, for another suffix.
         OSError: the file cannot be written.
     """
     place = Path(path).expanduser()

@@ -8,7 +8,9 @@ written is in ``looks.recipe``.
 import io
 import math
 import os
-from collections.abc import Mapping, Sequence
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -106,14 +108,18 @@ def animation(
     """
     first, *others = [one.convert("RGB") for one in frames]
     options: dict[str, Any] = {"loop": 0, "duration": max(1, round(1000 / fps)), "save_all": True}
-    if format == "webp":
-        options |= _BEST["webp"]
-        if settings is not None:
-            options |= {"xmp": xmp.encode()} if (xmp := packet(source_of(settings, info))) else {}
-            options["exif"] = _exif(texts_of(settings, info), None)
-    buffer = io.BytesIO()
-    first.save(buffer, format, append_images=others, **options)
-    return buffer.getvalue()
+
+    def made(texts: Mapping[str, str] | None, xmp: str) -> bytes:
+        more: dict[str, Any] = {"xmp": xmp.encode()} if xmp else {}
+        more |= {"exif": _exif(texts, None)} if texts else {}
+        buffer = io.BytesIO()
+        first.save(buffer, format, append_images=others, **options, **more)
+        return buffer.getvalue()
+
+    if format != "webp":
+        return made(None, "")
+    options |= _BEST["webp"]
+    return _marked(made, settings, info)
 
 
 def _exif(texts: Mapping[str, str], room: int | None) -> bytes:
@@ -124,7 +130,10 @@ def _exif(texts: Mapping[str, str], room: int | None) -> bytes:
     if room is not None and len(own) > room:
         raise ValueError(f"a JPEG holds {room:,} bytes of recipe and this one has {len(own):,}: save a .png or .webp")
     exif.get_ifd(0x8769)[chunks.USER_COMMENT] = b"UNICODE\0" + texts.get("parameters", "").encode("utf-16-be")
-    both = exif.tobytes()
+    # The standard wants a comment's bytes to be of no type (7); Pillow writes all bytes as numbers (1). What stands
+    # before the entry is ASCII, so its tag is found there first.
+    tag = chunks.USER_COMMENT.to_bytes(2, "big")
+    both = exif.tobytes().replace(tag + b"\0\1", tag + b"\0\7", 1)
     return own if room is not None and len(both) > room else both
 
 
@@ -133,7 +142,8 @@ def save(
     info: Mapping[str, Any] | None = None,
 ) -> None:  # fmt: skip
     """Write a picture to a file; with `settings`, one that says how to draw it again (``diffexplore.read_recipe``)
-    and that a model made it (``diffexplore.is_marked``).
+    and that a model made it (``diffexplore.is_marked``). What of that cannot be said does not keep the picture from
+    being saved: a warning says what is missing, and why, such as a recipe that a JPEG has no room for.
 
     Args:
         image: a PIL image, or (H, W, 3) uint8.
@@ -143,18 +153,42 @@ def save(
         info: facts of the run; its ``model`` is named.
 
     Raises:
-        ValueError: one sentence, for another suffix, or a recipe that a JPEG has no room for.
+        ValueError: one sentence, for another suffix.
         OSError: the file cannot be written.
     """
     place = Path(path).expanduser()
     if place.suffix.lower() not in FORMATS:
         raise ValueError(f"a picture is saved as one of {', '.join(FORMATS)}; got {shown(os.fspath(path), 200)}")
-    texts = None if settings is None else texts_of(settings, info)
-    data = encode(
-        image, FORMATS[place.suffix.lower()], texts=texts, xmp=packet(source_of(settings, info)) if settings else ""
-    )
+    format = FORMATS[place.suffix.lower()]
+    data = _marked(lambda texts, xmp: encode(image, format, texts=texts, xmp=xmp), settings, info)
     with written(place) as file:
         file.write(data)
+
+
+def _marked(
+    made: Callable[[Mapping[str, str] | None, str], bytes], settings: Settings | None, info: Mapping[str, Any] | None
+) -> bytes:
+    """A picture that says as much of its making as it can; warns of what it cannot say. `made` writes it with texts and
+    a packet of XMP."""
+    if settings is None:
+        return made(None, "")
+    texts, why = None, ""
+    try:
+        texts = texts_of(settings, info)
+        return made(texts, packet(source_of(settings, info)))
+    except Exception as error:  # whatever it is, the picture is worth more than what is written beside it
+        why = sentence(error)
+    data = made(None, packet(source_of(settings, info)))
+    warnings.warn(f"the picture was saved without its recipe: {why}", stacklevel=_outside())
+    return data
+
+
+def _outside() -> int:
+    """The `stacklevel` of the first line that is not of this package: that is where a warning is of use."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "diffexplore":
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 # In

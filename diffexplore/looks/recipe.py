@@ -56,7 +56,8 @@ def texts_of(settings: Settings, info: Mapping[str, Any] | None = None) -> dict[
     beside = {"extra": extra} if extra else {}
     return {
         KEY: json.dumps({"settings": settings.told(), "model": model, **beside}),
-        "parameters": parameters(settings, model),
+        # The name of a model may come from a folder whose name is no text: it is said as near as UTF-8 can.
+        "parameters": parameters(settings, model).encode("utf-8", "replace").decode(),
     }
 
 
