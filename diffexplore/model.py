@@ -41,7 +41,7 @@ from diffexplore.runs.schedules import Schedules
 from diffexplore.runs.shelf import Shelf, check_cache
 from diffexplore.runs.skips import Stage, stages_of
 from diffexplore.runs.skips import refused as no_skips
-from diffexplore.runs.threads import Asked, Threads, checked
+from diffexplore.runs.threads import Asked, Threads, asking, checked
 from diffexplore.settings import Settings
 from diffexplore.trace import Trace
 from diffexplore.words import shown
@@ -82,8 +82,9 @@ def load(
             a single checkpoint has no word for it, and drawn by the wrong one is noise. None: as the files say.
         cache: a folder where results stay between sessions, for this process and others (see `runs.shelf`); it never
             holds more than 2 GiB. Runs of pipelines found by looking are not kept. Needs the extra ``cache``.
-        threads: on how many threads torch computes its runs on the CPU; "auto": as many as turn out well here; None: as
-            torch is set. The bits of a picture depend on it (see `runs.threads`).
+        threads: on how many threads torch computes its runs on the CPU; "torch": as torch is set; "auto": as many as
+            turn out well here; None: on one for the pocket model, so that the other cores show meanwhile what it does,
+            and as torch is set for every other. The bits of a picture depend on it (see `runs.threads`).
 
     Only safetensors weights are read, and no code that comes with a model is ever run. A single file names no layout
     of its networks: diffusers fetches that from the hub, once.
@@ -138,10 +139,11 @@ class Model(Pictured, Sampled, Estimated):
             vocabulary: what is known of its training words.
             reuse: bytes of results to remember.
             cache: a folder where they stay, and
-            threads: on how many threads runs are computed, both as `load` takes them.
+            threads: on how many threads runs are computed, both as `load` takes them; None: as `origin` says.
 
         Raises:
-            ValueError: for a pipeline of another family, or one that cannot read prompts; for a folder that is none.
+            ValueError: for a pipeline of another family, or one that cannot read prompts; for a folder or threads that
+                are none.
         """
         family = family_of(pipeline)
         lacking = family.lacking(pipeline)
@@ -153,7 +155,7 @@ class Model(Pictured, Sampled, Estimated):
         self.family = family.name
         self.factor = family.factor(pipeline)
         self._family = family
-        self._origin = origin or Origin.of(pipeline)
+        self._origin = asking(origin or Origin.of(pipeline), threads)
         self._pocket = self._origin.kind == "pocket"
         came = self._origin.features.get("came_with")
         self._schedules = Schedules(family, pipeline, POCKET_SAMPLER if self._pocket else None, came)
@@ -168,7 +170,7 @@ class Model(Pictured, Sampled, Estimated):
             name=self.name, fixed_size=self._pocket,
         )  # fmt: skip
         self.size = self._planner.size
-        self.threads = several = Threads(threads)
+        self.threads = several = Threads.of(self._origin)
         self._decoder = decoder = PictureDecoder(family, pipeline, several)
         self.ledger = ledger = Ledger(family, pipeline, self._schedules, several, self._origin.place)
         artist = Artist(
@@ -199,7 +201,7 @@ class Model(Pictured, Sampled, Estimated):
 
     @property
     def options(self) -> Mapping[str, str]:
-        """The device, dtype and offload that `load` was asked for, by name."""
+        """What `load` was asked for of device, dtype, offload and threads, by name."""
         return self._origin.options
 
     def code(self) -> str:

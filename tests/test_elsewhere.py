@@ -87,6 +87,13 @@ def test_another_process_has_what_is_switched_on(tmp_path: Path) -> None:
             assert torch.allclose(grid.traces[0][0].final, mine.final, rtol=1e-4, atol=1e-5)
             assert not torch.allclose(mine.final, plain, rtol=1e-2, atol=1e-2)
         assert executor.submit(torch.get_num_threads).result() == 1
+        two = Model(model.pipeline, origin=model.origin, reuse=0, threads=2)
+        asked = {"x": ("steps", [2]), "sampler": "DDIM", **SHARED}
+        for one, count in ((model, 1), (two, 2)):
+            found = sweep(one, executor=executor, out=tmp_path / "cells", **asked).traces[0][0]
+            assert found.info["threads"] == count
+        assert torch.equal(found.final, two.trace(steps=2, sampler="DDIM", **SHARED).final)
+        assert len(list((tmp_path / "cells").glob("*.safetensors"))) == 2  # each under a name of its own
 
 
 @pytest.mark.skipif("fork" not in get_all_start_methods(), reason="nothing forks here")

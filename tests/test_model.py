@@ -19,6 +19,7 @@ from tiny import make_pipeline
 import diffexplore as dx
 from diffexplore.model import POCKET, Model
 from diffexplore.pocket.lora import example_adapter
+from diffexplore.runs.threads import working
 from diffexplore.samplers import SAMPLERS, build
 
 NINE = ("Euler", "Euler a", "Heun", "DDIM", "PLMS", "DPM++ 2M", "DPM++ 2M Karras", "DPM++ 2M SDE Karras", "UniPC")
@@ -56,7 +57,8 @@ def plain_pocket():
 def test_traced_picture_is_bit_identical_to_plain_diffusers(pocket, plain_pocket, sampler, guidance):
     options = {"prompt": "a fox in the snow", "negative_prompt": "blurry", "steps": 6, "seed": 11}
     trace = pocket.trace(**options, guidance=guidance, sampler=sampler)
-    assert np.array_equal(np.asarray(trace.image), plain(*plain_pocket, trace.settings))
+    with working(1):  # as the pocket model computes, whatever torch is set to
+        assert np.array_equal(np.asarray(trace.image), plain(*plain_pocket, trace.settings))
     assert len(trace) == trace.expected == SAMPLERS[sampler].evaluations(6)
 
 
@@ -132,6 +134,7 @@ def test_its_code_opens_the_same(tiny_pipeline, tmp_path):
     tiny_pipeline.save_pretrained(tmp_path / "mine")
     assert dx.load().code() == "model = dx.load()\n"
     assert dx.load(tiny_pipeline).code() == "model = dx.load(pipeline)\n"
+    assert dx.load(tiny_pipeline, threads=1).code() == "model = dx.load(pipeline, threads=1)\n"
     model = dx.load(tmp_path / "mine", device="cpu", dtype=torch.bfloat16)
     assert model.code() == f"model = dx.load({str(tmp_path / 'mine')!r}, device='cpu', dtype='bfloat16')\n"
     names = {"dx": dx}

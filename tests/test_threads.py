@@ -1,5 +1,9 @@
 """On how many threads a model's runs are computed, and that the process keeps its own number."""
 
+import json
+import os
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -8,11 +12,29 @@ import torch
 from tiny import make_pipeline
 
 import diffexplore as dx
+from diffexplore.experiments.twice import checksum
 from diffexplore.model import Model
+from diffexplore.pipelines.origin import Origin
 from diffexplore.runs.probes import Probe
 from diffexplore.runs.threads import Threads
 
 ASKED = {"prompt": "a red fox", "steps": 2, "guidance": 5.0, "sampler": "DDIM"}
+
+
+FRESH = """
+import json, sys
+import torch
+from diffexplore.experiments.twice import checksum
+
+torch.set_num_threads(2)  # as on a machine of two cores
+found = []
+for code in json.load(sys.stdin):
+    names = {}
+    exec(code, names)
+    trace = names["trace"]
+    found.append([trace.info["threads"], checksum(trace.final), checksum(trace.image), torch.get_num_threads()])
+print(json.dumps(found))
+"""
 
 
 @pytest.fixture
@@ -54,6 +76,45 @@ def test_a_model_computes_on_what_it_was_opened_with_and_the_process_keeps_its_o
     with pytest.raises(RuntimeError):
         one.trace(probes=[_Failing()], **ASKED)
     assert torch.get_num_threads() == 2
+
+
+def test_the_pocket_model_computes_on_one_and_its_code_makes_the_same_bits_in_a_fresh_process(two):
+    models = [dx.load(), dx.load(threads=2), dx.load(threads="torch")]
+    asked = {"prompt": "a red fox", "steps": 3, "seed": 3}
+    explorers = [dx.Explorer(model, **asked) for model in models]
+    traces = [explorer.run() for explorer in explorers]
+    assert [trace.info["threads"] for trace in traces] == [1, 2, 2]
+    assert torch.equal(traces[1].final, traces[2].final)
+    assert not torch.equal(traces[0].final, traces[1].final)
+    assert [model.code() for model in models] == [
+        "model = dx.load()\n",
+        "model = dx.load(threads=2)\n",
+        "model = dx.load(threads='torch')\n",
+    ]
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    codes = json.dumps([explorer.code() for explorer in explorers])
+    fresh = subprocess.run(
+        [sys.executable, "-c", FRESH], input=codes, env=environment, capture_output=True, text=True, check=True
+    )
+    here = [[one.info["threads"], checksum(one.final), checksum(one.image), 2] for one in traces]
+    assert json.loads(fresh.stdout) == here
+    picture = traces[0].image
+    one = models[0].encode(picture)
+    torch.set_num_threads(1)
+    assert torch.equal(one, models[2].encode(picture))  # what it does beside runs, too
+
+
+def test_what_was_asked_for_goes_where_the_model_goes(two):
+    model = Model(make_pipeline(), threads=1)
+    origin = Origin.from_json(model.origin.to_json())
+    assert Model(model.pipeline, origin=origin, reuse=0).trace(**ASKED).info["threads"] == 1
+    assert Model(model.pipeline, origin=origin, reuse=0, threads="torch").trace(**ASKED).info["threads"] == 2
+    found = dx.twice(model, **ASKED)
+    assert found.first.info["threads"] == 1
+    assert "with 2 thread(s)" in str(found)
+    for wrong in ("0", "some"):
+        with pytest.raises(ValueError, match="threads must be a whole number"):
+            Model(model.pipeline, origin=Origin("pipeline", options={"threads": wrong}))
 
 
 def test_other_threads_of_the_process_keep_theirs_while_a_run_goes(two):
@@ -115,5 +176,5 @@ def test_a_model_measures_at_its_first_run_and_all_later_ones_have_the_same_bits
 
 @pytest.mark.parametrize("value", [0, -1, 2.0, "two", True, 10_000, [1]])
 def test_no_other_number_is_taken_before_anything_is_opened(value):
-    with pytest.raises(ValueError, match="threads must be a whole number from 1 to 1024, 'auto', or None"):
+    with pytest.raises(ValueError, match="threads must be a whole number from 1 to 1024, 'auto', 'torch' for"):
         dx.load("nobody/nothing", threads=value)

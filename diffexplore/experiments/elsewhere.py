@@ -3,7 +3,7 @@
 A worker process opens the model from its :class:`~diffexplore.pipelines.origin.Origin`, with its LoRAs and all that is
 switched on in it, and sends each run back as the bytes of its file; where it sees the sweep's folder, it writes the
 file itself, and sends no more than a word. It computes on one thread: there are as many workers as cores, as a rule,
-and threads beyond those are in each other's way.
+and threads beyond those are in each other's way; or on the number that the model was opened with, ``load(threads=2)``.
 """
 
 import multiprocessing
@@ -30,6 +30,7 @@ from diffexplore.record import file
 from diffexplore.runs.decides import arithmetic, device_of, versions
 from diffexplore.runs.jobs import Job
 from diffexplore.runs.prompt import Vocabulary
+from diffexplore.runs.threads import elsewhere
 from diffexplore.settings import Settings
 from diffexplore.trace import Trace
 from diffexplore.words import shown
@@ -159,7 +160,8 @@ def check_executor(executor: Executor, model: Model, origin: Origin, home: Home)
     pooled = isinstance(executor, ProcessPoolExecutor)
     if not (pooled and origin.portable):
         with home.open():
-            place = executor.submit(_place, home.address, origin.options.get("device"), pooled).result()
+            asked = origin.options.get("device"), elsewhere(origin)
+            place = executor.submit(_place, home.address, *asked, pooled).result()
         if place.home:
             return at_home(model)
     if origin.portable:
@@ -181,13 +183,13 @@ def likely(executor: Executor | None, model: Model, origin: Origin) -> Place:
     """The place where an executor probably works; without asking it, which would start it."""
     if executor is None or isinstance(executor, ThreadPoolExecutor):
         return at_home(model)
-    return Place(False, versions(), arithmetic(origin.options.get("device"), 1))
+    return Place(False, versions(), arithmetic(origin.options.get("device"), elsewhere(origin)))
 
 
-def _place(home: tuple[int, str], device: str | None, pooled: bool) -> Place:
+def _place(home: tuple[int, str], device: str | None, threads: int, pooled: bool) -> Place:
     if not _at_home(home):
         _settle(pooled)
-    return Place(_at_home(home), versions(), arithmetic(device))
+    return Place(_at_home(home), versions(), arithmetic(device, threads))
 
 
 def draw(task: Task) -> Trace | bytes | None:
@@ -232,7 +234,9 @@ def _drawn(mark: str, settings: Settings) -> Trace:
 
 
 def _settle(pooled: bool) -> None:
-    """Make this a worker: it computes on one thread; one of a pool does not outlive whoever made it."""
+    """Make this a worker: it computes on one thread, where a model asks for no more; one of a pool does not outlive
+    whoever made it.
+    """
     if torch.get_num_threads() != 1:  # each thread has its own number
         torch.set_num_threads(1)
     if not pooled or _SETTLED.is_set():
@@ -261,7 +265,7 @@ def _opened(task: Task) -> Model:
                 while len(_OPENED) >= (1 if torch.cuda.is_available() else KEPT):
                     _OPENED.popitem(last=False)
                 model = _open(task.name, Origin.from_json(task.origin))
-                here = Place(False, versions(), arithmetic(device_of(model.pipeline)))
+                here = Place(False, versions(), arithmetic(device_of(model.pipeline), elsewhere(model.origin)))
                 if str(here) != task.place:
                     raise ValueError(f"workers have to be alike: one has {here}; another {task.place}")
             except ValueError as error:

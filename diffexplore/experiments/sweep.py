@@ -85,9 +85,9 @@ def sweep(
             (`experiments.axes`): ``("changes.0.4.prompt", ["a car", "a cat"])``, ``("adapters.style", [0, 0.5, 1])``.
         y: the same for the rows; None: a single row.
         executor: runs the cells one by one; None: batches on this machine. Processes have to be spawned:
-            ``ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"))``; each draws on one thread. A
-            cell whose worker dies is drawn again. Of Dask: ``client.get_executor()``, with ``resources={"GPU": 1}``
-            where a run needs a card for itself.
+            ``ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"))``; each draws on one thread, or on
+            as many as the model was opened with (``load(threads=2)``). A cell whose worker dies is drawn again. Of
+            Dask: ``client.get_executor()``, with ``resources={"GPU": 1}`` where a run needs a card for itself.
         out: a folder, made if it is not there, where each cell is saved as a trace as soon as it is drawn: by the
             worker where that sees the folder (it finds there that this sweep has claimed the cell), else from here. A
             cell found there whole is loaded instead of drawn if all is equal that decides its bits: its settings, the

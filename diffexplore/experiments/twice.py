@@ -12,7 +12,6 @@ import torch
 
 from diffexplore.experiments.shared import a_model
 from diffexplore.model import Model
-from diffexplore.runs.threads import working
 from diffexplore.settings import Settings
 from diffexplore.trace import Trace
 from diffexplore.words import sentence
@@ -126,13 +125,13 @@ def twice(model: Model, **settings: Any) -> Twice:
     here = Model(model.pipeline, origin=model.origin, reuse=0)
     first = here.trace(wanted)
     parameter = next(_network(model).parameters())
+    count = 2 if first.info.get("threads", torch.get_num_threads()) == 1 else 1
 
     def in_a_batch() -> Trace:
         return here.trace_many([wanted, *(wanted.replace(seed=wanted.seed + k) for k in (1, 2, 3))])[0]
 
     def with_threads() -> Trace:
-        with working(1 if torch.get_num_threads() > 1 else 2):
-            return here.trace(wanted)
+        return Model(model.pipeline, origin=model.origin, reuse=0, threads=count).trace(wanted)
 
     def anew(to: torch.dtype | str | None = None) -> Callable[[], Trace]:
         def run() -> Trace:
@@ -149,7 +148,7 @@ def twice(model: Model, **settings: Any) -> Twice:
     tried: list[tuple[str, Callable[[], Trace]]] = [
         ("once more", lambda: here.trace(wanted)),
         ("with three others, in a batch", in_a_batch),
-        *([(f"with {1 if torch.get_num_threads() > 1 else 2} thread(s)", with_threads)] if on_cpu else []),
+        *([(f"with {count} thread(s)", with_threads)] if on_cpu else []),
         ("the model opened anew", anew()),
         (f"in {str(half).removeprefix('torch.')}", anew(half)),
         *([] if on_cpu else [("on the CPU", anew("cpu"))]),

@@ -49,7 +49,7 @@ class Origin:
         where: its name among the pocket models, "org/name", or an absolute path; for a ready pipeline what it says it
             was opened from, "" if it does not say.
         revision: the commit of the hub it is; None where it is from elsewhere.
-        options: the device, dtype, offload and prediction type that were asked for, by name.
+        options: the device, dtype, offload, prediction type and threads that were asked for, by name.
         loras: (path, name, sha256) of each that was loaded for ``Settings.adapters``.
         features: what is switched on in the pipeline and what its scheduler is, see :func:`features_of`.
         weights: a mark of the weights, see :func:`weights_of`; "" where nobody looked.
@@ -136,7 +136,7 @@ class Origin:
         """
         if self.portable:
             raise ValueError(f"this model cannot be opened again: {self.portable}")
-        opened = open_pipeline(self.source, **self.options)
+        opened = open_pipeline(self.source, **{name: one for name, one in self.options.items() if name != "threads"})
         _restore(opened.pipeline, self.features)
         made = opened.origin.now(opened.pipeline)
         if "came_with" in self.features:  # not of the pipeline: of the model that was made of it
@@ -158,7 +158,7 @@ class Origin:
         """
         unsaid = self.kind == "pipeline" and not self.where
         source = ["pipeline"] if unsaid else [] if self.source is None else [repr(self.source)]
-        arguments = [*source, *(f"{name}={value!r}" for name, value in self.options.items())]
+        arguments = [*source, *(f"{k}={int(one) if one.isdecimal() else one!r}" for k, one in self.options.items())]
         lines = [f"model = dx.load({', '.join(arguments)})"]
         if not unsaid:
             for values in self.features.get("freeu", {}).values():
@@ -199,7 +199,7 @@ class Origin:
             origin = cls(**{**made, "loras": tuple((str(a), str(b), str(c)) for a, b, c in made.get("loras", ()))})
             texts = [origin.where, origin.weights, origin.revision or "", *origin.options, *origin.options.values()]
             right = all(isinstance(one, str) for one in texts) and isinstance(origin.features, dict)
-            if not right or not set(origin.options) <= {"device", "dtype", "offload", "prediction_type"}:
+            if not right or not set(origin.options) <= {"device", "dtype", "offload", "prediction_type", "threads"}:
                 raise ValueError
         except (ValueError, TypeError, AttributeError, RecursionError):
             raise ValueError(f"an origin must be JSON as Origin.to_json writes it, got {shown(text)}") from None

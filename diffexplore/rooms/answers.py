@@ -38,7 +38,8 @@ def facts_of(model: Model) -> Told:
     origin = model.origin
     if origin.kind in ("folder", "file"):
         origin = replace(origin, kind="pipeline", where="")
-    origin = replace(origin, options={}, loras=tuple(("", name, mark) for _, name, mark in origin.loras))
+    options = {name: one for name, one in origin.options.items() if name == "threads"}  # decides bits, wherever it is
+    origin = replace(origin, options=options, loras=tuple(("", name, mark) for _, name, mark in origin.loras))
     return {
         "name": model.name,
         "family": model.family,

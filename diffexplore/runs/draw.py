@@ -81,7 +81,7 @@ class Artist:
         self._ledger = ledger
         self._threads = threads
         self._network: Any = getattr(pipeline, family.network)
-        self._whole = Whole(family, pipeline) if isinstance(family, Looked) else None
+        self._whole = Whole(family, pipeline, threads) if isinstance(family, Looked) else None
 
     @property
     def whole(self) -> Whole | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from diffexplore.looks.pictures import Picture
 from diffexplore.runs.plan import Planner, inversion
 from diffexplore.runs.start import encoded
+from diffexplore.runs.threads import working
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from diffexplore.runs.decode import PictureDecoder
     from diffexplore.runs.desk import Desk
     from diffexplore.runs.schedules import Schedules
+    from diffexplore.runs.threads import Threads
     from diffexplore.trace import Trace
 
 __all__ = ["Pictured"]
@@ -26,6 +28,7 @@ class Pictured:
 
     pipeline: Any
     size: tuple[int, int]
+    threads: Threads
     _family: Family
     _desk: Desk
     _decoder: PictureDecoder
@@ -62,7 +65,8 @@ class Pictured:
         Raises:
             FileNotFoundError, ValueError: one sentence, for what is no picture, or a model without an encoder.
         """
-        return encoded(self._family, self.pipeline, image, *self.size)
+        with working(self.threads.decoding(self.size)):
+            return encoded(self._family, self.pipeline, image, *self.size)
 
     def invert(self, image: Picture, prompt: str = "", steps: int = 50) -> Trace:
         """The noise that a picture would be drawn from: a run the other way, without guidance, that ends in it as

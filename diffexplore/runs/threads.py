@@ -1,12 +1,19 @@
 """On how many threads torch computes a model's runs.
 
-By itself on as many as torch is set to: then a picture has the bits that plain diffusers gives it beside us. Another
-count moves them: of one picture as of a batch, by about one part in ten thousand of the pocket model's final latents
-(how sums are split between threads is how they round). So another count is chosen by whoever opens the model, once:
-``load(threads=1)``, or ``threads="auto"``, which measures for each size whether one thread does as well as torch's own
-number, and remembers it on this machine (`runs.past`). On a machine that is busy with other things two threads take
-about twice the time of one: each waits for the other, which waits for a core; and one leaves the other cores free for
-what is shown. The process's own setting (``torch.get_num_threads()``) is as before outside of runs.
+The pocket model, where `load` opens it, on one; every other as torch is set: then a picture has the bits that plain
+diffusers gives it beside us. Another count moves them: of one picture as of a batch, by about one part in ten thousand
+of the pocket model's final latents (how sums are split between threads is how they round). On one thread they are the
+same on machines of any number of cores.
+
+Why one is the pocket model's: a run alone takes a fifth longer on it than on two, on quiet cores, but what somebody
+waits for takes half (``Explorer.run()``, ``Compare.run()``), since the other cores decode, judge and encode meanwhile;
+and on a machine that is busy with other things two threads take about twice the time of one: each waits for the other,
+which waits for a core. Plain diffusers gives its bits after ``torch.set_num_threads(1)``.
+
+Whoever opens a model may choose, once, and it goes where the model goes (its origin says it): a number;
+``threads="torch"``, its own number; or ``threads="auto"``, which measures for each size whether one thread does as well
+as torch's own number, and remembers it on this machine (`runs.past`). The process's own setting
+(``torch.get_num_threads()``) is as before outside of runs.
 """
 
 from __future__ import annotations
@@ -14,23 +21,26 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Final, Literal
 
 import torch
 
+from diffexplore.pipelines.origin import Origin
 from diffexplore.runs.past import past
 from diffexplore.words import shown
 
-__all__ = ["Threads", "checked", "working"]
+__all__ = ["Asked", "Threads", "asked_of", "asking", "checked", "elsewhere", "working"]
 
 AUTO: Final = "auto"
+TORCH: Final = "torch"
 ROUNDS: Final = 3
 """How often each side is measured, in turn."""
 WORTH: Final = 0.8
 """More threads have to take at most this part of the time of one: they keep other cores from what they could do."""
 MOST: Final = 1024
 
-Asked = int | Literal["auto"] | None
+Asked = int | Literal["auto", "torch"] | None
 Size = tuple[int, int]
 
 
@@ -42,11 +52,35 @@ def checked(value: object) -> Asked:
     """
     if value is None or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST):
         return value
-    if value == AUTO:
-        return AUTO
+    if isinstance(value, str) and value in (AUTO, TORCH):
+        return "auto" if value == AUTO else "torch"
     raise ValueError(
-        f"threads must be a whole number from 1 to {MOST}, 'auto', or None for torch's own, got {shown(value)}"
+        f"threads must be a whole number from 1 to {MOST}, 'auto', 'torch' for its own number, or None for what is "
+        f"usual, got {shown(value)}"
     )
+
+
+def asking(origin: Origin, value: Asked) -> Origin:
+    """An origin that says what was asked for; the same where that is None."""
+    return origin if value is None else replace(origin, options={**origin.options, "threads": str(value)})
+
+
+def asked_of(origin: Origin) -> Asked:
+    """What was asked for, as its origin says it.
+
+    Raises:
+        ValueError: one sentence, where that is none.
+    """
+    said = origin.options.get("threads")
+    return checked(int(said) if said is not None and said.isdecimal() else said)
+
+
+def elsewhere(origin: Origin) -> int:
+    """On how many a worker process computes: on one, as there are as many workers as cores; or on the number that the
+    model was opened with.
+    """
+    asked = asked_of(origin)
+    return asked if isinstance(asked, int) else 1
 
 
 @contextmanager
@@ -67,8 +101,9 @@ class Threads:
     """The number of threads of one model's runs."""
 
     def __init__(self, asked: Asked = None) -> None:
-        """As `load` was asked."""
-        self.asked = checked(asked)
+        """As `load` was asked; None is torch's own number here."""
+        checked(asked)
+        self.asked: int | Literal["auto"] | None = None if asked == "torch" else asked
         self._found: dict[tuple[str, Size], int] = {}
         self._of_size: dict[Size, int] = {}  # of the newest runs: pictures of their steps are decoded on as many
 
@@ -83,7 +118,16 @@ class Threads:
             return self.asked
         return self._found.get((key, size)) or past().fact(_fact(key, size))
 
-    def decoding(self, size: Size) -> int | None:
+    @classmethod
+    def of(cls, origin: Origin) -> Threads:
+        """Those of the model that comes from there.
+
+        Raises:
+            ValueError: one sentence, where it asks for what is none.
+        """
+        return cls(asked_of(origin) or (1 if origin.kind == "pocket" else None))
+
+    def decoding(self, size: Size = (0, 0)) -> int | None:
         """On how many a picture of a size is decoded: as many as the run it belongs to was computed on."""
         return self._of_size.get(size) if self.asked == AUTO else self.asked
 

@@ -18,6 +18,7 @@ from diffexplore.runs.probes import Cancel, Cancelled, Probe, Stop, attached, in
 from diffexplore.runs.replay import Tape, clone_of, dice, play
 from diffexplore.runs.sampling import asked_otherwise
 from diffexplore.runs.schedules import OF_THE_SEED
+from diffexplore.runs.threads import Threads, working
 from diffexplore.runs.watch import Recount, UnmixedError, Watcher
 from diffexplore.trace import Trace
 from diffexplore.words import sentence
@@ -35,10 +36,11 @@ _FPS = ("frame_rate", "fps")
 class Whole:
     """Draws with one pipeline of no named family, and decodes what it drew."""
 
-    def __init__(self, family: Looked, pipeline: Any) -> None:
-        """A `pipeline`, and what is known of it."""
+    def __init__(self, family: Looked, pipeline: Any, threads: Threads) -> None:
+        """A `pipeline`, and what is known of it; its calls are made again on as many `threads` as its runs."""
         self._family = family
         self._pipeline = pipeline
+        self._threads = threads
         self._tape: Tape | None = None  # of the last run
         self._final: tuple[torch.Tensor, Made] | None = None
 
@@ -106,6 +108,8 @@ class Whole:
         if "generator" in family.takes:
             call["generator"] = torch.Generator("cpu").manual_seed(settings.seed)
         device = getattr(self._pipeline, "_execution_device", torch.device("cpu"))
+        if torch.device(device).type == "cpu":
+            trace.info["threads"] = torch.get_num_threads()  # bits depend on it
         decoder = getattr(self._pipeline, family.decoder, None) if family.decoder else None
         try:
             with (
@@ -215,7 +219,7 @@ class Whole:
         shape = (tape.grid.channels, *((tape.grid.frames,) if tape.grid.frames else ()), tape.grid.height)
         if latents.ndim > 2 and tuple(latents.shape[: len(shape)]) != shape:
             raise ValueError(f"latents to decode must be those of its run, {shape}, got {tuple(latents.shape)}")
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore"), working(self._threads.decoding()):
             return play(self._family, self._pipeline, tape, latents)
 
     def pixels(self, latents: torch.Tensor, tape: Tape | None = None) -> np.ndarray:
