@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -133,6 +134,17 @@ def test_the_module_and_its_style_are_small_and_bring_nothing_from_elsewhere() -
     assert "url(" not in CSS
     assert "@import" not in CSS
     assert CSS.count("{") == CSS.count("}")
+
+
+def test_what_stands_around_a_viewer_has_names_of_its_own() -> None:
+    """All sheets hold for one page: two that use one name for two things have one of them look like the other."""
+    around = {"app", "chip", "column", "columns", "explorer", "face", "last", "picture", "pop", "prompt"}
+    around |= {"row", "run", "shared-text", "stop", "viewer"}  # what one sheet knows of another's
+    around |= {"icon", "text"}  # of elements of different names, with nothing to see
+    texts = [CSS, *((FOLDER / f"{one}.css").read_text() for one in ("controls", "picture", "recipe", "sheet", "tally"))]
+    sheets = [{*re.findall(r"\.dx-([\w-]+)", text)} for text in texts]
+    for one, other in itertools.combinations(sheets, 2):
+        assert one & other <= around
 
 
 def test_anywidget_finds_its_module(tmp_path: Path) -> None:

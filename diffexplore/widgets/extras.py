@@ -229,7 +229,7 @@ class _Picture(_Control):
         self._seen: Any = None
         needed = "needed" if one.required else "none"
         self._none = needed
-        self._small = marked(ipywidgets.Image(format="png", layout=layout(width=f"{_THUMB}px", flex="none")), "thumb")
+        self._small = marked(ipywidgets.Image(format="png", layout=layout(width=f"{_THUMB}px", flex="none")), "small")
         self._size = ipywidgets.Label(needed, layout=layout(flex="1 1 auto"))
         self._upload = ipywidgets.FileUpload(
             accept="image/*", multiple=False, description="choose", layout=layout(flex="none", width="34px"),

@@ -67,6 +67,7 @@ def test_explorer_and_compare_are_one_screen(lab: Any, tab: Any, axe: Any) -> No
     lab.run(page, "explorer.run(); compare.run(); None")
     expect(compare.locator(".dx-film")).to_have_count(2, timeout=60_000)
     assert [one.bounding_box()["height"] for one in (explorer, compare)] == pytest.approx(empty, abs=0.5)
+    assert all(one.bounding_box()["width"] > 90 for one in explorer.locator(".dx-views canvas").all()), "live pictures"
     heights: dict[tuple[int, int], set[float]] = {size: set() for size in SIZES}
     for count in range(2, 7):
         if count > 2:

@@ -27,8 +27,8 @@ export const field = ({ model, el }, read = bytesOfFile) => {
 	const life = new AbortController();
 	const { signal } = life;
 	const file = h("input.dx-file", { type: "file", accept: "image/*", "aria-label": "choose a picture" });
-	const thumb = h("img.dx-thumb", { alt: "" });
-	const about = h("span.dx-about", { role: "status" });
+	const thumb = h("img.dx-given", { alt: "" });
+	const about = h("span.dx-given-told", { role: "status" });
 	const face = h("label.dx-drop", {}, file, thumb, about);
 	face.tabIndex = -1;
 	el.append(face);
