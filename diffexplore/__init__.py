@@ -34,6 +34,7 @@ _HOMES = {
     "race": "experiments.race",
     "diminishing_returns": "experiments.returns",
     "negative_words": "experiments.negative",
+    "survives": "experiments.survival",
     "swap_time": "experiments.swap_time",
     "travel": "experiments.travel",
     "twice": "experiments.twice",
@@ -87,6 +88,7 @@ __all__ = [
     "seeds",
     "share",
     "sign",
+    "survives",
     "swap_time",
     "sweep",
     "travel",
@@ -104,6 +106,7 @@ if TYPE_CHECKING:
     from diffexplore.experiments.race import race
     from diffexplore.experiments.returns import diminishing_returns
     from diffexplore.experiments.seeds import seeds
+    from diffexplore.experiments.survival import survives
     from diffexplore.experiments.swap_time import swap_time
     from diffexplore.experiments.sweep import sweep
     from diffexplore.experiments.travel import travel

@@ -6,22 +6,18 @@ What a picture shows is read by the pocket model's judge, by a function of one's
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from diffexplore.experiments.counts import Difference, paired, wilson
-from diffexplore.experiments.shared import a_model, own_fields, whole
+from diffexplore.experiments.shared import a_model, own_fields, whole, write_csv
 from diffexplore.looks.figures import Cell, Figure, plot_sheet
 from diffexplore.pocket.judge import judge_many
-from diffexplore.record.file import written
 from diffexplore.settings import MAX_SEED, Settings
 from diffexplore.trace import Trace
 from diffexplore.words import near, sentence, shown
@@ -162,13 +158,7 @@ class Seeds:
         Raises:
             OSError: the file cannot be written.
         """
-        names = ["seed", *self.attributes]
-        text = io.StringIO(newline="")
-        writer = csv.writer(text)
-        writer.writerow(map(_tame, names))
-        writer.writerows([_tame(row.get(name, "")) for name in names] for row in self.table())
-        with written(Path(path).expanduser()) as file:
-            file.write(text.getvalue().encode())
+        write_csv(path, ["seed", *self.attributes], self.table())
 
     def plot(self, name: str | None = None) -> Figure:
         """The pictures, each with its seed; with `name`, and what it shows of that attribute.
@@ -199,10 +189,6 @@ class Seeds:
         if name not in known:
             have = f"one of {', '.join(known)}" if known else "marked first: nothing was read in these pictures"
             raise ValueError(f"what is counted must be {have}; got {shown(name)}{near(name, known)}")
-
-
-def _tame(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
 
 
 def seeds(model: Model, n: int | Sequence[int] = 24, *, read: Read | None = None, **settings: Any) -> Seeds:

@@ -1,17 +1,22 @@
 """What all studies ask first, and how they say what a run cost."""
 
-from collections.abc import Collection, Mapping, Sequence
+import csv
+import io
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from diffexplore.model import Model
+from diffexplore.record.file import written
 from diffexplore.samplers import AS_IT_CAME, SAMPLERS, facts_of, unknown
 from diffexplore.samplers.came import noise_of
 from diffexplore.trace import Trace
 from diffexplore.words import shown
 
-__all__ = ["a_model", "cost_line", "cost_of", "named_samplers", "noise_added", "own_fields", "whole"]
+__all__ = ["a_model", "cost_line", "cost_of", "named_samplers", "noise_added", "own_fields", "whole", "write_csv"]
 
 
 def a_model(value: Any) -> Model:
@@ -120,3 +125,23 @@ def cost_line(trace: Trace) -> str:
         else (f"{cost['seconds']:.0f} s")
     )
     return f"{spent} · {cost['evaluations']} evaluation{'s' if cost['evaluations'] != 1 else ''}"
+
+
+def write_csv(path: str | os.PathLike[str], names: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows as CSV, in UTF-8, with a first line of names; an existing file is replaced.
+
+    A text that a spreadsheet would take for a formula gets an apostrophe in front.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(map(_tame, names))
+    writer.writerows([_tame(row.get(name, "")) for name in names] for row in rows)
+    with written(Path(path).expanduser()) as file:
+        file.write(text.getvalue().encode())
+
+
+def _tame(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
