@@ -16,6 +16,17 @@ def test_it_goes_through_json():
     assert Cost.of(older).memory is None
 
 
+def test_energy_is_counted_or_said_to_be_assumed():
+    cost = Cost(20, 40, 1.5, 1.2, 0.1, 0.2)
+    assert cost.energy_said() == "no meter counted it"
+    assert cost.energy_said(15) == "about 22 J if it drew 15 W all the while: assumed, no meter counted it"
+    counted = Cost(20, 40, 1.5, 1.2, 0.1, 0.2, energy=12.46, meter="RAPL")
+    assert counted.energy_said(15) == "12.5 J, counted by RAPL, all else on that device included"
+    for watts in (0, -3, float("nan"), float("inf"), "15", True):
+        with pytest.raises(ValueError, match="watts must be a number above 0, got"):
+            cost.energy_said(watts)
+
+
 @pytest.mark.parametrize("told", [None, 3, [], {}, {"evaluations": 3}, dict.fromkeys(Cost.__slots__, "x")])
 def test_a_file_that_says_nothing_of_it_has_none(told):
     assert Cost.of(told) is None

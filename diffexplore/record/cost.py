@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
+
+from diffexplore.values import as_number
+from diffexplore.words import shown
 
 __all__ = ["Cost"]
 
@@ -40,6 +44,25 @@ class Cost:
     energy: float | None = None
     meter: str = ""
     preview: float | None = None
+
+    def energy_said(self, watts: float | None = None) -> str:
+        """The energy of the run in a sentence, which says whether it was counted or estimated.
+
+        Args:
+            watts: what the device is taken to draw all the while, for an estimate where no meter counted; None: then
+                nothing is said of how much it was.
+
+        Raises:
+            ValueError: one sentence, for watts that are no number above 0.
+        """
+        taken = None if watts is None else as_number(watts)
+        if watts is not None and (taken is None or not 0 < taken < math.inf):
+            raise ValueError(f"watts must be a number above 0, got {shown(watts)}")
+        if self.energy is not None:
+            return f"{self.energy:.3g} J, counted by {self.meter or 'a meter'}, all else on that device included"
+        if taken is None:
+            return "no meter counted it"
+        return f"about {self.seconds * taken:.2g} J if it drew {taken:g} W all the while: assumed, no meter counted it"
 
     def told(self) -> dict[str, Any]:
         """As JSON has it."""
