@@ -39,6 +39,9 @@ _HOMES = {
     "travel": "experiments.travel",
     "twice": "experiments.twice",
     "seeds": "experiments.seeds",
+    "degraded": "experiments.degraded",
+    "memorised": "experiments.memorised",
+    "nearest": "experiments.nearest",
     "bias": "experiments.bias",
     "read_recipe": "looks.pictures",
     "is_marked": "looks.marks",
@@ -74,6 +77,7 @@ __all__ = [
     "bias",
     "connect",
     "credentials",
+    "degraded",
     "diminishing_returns",
     "edits",
     "forward",
@@ -82,6 +86,8 @@ __all__ = [
     "judge",
     "load",
     "loss_by_level",
+    "memorised",
+    "nearest",
     "negative_words",
     "race",
     "read_recipe",
@@ -100,8 +106,11 @@ if TYPE_CHECKING:
 
     from diffexplore.experiments.arrival import arrival
     from diffexplore.experiments.bias import bias
+    from diffexplore.experiments.degraded import degraded
     from diffexplore.experiments.forward import forward
     from diffexplore.experiments.loss import loss_by_level
+    from diffexplore.experiments.memorised import memorised
+    from diffexplore.experiments.nearest import nearest
     from diffexplore.experiments.negative import negative_words
     from diffexplore.experiments.race import race
     from diffexplore.experiments.returns import diminishing_returns

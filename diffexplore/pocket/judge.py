@@ -129,6 +129,18 @@ def probabilities(pictures: np.ndarray, path: Path = WEIGHTS, widths: tuple[int,
         return [part.softmax(1).numpy() for part in scores.split(sizes, 1)]
 
 
+def seen(image: Image.Image | np.ndarray | str | os.PathLike[str]) -> np.ndarray:
+    """What the judge sees in a picture before it names it: (192,) float32, pooled from its last layer of features.
+
+    Pictures of which it would say the same lie near each other; that is no more than alike in what it reads.
+
+    Args and errors are those of :func:`judge`.
+    """
+    with _undisturbed():
+        made: np.ndarray = _network()[:-1](pixels_of(_as_array(image)[None]))[0].numpy()
+    return made
+
+
 def _as_array(image: Image.Image | np.ndarray | str | os.PathLike[str]) -> np.ndarray:
     from PIL import Image
 
