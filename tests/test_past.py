@@ -31,6 +31,17 @@ def test_a_law_is_found_from_three_noisy_runs_for_sizes_and_counts_not_seen(call
         assert law.unit >= 0
 
 
+def test_where_several_compute_side_by_side_small_sizes_cost_their_calls_and_large_ones_their_size():
+    def seconds(size):
+        return (0.018**2 + (1.2e-6 * size) ** 2) ** 0.5
+
+    found = [(n, x, n * seconds(x)) for n, x in ((10, 8192), (20, 8192), (10, 16_384))]
+    law = law_of(found, call=0.01, bend=2)
+    for size in (8192, 24_576, 73_728):
+        assert law.of(15, size) == pytest.approx(15 * seconds(size), rel=0.02)
+    assert law_of(found, call=0.01).of(15, 73_728) < 0.8 * 15 * seconds(73_728)  # what a sum makes of it
+
+
 def test_a_run_that_was_disturbed_spoils_nothing():
     found = [(20, x, 20 * (0.01 + 1e-6 * x)) for x in (8192, 16_384, 32_768, 8192)] + [(20, 8192, 5.0)]
     assert law_of(found).of(10, 65_536) == pytest.approx(10 * (0.01 + 1e-6 * 65_536), rel=0.1)

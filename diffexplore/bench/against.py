@@ -2,7 +2,7 @@
 person meets them, on quiet cores and beside a process that keeps one busy.
 
     git worktree add /somewhere/before COMMIT
-    python -m diffexplore.bench.against /somewhere/before --rounds 7 --threads 1
+    python -m diffexplore.bench.against /somewhere/before --rounds 7 --threads 2
 
 Each side is a process of its own that has its model open and does one thing when it is told to. Of each thing the
 median of the ratios of pairs is printed, with the smallest and the largest.
@@ -31,7 +31,7 @@ SIDE = """
 import sys, time
 import diffexplore as dx
 model = dx.load(reuse=0, **(dict(threads=int(sys.argv[1])) if sys.argv[1].isdigit() else
-                            dict(threads="auto") if sys.argv[1] == "auto" else {}))
+                            dict(threads=sys.argv[1]) if sys.argv[1].isalpha() else {}))
 one = dx.Settings(prompt="a fox in the snow at noon", steps=20, guidance=5.0, seed=7)
 four = [one.replace(seed=seed) for seed in range(4)]
 made = {}
@@ -62,7 +62,7 @@ class Side:
     """One tree, in a process."""
 
     def __init__(self, tree: Path, threads: str = "") -> None:
-        """The package in a folder, its model opened on so many `threads`; "": as torch is set."""
+        """The package in a folder, its model opened on so many `threads`; "": as it is by itself."""
         environment = {**os.environ, "PYTHONPATH": str(tree), "HF_HUB_OFFLINE": "1", "DIFFEXPLORE_TIMES": "off"}
         self.process = subprocess.Popen(
             [sys.executable, "-c", SIDE, threads or "-"], env=environment, cwd=tree, text=True,
@@ -92,7 +92,7 @@ def main(given: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m diffexplore.bench.against", description=__doc__.split("\n")[0])
     parser.add_argument("tree", type=Path, help="a folder that has the other package")
     parser.add_argument("--rounds", type=int, default=7, help="pairs of each (default: %(default)s)")
-    parser.add_argument("--threads", default="", help="how this tree opens its model: a number, or auto")
+    parser.add_argument("--threads", default="", help="how this tree opens its model: a number, torch or auto")
     parser.add_argument("--things", nargs="+", default=list(THINGS), choices=list(THINGS))
     asked = parser.parse_args(given)
     sides = [Side(Path(__file__).parents[2], asked.threads), Side(asked.tree.resolve())]

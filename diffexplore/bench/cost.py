@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from diffexplore.bench.pairs import Row, compare
 
@@ -40,37 +40,45 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _model(**more: Any) -> Any:
+def _model(threads: int | Literal["torch"]) -> Any:
+    """The pocket model's pipeline, which draws pictures of any size this way, on so many threads."""
     from diffusers import StableDiffusionPipeline
 
     from diffexplore.model import POCKET, Model
 
     plain = StableDiffusionPipeline.from_pretrained(POCKET)
     plain.set_progress_bar_config(disable=True)
-    return Model(plain, reuse=0, **more)
+    return Model(plain, reuse=0, threads=threads)
 
 
 def foretold(rounds: int, *, large: int = 128, steps: int = 10) -> list[Row]:
     """Seconds that are foretold after three runs over those that are then measured, for more steps, more pixels and
-    more columns than those runs had. Every round begins with no past.
+    more columns than those runs had, on one thread and on as many as torch is set to. Every round begins with no past.
 
     Args:
         rounds: how often.
         large: pixels a side of the larger picture.
         steps: of the first run.
     """
+    import torch
+
+    counts = sorted({1, torch.get_num_threads()})
+    return [row for count in counts for row in _foretold(rounds, count, large, steps)]
+
+
+def _foretold(rounds: int, threads: int, large: int, steps: int) -> list[Row]:
     from diffexplore import Settings
     from diffexplore.runs.past import SWITCH
 
-    model = _model()
+    model = _model(threads)
     usual = Settings(prompt=PROMPT, guidance=5.0, seed=7, steps=steps)
     first = [usual, usual.replace(steps=2 * steps), [usual.replace(seed=seed) for seed in (1, 2)]]
     wider = (large * 3 // 4) // 8 * 8
     asked: dict[str, Any] = {
         "twice the steps": usual.replace(steps=4 * steps),
-        "more pixels": usual.replace(steps=steps + 5, width=large, height=wider),
+        "larger": usual.replace(steps=steps + 5, width=large, height=wider),
         "four columns": [usual.replace(seed=seed, steps=steps + 5) for seed in range(4)],
-        "four, more pixels": [usual.replace(seed=k, width=wider, height=wider) for k in range(4)],
+        "four, larger": [usual.replace(seed=k, width=wider, height=wider) for k in range(4)],
     }
 
     def draw(one: Any) -> object:
@@ -93,7 +101,7 @@ def foretold(rounds: int, *, large: int = 128, steps: int = 10) -> list[Row]:
         os.environ.pop(SWITCH)
         if before is not None:
             os.environ[SWITCH] = before
-    return [_row(f"foretold: {name} (plain: measured)", pairs) for name, pairs in found.items()]
+    return [_row(f"foretold on {threads}: {name} (plain: measured)", pairs) for name, pairs in found.items()]
 
 
 def _row(name: str, pairs: list[tuple[float, float]]) -> Row:
@@ -103,14 +111,16 @@ def _row(name: str, pairs: list[tuple[float, float]]) -> Row:
 
 
 def on_show(rounds: int, *, steps: int = 20) -> list[Row]:
-    """Wall seconds of ``Explorer.run()``, complete and in the viewer, over those of the trace alone: as torch is set,
-    and on one thread, where the free core makes the pictures meanwhile.
+    """Wall seconds of ``Explorer.run()``, complete and in the viewer, over those of the trace alone: on one thread, as
+    the pocket model computes, where the free core makes the pictures meanwhile, and as torch is set.
     """
+    from diffexplore.model import load
     from diffexplore.widgets.explorer import Explorer
 
-    def row(said: str, threads: int | None) -> Row:
-        explorer = Explorer(_model(threads=threads), prompt=PROMPT, steps=steps, guidance=5.0, seed=7)
-        settings, model = explorer.settings, explorer.model
+    def row(said: str, threads: int | Literal["torch"]) -> Row:
+        model = load(device="cpu", reuse=0, threads=threads)
+        explorer = Explorer(model, prompt=PROMPT, steps=steps, guidance=5.0, seed=7)
+        settings = explorer.settings
         name = f"Explorer.run(){said} (plain: the trace)"
         try:
             run, trace = explorer.run, lambda: model.trace(settings)
@@ -118,7 +128,7 @@ def on_show(rounds: int, *, steps: int = 20) -> list[Row]:
         finally:
             explorer.close()
 
-    return [row("", None), row(", one thread", 1)]
+    return [row("", 1), row(", torch's threads", "torch")]
 
 
 def beside(rounds: int, *, steps: int = 20) -> list[Row]:
@@ -132,7 +142,7 @@ def beside(rounds: int, *, steps: int = 20) -> list[Row]:
 
     if _cores() < 2 or torch.get_num_threads() < 2:
         return []
-    own = _model()
+    own = _model("torch")
     one = Model(own.pipeline, reuse=0, threads=1)
     single = Settings(prompt=PROMPT, guidance=5.0, seed=7, steps=steps)
     four = [single.replace(seed=seed) for seed in range(4)]

@@ -56,7 +56,9 @@ def process(code: str) -> tuple[float, float]:
 
 
 def cold_start(rounds: int) -> list[Row]:
-    """Loading the pocket model and drawing with it in a fresh process: seconds and peak memory; and the bare import."""
+    """Loading the pocket model and drawing with it in a fresh process, each side on as many threads as it takes by
+    itself (ours on one): seconds and peak memory; and the bare import.
+    """
     from diffexplore.model import POCKET
 
     plain_code = PLAIN.format(folder=str(POCKET))

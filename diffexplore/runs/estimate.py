@@ -38,7 +38,7 @@ __all__ = ["Clock", "Estimate", "Estimated", "Ledger"]
 ENOUGH: Final = 3
 """Runs after which a guess is one."""
 
-_A_LAYER: Final = 5e-5  # seconds that a layer takes however little it is given: on a core, with torch's ways of calling
+_A_LAYER: Final = 8e-5  # seconds that a layer takes however little it is given: on a core, with torch's ways of calling
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,9 @@ class Ledger:
     def _laws(self, settings: Settings) -> _Laws:
         threads = self._threads.known(self.place(settings), (settings.width or 0, settings.height or 0))
         runs = past().runs(self.key(settings, threads))
-        return _laws(tuple(runs), self._call)
+        device = getattr(self._pipeline, "_execution_device", None) or torch.device("cpu")
+        alone = device.type == "cpu" and (threads or torch.get_num_threads()) == 1
+        return _laws(tuple(runs), self._call, 1 if alone else 2)
 
     # After
 
@@ -302,11 +304,11 @@ class _Laws:
 
 
 @lru_cache(maxsize=64)
-def _laws(runs: tuple[Took, ...], call: float) -> _Laws:
+def _laws(runs: tuple[Took, ...], call: float, bend: int) -> _Laws:
     if not runs:
         return _Laws(0, None, 0.0, 0.0, 0.0, None)
     weights = weights_of(runs)
-    steps = law_of([(one.evaluations, one.pixels * one.rows, one.steps) for one in runs], weights, call)
+    steps = law_of([(one.evaluations, one.pixels * one.rows, one.steps) for one in runs], weights, call, bend)
     return _Laws(
         len(runs),
         steps,
