@@ -35,6 +35,13 @@ def note(step: dx.Step, at: list[float]) -> None:
         at.append(time.time())
 
 
+def hear(job: dx.model.Job, said: list[str], lines: list[str]) -> None:
+    """What is said of a run while it goes, and where it stands in line."""
+    for text, texts in ((job.news, said), (job.line, lines)):
+        if text and (not texts or texts[-1] != text):
+            texts.append(text)
+
+
 def learn(model: dx.Model, number: int, until: float) -> None:
     rng = random.Random(number)
     move = 0
@@ -54,7 +61,8 @@ def learn(model: dx.Model, number: int, until: float) -> None:
         if not jobs or jobs[-1].trace.settings.seed != seed:
             continue
         said: list[str] = []
-        jobs[-1].add_news_callback(lambda job, said=said: said.append(job.news))
+        lines: list[str] = []
+        jobs[-1].add_news_callback(lambda job, at=(said, lines): hear(job, *at))
         try:
             trace = jobs[-1].result(120)
             drawn, wrong = time.time(), wrong_with(trace, asked, seed)
@@ -64,7 +72,7 @@ def learn(model: dx.Model, number: int, until: float) -> None:
         except Exception as error:
             row = {"first": None, "again": None, "end": time.time(), "run": 0.0, "wrong": repr(error)}
         with _print:
-            print(json.dumps({"learner": number, "asked": began, "said": said, **row}), flush=True)
+            print(json.dumps({"learner": number, "asked": began, "said": said, "lines": lines, **row}), flush=True)
         time.sleep(rng.uniform(0, 1.5))
 
 

@@ -16,7 +16,7 @@ class Peer:
     def __init__(self, address: str, name: str = "a peer") -> None:
         host, port = address.rpartition("://")[2].split(":")
         self.socket = socket.create_connection((host, int(port)), timeout=60)
-        self.say(hello=1, name=name)
+        self.say(hello=2, name=name)
         assert "facts" in self.hear()
 
     def say(self, **message: Any) -> None:

@@ -408,6 +408,44 @@ def test_an_explorer_and_a_compare_draw_with_a_shared_model(model: Connected, lo
         compare.close()
 
 
+def test_who_waits_reads_where_they_stand(room: Room, model: Connected) -> None:
+    other = dx.connect(room.address, name="another learner")
+    long = other.submit(dx.Settings.from_json(LONG))
+    until(lambda: len(long.trace))
+    explorer = dx.Explorer(model, prompt="after that", steps=2, sampler="DDIM")
+    try:
+        explorer.live = True
+        explorer.seed = 8
+        until(lambda: str(explorer.viewer.truth["text"]).startswith("next in line"))
+        assert explorer.viewer.truth["state"] == "busy"
+        assert explorer.viewer.error == ""
+        long.cancel()
+        until(lambda: explorer.status == "done")
+        assert explorer.viewer.truth["state"] == "match"
+    finally:
+        explorer.close()
+        other.close()
+
+
+def test_loras_that_come_later_are_there_for_who_is_there(lora: Path) -> None:
+    local = Model(make_pipeline(), name="tiny")
+    with dx.share(local, "127.0.0.1:0") as room:
+        model = dx.connect(room.address)
+        assert model.adapters == []
+        local.load_lora(lora)
+        until(lambda: model.adapters == ["my_style"])
+        asked = ASKED | {"adapters": {"my_style": 0.5}}
+        explorer = dx.Explorer(model, **asked)
+        same(explorer.run(), local.trace(**asked))
+    with dx.share(Model(make_pipeline(), name="tiny"), room.address):  # back, as it was at first
+        until(lambda: model.adapters == [])
+        with pytest.raises(ValueError, match="my_style"):
+            model.trace(**asked)
+        assert len(model.trace(**ASKED)) == 4
+    model.close()
+    explorer.close()  # of a room that is gone
+
+
 def test_it_is_swept_where_it_is(model: Connected, local: Model, tmp_path: Path) -> None:
     grid = dx.sweep(model, ("seed", [1, 2]), steps=2, sampler="DDIM")
     assert grid.errors == [["", ""]]

@@ -9,13 +9,20 @@ import pytest
 from tiny import make_pipeline
 
 from diffexplore.model import Model
-from diffexplore.rooms.seat import MOST_LANES, Seat, Submission
+from diffexplore.rooms.seat import MOST_LANES, Seat
+from diffexplore.rooms.submission import Submission
+from diffexplore.rooms.turns import Turns
 from diffexplore.settings import Settings
 
 
 @pytest.fixture(scope="module")
 def model() -> Model:
     return Model(make_pipeline())
+
+
+@pytest.fixture(scope="module")
+def turns(model: Model) -> Turns:
+    return Turns(model)
 
 
 @pytest.fixture
@@ -37,11 +44,11 @@ def held(model: Model) -> Iterator[threading.Event]:
 class Learner:
     """A seat, and what was sent to it."""
 
-    def __init__(self, model: Model, served: list[str], name: str) -> None:
+    def __init__(self, model: Model, turns: Turns, served: list[str], name: str) -> None:
         self.model, self.served, self.name = model, served, name
         self.there = threading.Event()
         self.told: list[dict[str, object]] = []
-        self.seat = Seat(model, name, self.there.set)
+        self.seat = Seat(turns, name, self.there.set)
 
     def submit(self, number: int, lane: int, steps: int = 2, **settings: object) -> None:
         plan = self.model.plan(Settings(prompt=f"{self.name} {number}", steps=steps, **settings))
@@ -60,9 +67,11 @@ class Learner:
                 self.served.append(self.name)
 
 
-def test_learners_take_turns_however_much_one_of_them_asks_for(model: Model, held: threading.Event) -> None:
+def test_learners_take_turns_however_much_one_of_them_asks_for(
+    model: Model, turns: Turns, held: threading.Event
+) -> None:
     served: list[str] = []
-    greedy, modest = Learner(model, served, "greedy"), Learner(model, served, "modest")
+    greedy, modest = Learner(model, turns, served, "greedy"), Learner(model, turns, served, "modest")
     for number in range(6):
         greedy.submit(number, lane=number, seed=number)
     modest.submit(1, lane=1)
@@ -76,8 +85,8 @@ def test_learners_take_turns_however_much_one_of_them_asks_for(model: Model, hel
     assert served.index("modest") <= 2  # in turn: after one of the other's, or beside its second
 
 
-def test_the_newest_wins_in_its_lane_at_its_place(model: Model, held: threading.Event) -> None:
-    learner = Learner(model, [], "one")
+def test_the_newest_wins_in_its_lane_at_its_place(model: Model, turns: Turns, held: threading.Event) -> None:
+    learner = Learner(model, turns, [], "one")
     for number in range(4):
         learner.submit(number, lane=number % 2, seed=number)
     held.set()
@@ -90,8 +99,10 @@ def test_the_newest_wins_in_its_lane_at_its_place(model: Model, held: threading.
     assert all("newer run" in str(one["reason"]) for one in learner.told if one.get("status") == "cancelled")
 
 
-def test_what_a_learner_may_have_is_bounded_and_goes_with_them(model: Model, held: threading.Event) -> None:
-    learner = Learner(model, [], "one")
+def test_what_a_learner_may_have_is_bounded_and_goes_with_them(
+    model: Model, turns: Turns, held: threading.Event
+) -> None:
+    learner = Learner(model, turns, [], "one")
     for number in range(MOST_LANES + 1):  # one of them is at the model
         learner.submit(number, lane=number)
     with pytest.raises(ValueError, match=f"may have {MOST_LANES} things waiting at once"):
@@ -106,8 +117,8 @@ def test_what_a_learner_may_have_is_bounded_and_goes_with_them(model: Model, hel
     assert len(model.trace(prompt="last", steps=2)) == 2
 
 
-def test_whoever_does_not_read_gets_no_further_run(model: Model) -> None:
-    learner = Learner(model, [], "asleep")
+def test_whoever_does_not_read_gets_no_further_run(model: Model, turns: Turns) -> None:
+    learner = Learner(model, turns, [], "asleep")
     for number in range(3):
         learner.submit(number, lane=number, seed=number)
     model.submit(prompt="another", steps=2).result(30)

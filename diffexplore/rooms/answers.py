@@ -18,7 +18,7 @@ from diffexplore.rooms.parcels import (
     tensor_packed,
     value_of,
 )
-from diffexplore.rooms.seat import MOST_RUNS, Submission
+from diffexplore.rooms.submission import MOST_RUNS, Submission
 from diffexplore.runs.edits import Touch
 from diffexplore.runs.plan import Plan, inversion
 from diffexplore.words import shown

@@ -16,7 +16,7 @@ from diffexplore.record.step import Step
 from diffexplore.rooms.far_planner import Branched, Inverted, asked_for
 from diffexplore.rooms.line import PATIENCE, Line
 from diffexplore.rooms.parcels import AwayError, pixels_of, raise_refusal, record_of, tensor_packed
-from diffexplore.rooms.seat import MOST_RUNS
+from diffexplore.rooms.submission import MOST_RUNS
 from diffexplore.runs.desk import Desk
 from diffexplore.runs.jobs import ASKED, REPLACED, Job, OnStep, Turn
 from diffexplore.runs.plan import Plan
@@ -94,8 +94,12 @@ class _Sent:
                 job.tell(text)
 
     def hear(self, message: Message) -> None:
-        """Take in what came of a run, or why none of them can be."""
-        if "k" not in message:
+        """Take in what came of a run, where it stands in line, or why none of them can be."""
+        if "line" in message:
+            for job in self._jobs:
+                if job.status == "queued" or len(job.trace) <= 1:
+                    job.stand(_in_line(message["line"], message.get("due")))
+        elif "k" not in message:
             for job in self._jobs:
                 self._fail(job, message)
         elif 0 <= message["k"] < len(self._jobs):
@@ -127,6 +131,8 @@ class _Sent:
             trace.expected = made.expected
             for step in made:
                 self._append(job, step)
+        if "status" in message or len(trace) > 1:  # it has its turn, or is over
+            job.stand("")
         if "status" in message and message["status"] != "running":
             if "end" in message:
                 self._complete(trace, message["end"], message.get("pictures") or ())
@@ -161,6 +167,18 @@ class _Sent:
         except Exception as error:
             job.start()
             job.finish("failed", error)
+
+
+_PLACES: Final = ("next", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
+
+
+def _in_line(place: int, due: int | None) -> str:
+    """Where somebody stands: "third in line, about 2 s"."""
+    said = _PLACES[place - 1] if place <= len(_PLACES) else f"{place}{_TH.get(place % 100, _TH.get(place % 10, 'th'))}"
+    return f"{said} in line{f', about {due} s' if due else ''}"
+
+
+_TH: Final = {1: "st", 2: "nd", 3: "rd", 11: "th", 12: "th", 13: "th"}
 
 
 class FarDesk(Desk):

@@ -17,8 +17,10 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
+from diffexplore.pipelines.origin import Origin
 from diffexplore.rooms import wire
 from diffexplore.rooms.parcels import AwayError, raise_refusal
 from diffexplore.words import sentence
@@ -32,7 +34,7 @@ PATIENCE: Final = 4.0
 LOST: Final = 20.0  # seconds without a word after which the connection is given up
 _PING: Final = 1.0
 _SLOWLY: Final = 60.0  # seconds that an answer may take while the room is there
-_BACK: Final = (0.1, 1.0)  # seconds between two attempts to connect, the first and the longest
+_BACK: Final = (0.1, 0.5)  # seconds between two attempts to connect, the first and the longest
 
 Message = dict[str, Any]
 
@@ -331,6 +333,8 @@ class Line:
                 self.hear(message["id"], dict(message))
         elif "run" in message:
             self.hear(message["run"], dict(message))
+        elif "facts" in message:  # LoRAs have come or gone
+            self.facts = json.loads(message["facts"])
 
     def _end(self, why: str) -> None:
         """It is over for good."""
@@ -355,5 +359,9 @@ class Line:
 
 
 def _same(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether a room that is back shares what it shared before: the same weights, at the same size."""
-    return all(before.get(name) == now.get(name) for name in ("origin", "family", "size"))
+    """Whether a room that is back shares what it shared before: the same weights, at the same size; LoRAs beside them
+    may have come or gone.
+    """
+    alike = all(before.get(name) == now.get(name) for name in ("family", "size"))
+    one, other = (Origin.from_json(facts["origin"]) for facts in (before, now))
+    return alike and replace(one, loras=()) == replace(other, loras=())

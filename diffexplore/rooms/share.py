@@ -25,6 +25,7 @@ from diffexplore.rooms import wire
 from diffexplore.rooms.answers import ASKED, SLOW, facts_of, submission_of
 from diffexplore.rooms.parcels import refusal
 from diffexplore.rooms.seat import Seat, sentence_of
+from diffexplore.rooms.turns import Turns
 from diffexplore.words import sentence, shown
 
 __all__ = ["Room", "share"]
@@ -34,6 +35,7 @@ logger = logging.getLogger(__name__)
 HELLO: Final = 10.0  # seconds to say who one is
 SILENCE: Final = 30.0  # seconds after which a learner who says nothing is gone
 FRESH: Final = 10.0  # seconds that what is known of the model is told without a look at it
+TELLS: Final = 1.0  # seconds between two looks at who is to hear where they stand in line, and of LoRAs that have come
 _ASKED_AT_ONCE: Final = 32  # questions of one learner that are looked at
 
 
@@ -76,9 +78,11 @@ class Room:
         self.address = address
         self._security = security
         self._seats: set[Seat] = set()
+        self._turns = Turns(model)
         self._quick = ThreadPoolExecutor(2, "diffexplore room answers")
         self._slow = ThreadPoolExecutor(1, "diffexplore room decodes")
         self._telling, self._told, self._told_until = threading.Lock(), "", -math.inf
+        self._told_of: tuple[str, ...] = ()
         self._facts()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing: asyncio.Event | None = None
@@ -135,13 +139,28 @@ class Room:
         visits: set[asyncio.Task[None]] = set()
         self._visits = visits
         self._opened.set_result(listener.listen_address)
+        telling = asyncio.create_task(self._tell())
         try:
             await self._closing.wait()
         finally:
+            telling.cancel()
             listener.stop()
             for visit in list(visits):
                 visit.cancel()
             await asyncio.gather(*visits, return_exceptions=True)
+
+    async def _tell(self) -> None:
+        """Say what there is to say beside answers: where in line somebody stands, and what has become of the model."""
+        while True:
+            await asyncio.sleep(TELLS)
+            if tuple(self.model.adapters) != self._told_of:
+                self._told_until = -math.inf
+                facts = await self._on(self._quick, self._facts)
+                for seat in list(self._seats):
+                    seat.tell({"facts": facts})
+            places = self._turns.places()
+            for seat in list(self._seats):
+                seat.stand(places.get(seat))
 
     async def _arrived(self, comm: Any) -> None:
         """Somebody has connected."""
@@ -164,7 +183,7 @@ class Room:
                 with suppress(RuntimeError):  # the room is closed
                     loop.call_soon_threadsafe(there.set)
 
-            seat = Seat(self.model, sentence_of(hello.get("name") or comm.peer_address), wake)
+            seat = Seat(self._turns, sentence_of(hello.get("name") or comm.peer_address), wake)
             self._seats.add(seat)
             sending = asyncio.create_task(self._send(comm, seat, there))
             await self._listen(comm, seat)
@@ -242,6 +261,7 @@ class Room:
         """What is told to who arrives; found out once for all who do at about the same time, as when a room is back."""
         with self._telling:
             if time.monotonic() > self._told_until:
+                self._told_of = tuple(self.model.adapters)
                 self._told = json.dumps(facts_of(self.model))
                 self._told_until = time.monotonic() + FRESH
             return self._told

@@ -24,7 +24,7 @@ __all__ = [
     "security_of",
 ]  # fmt: skip
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Of what is said over the wire; both ends have to have the same."""
 PORT: Final = 8790
 HERE: Final = "127.0.0.1"

@@ -104,6 +104,7 @@ class Job:
         error: what a failed run raised, else None.
         reason: why a cancelled run was stopped, in a few words; "" for any other.
         news: what there is to say while it goes, one sentence, such as that who draws it is gone; "" as a rule.
+        line: where it stands in line behind other people's, in a few words; "" where it has its turn, or nobody says.
     """
 
     def __init__(
@@ -127,6 +128,7 @@ class Job:
         self.error: BaseException | None = None
         self.reason = ""
         self.news = ""
+        self.line = ""
         self.on_step = on_step
         self.stop = stop or Stop()
         self.probes = probes
@@ -199,8 +201,8 @@ class Job:
         self._call(callback)
 
     def add_news_callback(self, callback: "Callable[[Job], Any]") -> None:
-        """Call ``callback(job)`` whenever its `news` change, on the thread that tells them; at once if there are some.
-        Where nobody listens, they are logged.
+        """Call ``callback(job)`` whenever its `news` or its `line` change, on the thread that tells them; at once if
+        there is some news. Where nobody listens, news are logged.
         """
         with self._lock:
             self._told.append(callback)
@@ -219,6 +221,19 @@ class Job:
             self.news, told = news, list(self._told)
         if news and not told:
             logger.warning("%s", news)
+        for callback in told:
+            self._call(callback)
+
+    def stand(self, line: str) -> None:
+        """Say where it stands in line.
+
+        Args:
+            line: a few words; "" where it stands there no longer.
+        """
+        with self._lock:
+            if line == self.line:
+                return
+            self.line, told = line, list(self._told)
         for callback in told:
             self._call(callback)
 

@@ -152,6 +152,7 @@ class Runner:
         self._due: threading.Timer | None = None  # a run that a changed setting asked for, to start in a moment
         self._pausing = False  # it waits for a pause in typing, not for the newest run
         self._starting = False
+        self._heard = ""  # the news that were last said
         self._going = False  # whether it has still to be said how the newest ended
         self._blocked = False  # a cell waits in `run` and settles what happens
         viewer.on_msg(self._on_message)
@@ -220,7 +221,7 @@ class Runner:
             self._kept[feed.run] = newest
             _ = self.traces  # keep the runs on show, should these never make a step
             self._kept = {run: traces for run, traces in self._kept.items() if run in (self._run, feed.run)}
-            self._going = True
+            self._going, self._heard = True, ""
             self._blocked = self._blocked or here
             self._stand("running")
         self.viewer.tell(error="")
@@ -234,7 +235,10 @@ class Runner:
     def _hear(self, job: Job) -> None:
         """There is something to say of a job that goes on."""
         if job in self._jobs.values():
-            self.viewer.tell(error=sentence(ValueError(job.news)) if job.news else "")
+            if job.news != self._heard:
+                self._heard = job.news
+                self.viewer.tell(error=sentence(ValueError(job.news)) if job.news else "")
+            self.say_truth()
 
     def show(self, traces: Mapping[str, Trace]) -> None:
         """Show runs that are over, by label, in place of what is going."""
@@ -418,10 +422,14 @@ class Runner:
         """
         with self._lock:  # what is said last must be what was found out last
             shown = list(self.traces.values())
-            wanted = self._wanted()
+            try:
+                wanted = None if self._standing == "running" else self._wanted()
+            except ConnectionError:  # of a model that is shared, and away: nobody knows
+                return
             plans = wanted if wanted is None or isinstance(wanted, str) else list(wanted.values())
+            line = next((job.line for job in self._jobs.values() if job.line), "")
             self._answers += again
-            self.viewer.truth = truth(plans, shown, self._run, self._standing) | {"answers": self._answers}
+            self.viewer.truth = truth(plans, shown, self._run, self._standing, line) | {"answers": self._answers}
 
     def _on_message(self, _: Any, content: Any, __: Any) -> None:
         if isinstance(content, dict) and content.get("kind") == PING:

@@ -16,7 +16,9 @@ __all__ = ["STALE", "truth"]
 STALE: Final = "settings changed: Run"
 
 
-def truth(wanted: Sequence[Plan] | str | None, shown: Sequence[Trace], run: int, status: str) -> dict[str, Any]:
+def truth(
+    wanted: Sequence[Plan] | str | None, shown: Sequence[Trace], run: int, status: str, line: str = ""
+) -> dict[str, Any]:
     """What `Viewer.truth` is to say.
 
     Args:
@@ -24,12 +26,13 @@ def truth(wanted: Sequence[Plan] | str | None, shown: Sequence[Trace], run: int,
         shown: The runs on show, column by column.
         run: Their number, as the viewer counts.
         status: How the newest run stands: "idle", "running", "done", "cancelled" or "failed".
+        line: Where a run that is going stands in line behind those of other people; "" where nobody is before it.
 
     Returns:
         ``state`` ("match", "stale", "busy", "none") and ``text``, one line; with "match" the ``run`` it holds for.
     """
     if status == "running":
-        return {"state": "busy", "text": "drawing"}
+        return {"state": "busy", "text": line or "drawing"}
     if wanted is None:
         return {"state": "stale", "text": "not accepted, see above: put it right"}
     if isinstance(wanted, str):
