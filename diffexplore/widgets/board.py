@@ -8,21 +8,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import ipywidgets
 
-from diffexplore.widgets.controls import Scales, button, close_all, control, layout, marked, on_enter, titled
+from diffexplore.widgets.controls import Scales, chip, close_all, control, layout, marked, on_enter, titled
+from diffexplore.widgets.near import Near
 
 if TYPE_CHECKING:
     from diffexplore.model import Model
 
-__all__ = ["SHARED", "Board", "chip"]
+__all__ = ["SHARED", "Board"]
 
 SHARED: Final = -1
 """In the place of a column's number: what all have in common."""
-
-
-def chip(face: str, title: str, *inside: Any) -> Any:
-    """A button that opens what is inside under it."""
-    opened = marked(ipywidgets.Box(inside, layout=layout()), "pop")
-    return marked(ipywidgets.Box([button(face, title, "", "face"), opened], layout=layout()), "chip")
 
 
 class Board:
@@ -52,7 +47,7 @@ class Board:
         """Empty, until something is shown; the class says what the arguments are."""
         self._model, self._names, self._taken, self._renamed, self._entered = model, names, taken, renamed, entered
         self._controls: dict[tuple[int, str], Any] = {}
-        self._faces: dict[str, Any] = {}  # of the chips, by setting
+        self._faces: dict[tuple[int, str], Any] = {}  # of the chips, by column and setting
         self._titles: list[Any] = []
         # All that were ever made, by column, setting and what is in it. What a hand has just left may still have
         # something to say when it is no longer in sight, which a closed widget answers with an error in the page.
@@ -78,8 +73,8 @@ class Board:
             self._laid = laid
         for (k, name), one in self._controls.items():
             one.show(value(k, name))
-        for name, face in self._faces.items():
-            face.description = _brief(name, value(SHARED, name))
+        for (k, name), face in self._faces.items():
+            face.description = _brief(name, value(k, name)) + (_turned(value(k, "variation")) if name == "seed" else "")
         for title, label in zip(self._titles, columns, strict=True):
             title.value = label
 
@@ -89,11 +84,13 @@ class Board:
         self._controls, self._faces = {}, {}
         shared = {name: self._control(SHARED, name, value) for name in self._names if name not in varied}
         self.text.children = [one for name, one in shared.items() if name == "prompt"]
+        near = [shared.pop("variation")] if {"seed", "variation"} <= {*shared} else []  # under the seed's
         chips = []
         for name, one in shared.items():
             if name != "prompt":
-                chips.append(chip("", f"{name.replace('_', ' ')}, shared by all", one))
-                self._faces[name] = chips[-1].children[0]
+                inside = [one, *near] if name == "seed" else [one]
+                chips.append(chip("", f"{name.replace('_', ' ')}, shared by all", *inside))
+                self._faces[SHARED, name] = chips[-1].children[0]
         self.chips.children = chips
         self.columns.layout.grid_template_columns = f"repeat({count}, minmax(0, 1fr))"
         self.columns.children = [self._column(k, title, varied, value) for k, title in enumerate(self._titles)]
@@ -121,6 +118,9 @@ class Board:
         parts = sum(len(one.children) if isinstance(one, Scales) else 1 for one in own)
         if parts > 1:  # a row has room for one
             own = [chip(f"{parts} settings", f"what column {k + 1} has of its own", *own)]
+        elif list(varied) == ["variation"]:
+            own = [chip("", f"how column {k + 1} is near its seed", *own)]
+            self._faces[k, "variation"] = own[0].children[0]
         return marked(ipywidgets.HBox([title, *own], layout=layout()), "column", f"of-{k}")
 
     def _title(self, k: int) -> Any:
@@ -143,7 +143,7 @@ class Board:
         return one
 
     def _new_control(self, k: int, name: str) -> Any:
-        one = control(name, self._model)
+        one = Near() if name == "variation" else control(name, self._model)
         # What is no longer in sight says nothing of what is compared now.
         one.observe(
             lambda change: self._controls.get((k, name)) is one and self._taken(k, name, change["new"]), names="value"
@@ -159,6 +159,13 @@ def _brief(name: str, value: Any) -> str:
         return str(value)
     if name == "negative_prompt":
         return f"without {' '.join(value.split())[:40]}" if value else "no negative"
+    if name == "variation":
+        return _turned(value)[2:] or "as the seed"
     if name == "adapters":
         return ", ".join(f"{one} {scale:g}" for one, scale in value.items() if scale) or "no LoRA"
     return f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+
+
+def _turned(variation: Any) -> str:
+    """How far noise is turned to which seed, behind the seed's own; "" for not at all."""
+    return f", {variation[1]:.3g} to {variation[0]}" if variation else ""

@@ -115,6 +115,7 @@ PRESETS: Final[dict[str, Callable[[Model, Settings], Columns]]] = {
     "schedules": _schedules,
     "fresh noise": _fresh,
     "seeds": lambda _, s: with_one("seed", [s.seed + k for k in range(4)]),
+    "near a seed": lambda _, s: with_one("variation", [None, *(((s.seed + 1) % 2**63, a) for a in (0.1, 0.3, 0.6))]),
     "skips": lambda model, _: _skips(model),
     "specificity": lambda _, __: with_one("prompt", _LADDER),
 }
@@ -201,7 +202,9 @@ def label_of(own: Mapping[str, Any]) -> str:
     """A label that says what a column has of its own; numbers, which say nothing alone, with their names."""
     said = []
     for name, value in own.items():
-        if name == "sigmas" and value:
+        if name == "variation":
+            said.append(f"{value[1]:.3g} to seed {value[0]}" if value else "as the seed")
+        elif name == "sigmas" and value:
             said.append(f"{len(value)} levels from {value[0]:.3g}")
         elif name == "changes":
             said += Settings(changes=value).changing

@@ -18,12 +18,13 @@ from diffexplore.looks import figures
 from diffexplore.model import Model
 from diffexplore.settings import Settings
 from diffexplore.widgets import columns as rules
-from diffexplore.widgets.board import SHARED, Board, chip
+from diffexplore.widgets.board import SHARED, Board
 from diffexplore.widgets.columns import FEWEST, MOST, PRESETS, Columns
 from diffexplore.widgets.controls import (
     TEXTS,
     app,
     button,
+    chip,
     close_parts,
     layout,
     live_box,
@@ -36,6 +37,7 @@ from diffexplore.widgets.controls import (
 )
 from diffexplore.widgets.extras import as_code
 from diffexplore.widgets.eye import Looks
+from diffexplore.widgets.near import turns
 from diffexplore.widgets.notebook import InNotebook
 from diffexplore.widgets.runner import TYPING, Jobs, Runner, outlook, planning
 from diffexplore.widgets.viewer import Viewer
@@ -284,7 +286,7 @@ class Compare(Looks, InNotebook, ipywidgets.Box):  # type: ignore[misc]
     # --- the controls ---
 
     def _build(self) -> None:
-        self._names = names_for(self.model)
+        self._names = (*names_for(self.model), *(["variation"] if turns(self.model) else []))
         style = {"description_width": "initial"}
         self._vary = ipywidgets.Dropdown(
             description="compare", options=["(several)", *map(_word, self._names)], style=style, layout=layout()
@@ -352,7 +354,7 @@ class Compare(Looks, InNotebook, ipywidgets.Box):  # type: ignore[misc]
         self._typing = name in TEXTS
         try:
             if k == SHARED:
-                self.shared = {**self.shared, name: value}
+                self.shared = {one: now for one, now in (self.shared | {name: value}).items() if now is not None}
                 return
             label, before = list(self.columns.items())[k]
             own = {**before, name: value}

@@ -37,9 +37,11 @@ __all__ = [
     "Seed",
     "app",
     "button",
+    "chip",
     "close_all",
     "close_parts",
     "control",
+    "icon_chip",
     "layout",
     "live_box",
     "marked",
@@ -100,6 +102,20 @@ def button(text: str, title: str = "", icon: str = "", *names: str, **more: Any)
     size = {"width": "30px"} if "icon" in names else {}
     made = ipywidgets.Button(description=text, tooltip=title, icon=icon, layout=layout(flex="none", **size), **more)
     return marked(made, *names)
+
+
+def chip(face: str, title: str, *inside: Any) -> Any:
+    """A button that opens what is inside under it."""
+    opened = marked(ipywidgets.Box(inside, layout=layout()), "pop")
+    return marked(ipywidgets.Box([button(face, title, "", "face"), opened], layout=layout()), "chip")
+
+
+def icon_chip(icon: str, title: str, *inside: Any) -> Any:
+    """The same by an icon, among other buttons."""
+    made = marked(chip("", title, *inside), "small")
+    face = marked(made.children[0], "icon")
+    face.icon, face.layout.width = icon, "30px"
+    return made
 
 
 def live_box() -> Any:
@@ -238,8 +254,6 @@ _GROUPS: Final = (
 def _told(name: str) -> str:
     if name == AS_IT_CAME:
         return "The scheduler that came with this model, with all that was set on it: what it draws by itself."
-    if name == AS_IT_CAME:
-        return "The scheduler that this model came with, with all that was set on it."
     return SAMPLERS[name].sentence if name in SAMPLERS else ""
 
 
@@ -326,13 +340,13 @@ class Seed(ipywidgets.HBox):  # type: ignore[misc]
 
     value = traitlets.Any(help="A whole number, or the text in the field where that is none.")
 
-    def __init__(self) -> None:
-        """Empty, until something is shown."""
+    def __init__(self, label: str = "seed", title: str = "another seed") -> None:
+        """Empty, until something is shown. `label` is what it is called, `title` what the dice are."""
         # Text, not a number field: a browser rounds whole numbers above 2**53.
         self._field = ipywidgets.Text(
-            description="seed", continuous_update=False, style=_LABEL, layout=layout(flex="1 1 auto")
+            description=label, continuous_update=False, style=_LABEL, layout=layout(flex="1 1 auto")
         )
-        dice = button("", "another seed", "random", "icon")
+        dice = button("", title, "random", "icon")
         super().__init__([self._field, dice], layout=layout())
         marked(self, "seed")
         self._field.observe(self._typed, names="value")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import ipywidgets
 import traitlets
 
-from diffexplore.pipelines.signature import LackingError, alike
+from diffexplore.pipelines.signature import alike
 from diffexplore.samplers import named, unknown
 from diffexplore.settings import Settings, as_dict
 from diffexplore.widgets.branches import Branches
@@ -40,9 +40,11 @@ from diffexplore.widgets.controls import (
     row,
     sentence,
 )
-from diffexplore.widgets.extras import Extras, extras_for, settled
+from diffexplore.widgets.extras import Extras, extras_for
 from diffexplore.widgets.eye import Looks
+from diffexplore.widgets.handing import Handing
 from diffexplore.widgets.leveled import Leveled, Setting
+from diffexplore.widgets.near import Near, turns
 from diffexplore.widgets.notebook import InNotebook, watched
 from diffexplore.widgets.reach import marks_of
 from diffexplore.widgets.recipes import Recipes
@@ -60,10 +62,10 @@ __all__ = ["Explorer"]
 
 _TRAITS: Final = (*NAMES, "adapters", "skips", "changes", "variation", "guider", "sigmas", "fresh_noise")
 _OWN: Final = Settings.model_fields.keys() - {"strength"}  # settings that are no matter of a picture handed over
-_SECOND: Final = ("steps", "guidance", "seed", "sampler")
+_SECOND: Final = ("steps", "guidance", "seed")
 
 
-class Explorer(Looks, Branches, Leveled, Recipes, InNotebook, ipywidgets.Box):  # type: ignore[misc]
+class Explorer(Looks, Branches, Leveled, Handing, Recipes, InNotebook, ipywidgets.Box):  # type: ignore[misc]
     """One denoising run with everything in reach.
 
     Args:
@@ -108,7 +110,6 @@ class Explorer(Looks, Branches, Leveled, Recipes, InNotebook, ipywidgets.Box):  
     seed = Setting(0, help="0 to 2**63 - 1.")
     sampler = Setting(None, help="A name from `Model.samplers`; None: the model's own.")
     adapters = Setting((), help="Name -> scale of the LoRAs to use, kept as pairs.")
-    extra = traitlets.Dict(help="Name -> value of what is handed to the pipeline beyond settings.")
     guider = Setting("CFG", help="How predictions with and without the prompt are mixed.")
     skips = Setting((), help="Strengths of the stages of a U-Net, or FreeU, kept as pairs.")
     changes = Setting((), help="What changes on the way, by share of noise, kept as pairs.")
@@ -119,8 +120,6 @@ class Explorer(Looks, Branches, Leveled, Recipes, InNotebook, ipywidgets.Box):  
     _ready = False
     _following = False  # the settings follow a run that was started already
     _typing = False  # a setting comes from a field that is being typed in
-    _hand = ""  # which of what is handed over beyond settings comes from its control
-    _more: Extras | None = None
 
     def __init__(
         self, model: Model | None = None, *, live: bool = False, attention: bool = False, **settings: Any
@@ -219,40 +218,6 @@ class Explorer(Looks, Branches, Leveled, Recipes, InNotebook, ipywidgets.Box):  
             asked = self._asked = Settings(**values, **self._size)
         return asked
 
-    def _plan(self) -> Plan:
-        """What the next run would be."""
-        return self._plan_of(self._asked_now(), self.extra)
-
-    def _filled(self, asked: Settings, extra: Mapping[str, Any]) -> Settings:
-        """Settings with every None filled in, checked with what is handed over beside them."""
-        try:
-            return self._plan_of(asked, extra).settings
-        except LackingError:  # which is said, and waited for
-            return self.model.resolve(asked)
-
-    def _take(self, asked: Settings, extra: Mapping[str, Any]) -> Settings:
-        """The same, without what belongs to the picture that is handed over."""
-        return self._filled(asked, extra).model_copy(update={"strength": None})
-
-    def _right(self, asked: Settings, extra: Mapping[str, Any]) -> dict[str, Any]:
-        """What is handed over, checked."""
-        extra = settled(self._beyond, extra)
-        try:
-            self._plan_of(asked, extra)
-        except LackingError as error:
-            kinds = {one.name: one.kind for one in self._beyond}
-            if any(kinds.get(name, "other") == "other" for name in error.names):
-                raise  # nothing in the page could give it
-        return extra
-
-    def _lack(self) -> LackingError | None:
-        """What the pipeline waits for."""
-        try:
-            self._plan()
-        except LackingError as error:
-            return error
-        return None
-
     @traitlets.validate(*_TRAITS)
     def _checked(self, proposal: Any) -> Any:
         name, value = proposal["trait"].name, proposal["value"]
@@ -272,20 +237,6 @@ class Explorer(Looks, Branches, Leveled, Recipes, InNotebook, ipywidgets.Box):  
             self._say_wrong()
             self._show(name, getattr(asked, name))
         return getattr(asked, name)
-
-    @traitlets.validate("extra")
-    def _checked_extra(self, proposal: Any) -> dict[str, Any]:
-        if not self._ready:
-            return dict(proposal["value"])
-        try:
-            made = self._right(self._asked_now(), proposal["value"])
-        except ValueError as error:
-            self.viewer.tell(error=sentence(error))
-            raise
-        # What came in code leaves nothing in the controls that was refused; what came from one speaks for that alone.
-        for name in [self._hand] if self._hand else [one.name for one in self._beyond]:
-            self._wrong.pop(name, None)
-        return made
 
     def _on_setting(self, change: Any) -> None:
         """A setting has changed, by whatever hand."""
@@ -406,6 +357,9 @@ class Explorer(Looks, Branches, Leveled, Recipes, InNotebook, ipywidgets.Box):  
         self._controls = {name: control(name, self.model) for name in names_for(self.model)}
         if self.model.stages:
             self._controls["skips"] = Stages(self.model.stages)
+        near = Near() if turns(self.model) else None
+        if near is not None:
+            self._controls["variation"] = near
         # Not where the model is made to learn from, unless something of it is used.
         if self._beyond and (self.model.origin.kind != "pocket" or self.extra):
             self._more = Extras(self._beyond, taken=self._from_extra, refused=lambda why: self.viewer.tell(error=why))
@@ -426,7 +380,9 @@ class Explorer(Looks, Branches, Leveled, Recipes, InNotebook, ipywidgets.Box):  
         rows = [
             row(*first, self._go, self._stop, *self._eye(), live, names=("first",)),
             row(
-                *(self._controls[name] for name in (*_SECOND, "skips") if name in self._controls),
+                *(self._controls[name] for name in _SECOND),
+                *([near.chip()] if near else []),
+                *(self._controls[name] for name in ("sampler", "skips") if name in self._controls),
                 *([self._more.box] if self._more else []),
                 self._recipe_chip(),
             ),
@@ -434,34 +390,6 @@ class Explorer(Looks, Branches, Leveled, Recipes, InNotebook, ipywidgets.Box):  
         if "adapters" in self._controls:
             rows.append(row(marked(self._controls["adapters"], "wide")))
         app(self, [*rows, self.viewer])
-
-    def _show_extra(self) -> None:
-        if self._more is not None:
-            lack = self._lack()
-            self._more.show(self.extra, lack.names if lack else (), self._wrong)
-
-    def _from_extra(self, name: str, value: Any) -> None:
-        """Let what is handed over follow a control; what is refused stays in it."""
-        held_up = name in self._wrong
-        made = {other: one for other, one in self.extra.items() if other != name}
-        made |= {} if value is None else {name: value}
-        if "image" not in made and self.model.family != "any":
-            for other in ("strength", "mask"):  # they are of the picture
-                made.pop(other, None)
-        if not held_up and alike(settled(self._beyond, made), self.extra):
-            return
-        self._hand = name
-        try:
-            self.set_trait("extra", made)
-        except ValueError as error:
-            self._wrong[name] = sentence(error)
-            self._say_wrong()
-        else:
-            self._say_wrong()
-            if held_up:
-                self._run_if_stale()
-        finally:
-            self._hand = ""
 
     def _run_if_stale(self) -> None:
         """What was refused was put right: run where the newest run is another."""

@@ -16,8 +16,7 @@ from PIL import Image
 from diffexplore.looks.pictures import encode, read_picture
 from diffexplore.pipelines.signature import Extra, described
 from diffexplore.runs.start import STRENGTH
-from diffexplore.widgets.board import chip
-from diffexplore.widgets.controls import Number, button, layout, marked, sentence, titled
+from diffexplore.widgets.controls import Number, button, chip, layout, marked, sentence, titled
 
 if TYPE_CHECKING:
     from diffexplore.model import Model
@@ -229,7 +228,7 @@ class _Picture(_Control):
         self._seen: Any = None
         needed = "needed" if one.required else "none"
         self._none = needed
-        self._small = marked(ipywidgets.Image(format="png", layout=layout(width=f"{_THUMB}px", flex="none")), "small")
+        self._small = marked(ipywidgets.Image(format="png", layout=layout(width=f"{_THUMB}px", flex="none")), "held")
         self._size = ipywidgets.Label(needed, layout=layout(flex="1 1 auto"))
         self._upload = ipywidgets.FileUpload(
             accept="image/*", multiple=False, description="choose", layout=layout(flex="none", width="34px"),

@@ -18,9 +18,8 @@ from diffexplore.looks.pictures import read_picture
 from diffexplore.looks.recipe import Recipe, from_parameters, recipe_in
 from diffexplore.pipelines.signature import LackingError
 from diffexplore.settings import Settings
-from diffexplore.widgets.board import chip
 from diffexplore.widgets.browser import RECIPE, RECIPE_CSS
-from diffexplore.widgets.controls import marked, model_of
+from diffexplore.widgets.controls import icon_chip, marked, model_of
 from diffexplore.widgets.controls import sentence as whole
 from diffexplore.widgets.picture import PictureField
 from diffexplore.words import sentence, shown
@@ -192,10 +191,8 @@ class Recipes(traitlets.HasTraits):  # type: ignore[misc]
     def _recipe_chip(self) -> Any:
         """A button that opens the field."""
         self._field = RecipeField(self._dropped, lambda text: self._heard(lambda: self.use(text), "from a text"))
-        made = chip("", "settings from a picture or a message, and as a line to share", self._field)
-        face = marked(made.children[0], "icon")
-        face.icon, face.layout.width = "share-alt", "30px"
-        return marked(made, "recipe")
+        title = "settings from a picture or a message, and as a line to share"
+        return marked(icon_chip("share-alt", title, self._field), "recipe")
 
     def _say_recipe(self) -> None:
         """Keep the text to be copied up to date."""

@@ -11,8 +11,7 @@ import ipywidgets
 import traitlets
 
 from diffexplore.settings import Settings, as_dict
-from diffexplore.widgets.board import chip
-from diffexplore.widgets.controls import Number, button, layout, marked
+from diffexplore.widgets.controls import Number, button, chip, layout, marked
 
 if TYPE_CHECKING:
     from diffexplore.runs.skips import Stage
