@@ -38,6 +38,7 @@ _HOMES = {
     "swap_time": "experiments.swap_time",
     "travel": "experiments.travel",
     "twice": "experiments.twice",
+    "detect": "experiments.detect",
     "seeds": "experiments.seeds",
     "degraded": "experiments.degraded",
     "memorised": "experiments.memorised",
@@ -78,6 +79,7 @@ __all__ = [
     "connect",
     "credentials",
     "degraded",
+    "detect",
     "diminishing_returns",
     "edits",
     "forward",
@@ -107,6 +109,7 @@ if TYPE_CHECKING:
     from diffexplore.experiments.arrival import arrival
     from diffexplore.experiments.bias import bias
     from diffexplore.experiments.degraded import degraded
+    from diffexplore.experiments.detect import detect
     from diffexplore.experiments.forward import forward
     from diffexplore.experiments.loss import loss_by_level
     from diffexplore.experiments.memorised import memorised

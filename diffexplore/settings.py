@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from diffexplore.mixing import CFG, named_guider
 from diffexplore.samplers import named, unknown
 from diffexplore.samplers.spacings import counted
-from diffexplore.values import as_int, as_key, as_number, as_pairs, is_writable, whole_number
+from diffexplore.values import as_int, as_key, as_number, as_pairs, as_secret, is_writable, whole_number
 from diffexplore.words import near, shown
 
 __all__ = ["CHANGING", "Settings", "as_dict", "in_words", "joined"]
@@ -28,6 +28,7 @@ MAX_SIDE = 8192
 MAX_SCALE = 10.0
 MAX_MARKS = 100
 MAX_FRESH = 2.0
+MAX_KEY = 200
 FREEU = ("b1", "b2", "s1", "s2")
 
 CHANGING = ("prompt", "negative_prompt", "guidance", "adapters", "guider")
@@ -72,6 +73,10 @@ class Settings(BaseModel):
         fresh_noise: how much of the noise of each next level is drawn anew, for samplers that can be asked: 0 is
             nothing random on the way (DDIM, Euler), 1 as much as in DDPM or Euler a (of TCD all of it), up to 2; see
             `runs.fresh`. None: as the sampler is.
+        watermark: a key of up to 200 characters, of whose noise the starting noise has a part (`runs.watermark`), so
+            that `dx.detect` with the same key finds the picture again; another seed is another picture. It is part of
+            what draws the picture, so recipes, saved traces and ``code()`` have it in plain text: whoever gets those
+            can find the mark, and put it on pictures of their own. None: no mark.
 
     Raises:
         ValueError: one sentence that names the value and what is accepted.
@@ -95,6 +100,7 @@ class Settings(BaseModel):
     guider: str = CFG
     sigmas: tuple[float, ...] | None = None
     fresh_noise: float | None = None
+    watermark: str | None = None
 
     def __init__(self, /, **values: Any) -> None:  # a file may have a field "self"
         """Check the `values` of the fields that are given; the others have their defaults."""
@@ -166,6 +172,11 @@ class Settings(BaseModel):
         if value is not None and (number is None or not 0 <= number <= MAX_FRESH):
             raise ValueError(f"fresh_noise must be a number from 0 to {MAX_FRESH:g}, or None, got {shown(value)}")
         return number
+
+    @field_validator("watermark", mode="before")
+    @classmethod
+    def _check_watermark(cls, value: object) -> str | None:
+        return None if value is None else as_secret("watermark", value, MAX_KEY)
 
     @field_validator("sampler", mode="before")
     @classmethod

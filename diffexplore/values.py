@@ -2,13 +2,14 @@
 
 import math
 import numbers
+import unicodedata
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
 from diffexplore.words import shown
 
-__all__ = ["as_int", "as_key", "as_number", "as_pairs", "is_writable", "whole_number"]
+__all__ = ["as_int", "as_key", "as_number", "as_pairs", "as_secret", "is_writable", "whole_number"]
 
 
 def as_pairs(name: str, value: object, what: str) -> Iterable[tuple[Any, Any]]:
@@ -59,6 +60,17 @@ def as_int(value: object) -> int | None:
         return int(value)
     number = as_number(value)
     return int(number) if number is not None and number.is_integer() else None
+
+
+def as_secret(name: str, value: object, most: int) -> str:
+    """`value` as a key that people choose: letters with accents are the same however they were typed (NFC).
+
+    Raises:
+        ValueError: one sentence, for what is no text of 1 to `most` characters.
+    """
+    if not isinstance(value, str) or not 1 <= len(value) <= most or not is_writable(value):
+        raise ValueError(f"{name} must be a text of 1 to {most} characters, got {shown(value)}")
+    return unicodedata.normalize("NFC", value)
 
 
 def whole_number(name: str, value: object, low: int, high: int, high_text: str) -> int:

@@ -39,6 +39,7 @@ from diffexplore.runs.start import Start, encoded
 from diffexplore.runs.steer import Ahead, Steering, steered
 from diffexplore.runs.threads import Threads, working
 from diffexplore.runs.variation import Variation
+from diffexplore.runs.watermark import Watermark
 from diffexplore.runs.whole import Whole, broken
 from diffexplore.samplers import AS_IT_CAME
 from diffexplore.settings import Settings
@@ -320,6 +321,8 @@ class Artist:
                         outer.append(Ahead(family.network, start.restore))
                     if any(one.variation for one in settings):  # below all that look at the noise
                         leading.insert(0, Variation([one.variation for one in settings]))
+                    if any(one.watermark for one in settings):  # and below that: it turns marked noise
+                        leading.insert(0, Watermark([(one.watermark, one.seed) for one in settings], (width, height)))
                     leading = [*asked_otherwise(first), *leading]
                     inner = [*leading, Mirror(self._pipeline, networks), recorder, Cancel(stop, networks)]
                     inner += [probe for probe in probes if not (probe.outermost or probe.leads)]

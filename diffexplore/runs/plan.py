@@ -22,6 +22,7 @@ from diffexplore.runs.repaint import mask_of
 from diffexplore.runs.schedules import Schedules
 from diffexplore.runs.skips import refused as no_skips
 from diffexplore.runs.start import STRENGTH, Invert, first_order
+from diffexplore.runs.watermark import faint
 from diffexplore.settings import Settings
 from diffexplore.words import shown
 
@@ -224,7 +225,7 @@ class Planner:
         if extra:
             self._check_guiders(settings, extra)
         self._check_changes(settings, extra)
-        self._check_variation(settings, extra)
+        self._check_noise(settings, extra)
         wanting = self._family.wanting(self._pipeline, extra)
         if wanting:
             lacking = wanting == self._family.wanting(self._pipeline)
@@ -243,6 +244,8 @@ class Planner:
         notes = self.notes(settings)
         if settings.strength == 0 and not isinstance(self._family, Looked):
             notes.append("A strength of 0 draws nothing: this is the picture as the encoder keeps it.")
+        elif settings.watermark and settings.strength is not None and settings.strength < 1:
+            notes.append(faint(settings.strength))
         if extra:
             extra, said = made_right(self._pipeline, self._family.extras(self._pipeline), extra)
             notes += said
@@ -273,17 +276,16 @@ class Planner:
         if len(prompts) > 1 and encoded:
             raise ValueError(f"the prompt cannot change on the way where {encoded[0]} is handed over in its place")
 
-    def _check_variation(self, settings: Settings, extra: Mapping[str, Any]) -> None:
-        """Refuse to turn noise that is not drawn from a seed in a way that is known."""
-        if settings.variation is None:
+    def _check_noise(self, settings: Settings, extra: Mapping[str, Any]) -> None:
+        """Refuse to turn or to mark noise that is not drawn from a seed in a way that is known."""
+        if settings.variation is None and settings.watermark is None:
             return
+        what, does = ("a variation", "turns") if settings.watermark is None else ("a watermark", "is put into")
         if isinstance(self._family, Looked) or not hasattr(self._pipeline, "prepare_latents"):
             name = type(self._pipeline).__name__
-            raise ValueError(
-                f"a variation is for pipelines of a named family: how {name} draws its noise, nobody knows"
-            )
+            raise ValueError(f"{what} is for pipelines of a named family: how {name} draws its noise, nobody knows")
         if extra.get("latents") is not None:
-            raise ValueError("a variation turns the noise that a seed draws, and latents are handed over in its place")
+            raise ValueError(f"{what} {does} the noise that a seed draws, and latents are handed over in its place")
 
     def still(self, what: str) -> str:
         """Why nothing can be placed on the way of a run, one sentence without a full stop; "" where it can.
