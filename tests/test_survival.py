@@ -14,12 +14,14 @@ from PIL import Image
 from tiny_families import model
 
 import diffexplore as dx
-from diffexplore.experiments.survival import THINGS, Survival
+from diffexplore.experiments.damage import THINGS
+from diffexplore.experiments.survival import Survival
 from diffexplore.looks.pictures import encode, save
 from diffexplore.looks.recipe import texts_of
 from diffexplore.trace import Trace
 
-PIXELS = [one for one in THINGS if one not in ("as saved", "PNG with its texts", "one pixel changed")]
+FILES = ("as saved", "PNG with its texts", "one pixel changed")
+PIXELS = [one for one in THINGS if one not in (*FILES, "drawn again")]
 LOSSLESS = {"as saved", "PNG with its texts", "metadata stripped"}
 
 
@@ -47,26 +49,11 @@ def test_marks_in_the_file_live_as_long_as_programs_carry_them_over(found: Survi
         **dict.fromkeys(PIXELS, "gone"),
     }  # fmt: skip
     assert "assertion.dataHash.mismatch" in found.of("Content Credentials")["one pixel changed"].says
+    assert found.left_out == {"drawn again": "a model draws it: model="}
     assert found.of("recipe")["as saved"].says == "'a fox', 2 steps, seed 0"
     lines = str(found).split("\n")
     assert lines[0] == "recipe: outlives 2 of 12 (PNG with its texts, one pixel changed); gone after the others"
     assert lines[2].startswith("Content Credentials: outlives none of 12; does not hold after: one pixel changed; gone")
-
-
-def test_each_thing_is_done_as_it_says(found: Survival, trace: Trace) -> None:
-    before = np.asarray(trace.image).astype(int)
-    for done in LOSSLESS:
-        assert np.array_equal(np.asarray(found.pictures[done]), before)
-    one = np.abs(np.asarray(found.pictures["one pixel changed"]).astype(int) - before)
-    assert (one.sum(), one.max()) == (1, 1)
-    assert np.array_equal(np.asarray(found.pictures["mirrored"]), before[:, ::-1])
-    high, wide = before.shape[:2]
-    assert found.pictures["screenshot"].size == (round(1.25 * wide), round(1.25 * high))
-    across, down = round(0.05 * wide), round(0.05 * high)
-    cropped = before[down : high - down, across : wide - across]
-    assert np.array_equal(np.asarray(found.pictures["cropped to 90 %"]), cropped)
-    off = {q: np.abs(np.asarray(found.pictures[f"JPEG {q}"]).astype(int) - before).mean() for q in (95, 80, 50)}
-    assert 0 < off[95] < off[80] < off[50]
 
 
 def test_a_file_of_ones_own_is_taken_as_it_is(tmp_path: Path) -> None:
@@ -77,11 +64,36 @@ def test_a_file_of_ones_own_is_taken_as_it_is(tmp_path: Path) -> None:
     assert path.read_bytes() == before
     assert [one.name for one in tmp_path.iterdir()] == ["fox.jpg"]
     assert found.marks == ["recipe", "source type"]
-    assert found.missing == {"Content Credentials": "the picture has none (there are no credentials)"}
+    assert found.missing["Content Credentials"] == "the picture has none (there are no credentials)"
+    assert "no key is known" in found.missing["watermark"]
     assert states(found, "recipe") == {"as saved": "kept", "PNG with its texts": "kept"}
     assert "one pixel changed: not done: only of a PNG" in str(found)
     with pytest.raises(ValueError, match="Content Credentials: the picture has none"):
         found.of("Content Credentials")
+
+
+def test_a_watermark_in_the_noise_outlives_compression_and_not_being_drawn_again(tmp_path: Path) -> None:
+    pocket = dx.load()
+    ours = pocket.trace(prompt="a red fox in the snow at noon", steps=12, seed=3, watermark="our class")
+    found = dx.survives(ours, model=pocket, things=["JPEG 80", "drawn again"])
+    row = found.of("watermark")
+    assert {done: one.state for done, one in row.items()} == {
+        "as saved": "kept",
+        "JPEG 80": "kept",
+        "drawn again": "gone",
+    }
+    assert row["JPEG 80"].p == dx.detect(pocket, found.pictures["JPEG 80"], "our class").p < 1e-3
+    assert f"{row['JPEG 80'].p:.2g}" in row["JPEG 80"].says
+    near = np.abs(np.asarray(found.pictures["drawn again"], int) - np.asarray(ours.image, int)).mean()
+    assert 1 < near < 40, "much the same picture"
+    assert found.plot()
+
+    ours.save_image(tmp_path / "fox.png")
+    said = dx.survives(tmp_path / "fox.png", model=pocket, things=["JPEG 80"])
+    assert said.of("watermark")["JPEG 80"].p == row["JPEG 80"].p, "the recipe says the key"
+    others = dx.survives(tmp_path / "fox.png", model=pocket, key="another class", things=["JPEG 80"])
+    assert "the picture has none (p = " in others.missing["watermark"]
+    assert "by the model that drew the picture" in dx.survives(ours, things=["JPEG 80"]).missing["watermark"]
 
 
 def test_another_mark_is_read_by_a_function_of_ones_own(tmp_path: Path) -> None:
@@ -112,8 +124,8 @@ def test_without_the_extra_the_others_are_looked_for(trace: Trace, monkeypatch: 
 def test_it_can_be_kept_and_looked_at(found: Survival, tmp_path: Path) -> None:
     found.to_csv(tmp_path / "a.csv")
     with open(tmp_path / "a.csv", newline="", encoding="utf-8") as file:
-        assert list(csv.DictReader(file)) == found.table()
-    assert len(found.table()) == 3 * len(THINGS)
+        assert list(csv.DictReader(file)) == [row | {"p": ""} for row in found.table()]
+    assert len(found.table()) == 3 * (len(THINGS) - 1)
     data, size = found._repr_png_()
     with Image.open(io.BytesIO(data)) as image:
         assert image.size == (2 * size["width"], 2 * size["height"])
@@ -136,6 +148,9 @@ def test_a_strangers_file_and_bad_input_get_a_sentence(tmp_path: Path, trace: Tr
         (lambda: dx.survives(trace, things="JPEG 80"), "a list of at least one"),
         (lambda: dx.survives(trace, read=3), "names to functions"),
         (lambda: dx.survives(trace, read={"recipe": len}), "read by itself"),
+        (lambda: dx.survives(trace, model=3), "a model is needed"),
+        (lambda: dx.survives(trace, key="ours"), r"hand over model= too"),
+        (lambda: dx.survives(trace, model=model("sd"), key=""), "the key must be"),
     ):  # fmt: skip
         with pytest.raises((ValueError, FileNotFoundError), match=told) as caught:
             call()
