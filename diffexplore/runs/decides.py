@@ -10,14 +10,17 @@ import hashlib
 import inspect
 import json
 import re
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 
 from diffexplore.pipelines.origin import features_of
 
-__all__ = ["arithmetic", "device_of", "standing", "versions"]
+__all__ = ["Placed", "arithmetic", "device_of", "standing", "versions"]
+
+Found = TypeVar("Found")
 
 LIBRARIES = ("diffexplore", "torch", "diffusers", "transformers", "scipy", "torchsde", "peft", "compel")
 _OURS = frozenset(LIBRARIES) | {"accelerate", "numpy", "builtins"}
@@ -55,6 +58,29 @@ def device_of(pipeline: Any) -> torch.device:
     """Where a pipeline computes, wherever its weights wait meanwhile."""
     found = getattr(pipeline, "_execution_device", None) or getattr(pipeline, "device", None)
     return torch.device("cpu") if found is None else torch.device(found)
+
+
+class Placed(Generic[Found]):
+    """What is found out about where networks are, such as :func:`device_of`, which goes through all of them: looked up
+    anew only where the first weight of one lies elsewhere, is another or has another hook.
+    """
+
+    def __init__(self, networks: Callable[[], Sequence[torch.nn.Module]], look: Callable[[], Found]) -> None:
+        """Of which `networks`, and how it is found."""
+        self._networks = networks
+        self._look = look
+        self._known: tuple[list[object], Found] | None = None
+
+    def __call__(self) -> Found:
+        """What `look` gives."""
+        networks = self._networks()
+        weights = [next(one.parameters(), None) for one in networks]
+        now: list[object] = [None if one is None else (one.device, one.dtype) for one in weights]
+        now += [id(getattr(one, "_hf_hook", None)) for one in networks]
+        known = self._known
+        if known is None or known[0] != now:
+            known = self._known = now, self._look()
+        return known[1]
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from diffexplore.pipelines.family import Family
+from diffexplore.runs.decides import Placed, device_of
 from diffexplore.runs.threads import Threads, working
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ class PictureDecoder:
         self._decoding = threading.Lock()
         self._fitting = threading.Lock()
         self._matrix: np.ndarray | None = None
-        self._known: tuple[list[object], torch.device, torch.dtype] | None = None
+        # Looking costs a fifth of what decoding does.
+        self._where = Placed(lambda: (self._network, self.module), lambda: (device_of(pipeline), self._network.dtype))
 
     @property
     def module(self) -> torch.nn.Module:
@@ -61,19 +63,6 @@ class PictureDecoder:
             if not final:
                 latents = latents.to(dtype)
             return self._family.decode(self._pipeline, latents, final=final)[0]
-
-    def _where(self) -> tuple[torch.device, torch.dtype]:
-        """The device that the pipeline works on and the type of its network: looked up anew only where a weight lies
-        elsewhere, is another or has another hook, since that takes a fifth of what decoding takes.
-        """
-        networks = self._network, self.module
-        weights = [next(one.parameters(), None) for one in networks]
-        now: list[object] = [None if one is None else (one.device, one.dtype) for one in weights]
-        now += [id(getattr(one, "_hf_hook", None)) for one in networks]
-        known = self._known
-        if known is None or known[0] != now:
-            known = self._known = now, self._pipeline._execution_device, self._network.dtype
-        return known[1], known[2]
 
     def matrix(self) -> np.ndarray:
         """Latents to RGB without the network: (C + 1, 3) float32, fitted to a few decodes on first use and kept.

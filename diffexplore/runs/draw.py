@@ -37,7 +37,7 @@ from diffexplore.runs.schedules import Schedules
 from diffexplore.runs.skips import Skips
 from diffexplore.runs.start import Start, encoded
 from diffexplore.runs.steer import Ahead, Steering, steered
-from diffexplore.runs.threads import Threads, working
+from diffexplore.runs.threads import AUTO, Threads, working
 from diffexplore.runs.variation import Variation
 from diffexplore.runs.watermark import Watermark
 from diffexplore.runs.whole import Whole, broken
@@ -124,6 +124,8 @@ class Artist:
 
     def _count(self, traces: Sequence[Trace]) -> int | None:
         """On how many threads such traces are drawn."""
+        if self._threads.asked != AUTO:
+            return self._threads.asked
         first = traces[0].settings
 
         def trial() -> float:
@@ -281,7 +283,7 @@ class Artist:
             trace.info["sampler"] = {"class": type(scheduler).__name__, "config": _plain(scheduler.config)}
             trace.info["asked"] = asked
             trace.info["batch"] = len(traces)
-            if pipeline._execution_device.type == "cpu":
+            if self._ledger.device().type == "cpu":
                 trace.info["threads"] = torch.get_num_threads()  # bits depend on it
             if trace.extra:
                 trace.info["extra"] = described(dict(trace.extra))

@@ -20,6 +20,7 @@ from diffexplore.record.cost import Cost
 from diffexplore.record.predictions import share_of_noise
 from diffexplore.runs.batches import grouped
 from diffexplore.runs.branch import Replay
+from diffexplore.runs.decides import Placed, device_of
 from diffexplore.runs.levels import Levels
 from diffexplore.runs.meters import Meter
 from diffexplore.runs.past import Law, Took, law_of, past, stamp, weights_of
@@ -135,6 +136,7 @@ class Ledger:
         self._call = len(layers) * _A_LAYER
         self._model = f"{place} {type(network).__name__} {weights}"
         self._cold = True
+        self.device: Placed[torch.device] = Placed(lambda: (network,), lambda: device_of(pipeline))
 
     def key(self, settings: Settings, threads: int | None = None) -> str:
         """What runs have to share so that one tells of the other."""
@@ -142,7 +144,7 @@ class Ledger:
 
     def place(self, settings: Settings) -> str:
         """The model, what it is on, and how."""
-        device = getattr(self._pipeline, "_execution_device", None) or torch.device("cpu")
+        device = self.device()
         card = torch.cuda.get_device_name(device) if device.type == "cuda" else _machine()
         loras = sum(1 for _, scale in settings.adapters if scale)
         offload = "offloaded " if getattr(self._pipeline, "_all_hooks", None) else ""
@@ -151,8 +153,7 @@ class Ledger:
 
     def clock(self) -> Clock:
         """Begin to count for one run."""
-        device = getattr(self._pipeline, "_execution_device", None) or torch.device("cpu")
-        return Clock(meter=Meter(device))
+        return Clock(meter=Meter(self.device()))
 
     # Before
 
@@ -218,8 +219,7 @@ class Ledger:
     def _laws(self, settings: Settings) -> _Laws:
         threads = self._threads.known(self.place(settings), (settings.width or 0, settings.height or 0))
         runs = past().runs(self.key(settings, threads))
-        device = getattr(self._pipeline, "_execution_device", None) or torch.device("cpu")
-        alone = device.type == "cpu" and (threads or torch.get_num_threads()) == 1
+        alone = self.device().type == "cpu" and (threads or torch.get_num_threads()) == 1
         return _laws(tuple(runs), self._call, 1 if alone else 2)
 
     # After

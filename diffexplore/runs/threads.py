@@ -30,7 +30,7 @@ from diffexplore.pipelines.origin import Origin
 from diffexplore.runs.past import past
 from diffexplore.words import shown
 
-__all__ = ["Asked", "Threads", "asked_of", "asking", "checked", "elsewhere", "working"]
+__all__ = ["AUTO", "Asked", "Threads", "asked_of", "asking", "checked", "elsewhere", "working"]
 
 AUTO: Final = "auto"
 TORCH: Final = "torch"
