@@ -64,7 +64,7 @@ def learn(model: dx.Model, number: int, until: float) -> None:
         lines: list[str] = []
         jobs[-1].add_news_callback(lambda job, at=(said, lines): hear(job, *at))
         try:
-            trace = jobs[-1].result(120)
+            trace = jobs[-1].result(600)
             drawn, wrong = time.time(), wrong_with(trace, asked, seed)
             for i in (STEPS - 1, STEPS // 2):
                 trace.view("x0", i)

@@ -244,6 +244,7 @@ def test_strangers_get_one_sentence_and_the_room_goes_on(room: Room, model: Conn
         {"ask": "submit", "lane": 1, "runs": [{"settings": LONG}] * 99},
         {"ask": "submit", "lane": 1, "runs": [{"settings": b"\x80\x04N."}]},
         {"ask": "submit", "lane": 1, "runs": [{"settings": "{}"}], "asked": {"probes": 1}},
+        {"ask": "submit", "lane": 1, "runs": [{"settings": "{}"}], "waited": "long"},
         {"ask": "submit", "lane": [], "runs": [{"settings": "{}"}]},
         {"ask": "submit", "lane": 1, "runs": [{"branch": {"parent": b"\x80\x04N.", "at": 1, "changes": "{}"}}]},
         {"ask": "submit", "lane": 1, "runs": [{"settings": "{}", "extra": {"image": {"picture": b"x"}}}]},

@@ -109,7 +109,9 @@ def told(rows: list[dict[str, Any]], begun: float, killed: float, memory: list[t
     whole = sorted(row["end"] - row["asked"] for row in calm)
     each = [sum(row["learner"] == k for row in rows) for k in range(LEARNERS)]
     again = {k: [row["again"] for row in rows if row["learner"] == k and row["again"]] for k in range(LEARNERS)}
-    back = sorted(min(at for at in ats if at > killed) - killed for ats in again.values() if max(ats) > killed)
+    back = sorted(
+        min(at for at in ats if at > killed) - killed for ats in again.values() if max(ats, default=0.0) > killed
+    )
     said = sum(any("is gone" in text for text in row["said"]) for row in rows)
     lines = [text for row in rows for text in row["lines"]]
     gone = gaps(rows, begun, killed)

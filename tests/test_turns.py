@@ -44,9 +44,9 @@ class Learner:
         self.told: list[Message] = []
         self.steps: list[Step] = []
 
-    def submit(self, model: Model, number: int, *probes: Probe, **settings: object) -> None:
+    def submit(self, model: Model, number: int, *probes: Probe, waited: float = 0.0, **settings: object) -> None:
         plan = model.plan(Settings(**settings))
-        self.seat.submit(Submission(number, 1, [plan], probes, {}))
+        self.seat.submit(Submission(number, 1, [plan], probes, {}, waited))
 
     def read(self, until: Callable[[], object]) -> None:
         """Take what is sent, until something has come."""
@@ -125,6 +125,18 @@ def test_everybody_knows_where_they_stand(model: Model, crowd: Crowd) -> None:
     assert turns.places() == {}
     waiting[0].read(waiting[0].ended)
     assert waiting[0].told[-1]["reason"] == "no more of that"
+
+
+def test_when_a_room_is_back_those_who_waited_longest_stand_in_front(model: Model, crowd: Crowd) -> None:
+    for one in crowd.waiting:
+        one.seat.cancel(1, "the room was gone")
+        one.read(one.ended)
+        assert one.seat.message() is None  # all is sent
+    for one, waited in zip(crowd.waiting, (3.0, 9.0, 1.0, 5.0), strict=True):
+        one.submit(model, 2, waited=waited, prompt="again", steps=2)
+    crowd.waiting[0].submit(model, 3, waited=0.0, prompt="a newer wish, at its place", steps=2)
+    found = crowd.turns.places()
+    assert [found[one.seat].place for one in crowd.waiting] == [3, 1, 4, 2]
 
 
 def test_who_leaves_makes_way(model: Model, crowd: Crowd) -> None:

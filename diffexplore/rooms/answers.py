@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -156,7 +157,10 @@ def submission_of(model: Model, message: Told) -> Submission:
         raise ValueError(f"what is asked beside settings is attention and weights, got {shown(asked)}")
     planned = [_plan_of(model, one) for one in runs]
     plans, probes = [plan for plan, _ in planned], [probe for _, some in planned for probe in some]
-    return Submission(_whole(message, "id"), _whole(message, "lane"), plans, probes, asked)
+    waited = message.get("waited", 0)
+    if isinstance(waited, bool) or not isinstance(waited, (int, float)) or not 0 <= waited < math.inf:
+        raise ValueError(f"waited must be seconds, got {shown(waited)}")
+    return Submission(_whole(message, "id"), _whole(message, "lane"), plans, probes, asked, waited)
 
 
 def _picture(message: Told) -> Any:

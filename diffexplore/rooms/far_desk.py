@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 import weakref
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Final
@@ -69,13 +70,14 @@ class _Sent:
     def __init__(self, line: Line, number: int, jobs: Sequence[Job], message: Message, turn: Turn) -> None:
         self._line, self._number, self._jobs, self._turn = line, number, list(jobs), turn
         self._message = message | {"id": number, "ask": "submit"}
+        self._asked = time.monotonic()
         self._stopping, self._stopped = threading.Lock(), False
         self._begun: set[int] = set()  # of those whose steps are of this very submission
 
     def again(self, line: Line) -> None:
         """Submit it; anew, where the room was gone meanwhile: what it had drawn by then is drawn again."""
         self._begun.clear()
-        line.send(self._message)
+        line.send(self._message | {"waited": time.monotonic() - self._asked})
 
     def stop(self, reason: str) -> None:
         """Stop all of it, here and there."""

@@ -39,10 +39,19 @@ class Submission:
         number: by which the learner knows it.
         lane: of the learner's own.
         plans: what to draw.
+        waited: seconds that its learner has waited for it already, as they say: in a room that was there before.
         wake: called, on any thread, when there may be something to send.
     """
 
-    def __init__(self, number: int, lane: int, plans: Sequence[Plan], probes: Sequence[Probe], asked: Message) -> None:
+    def __init__(
+        self,
+        number: int,
+        lane: int,
+        plans: Sequence[Plan],
+        probes: Sequence[Probe],
+        asked: Message,
+        waited: float = 0.0,
+    ) -> None:
         """Nothing has been started yet.
 
         Args:
@@ -51,7 +60,9 @@ class Submission:
             plans: what to draw.
             probes: what leads the only run of it, as an inversion.
             asked: what is asked for by name beside: attention, weights.
+            waited: seconds that its learner has waited for it already.
         """
+        self.waited = waited
         self.number, self.lane, self.plans, self.wake = number, lane, list(plans), _nobody
         self._probes, self._asked = list(probes), asked
         self._lock = threading.Lock()

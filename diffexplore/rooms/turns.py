@@ -5,6 +5,9 @@ end with the next; a newer wish takes the place of the one it replaces. Where se
 beforehand, the first step alone, so that thirty who move at one moment all see something of it in the time of thirty
 steps, not of thirty runs. Looks take their time from the runs of others: no more of them are given than half of the
 steps that were drawn, beside one for everybody of a class that comes all at once.
+
+A room that is back after its process died has everybody at its door in one moment, in no order: those who had waited
+longest stand in front again.
 """
 
 from __future__ import annotations
@@ -27,6 +30,8 @@ _SOON: Final = 3
 """How many wait where first looks are given: with fewer, their turn comes as soon."""
 _LOOKS: Final = 40  # given at most without a run in between
 _NEWS: Final = 0.3  # what the newest run counts of how long runs take
+_BACK: Final = 60.0  # seconds from the start in which it counts how long somebody has waited elsewhere
+_LONGEST: Final = 600.0  # seconds of that which count
 
 
 class Place(NamedTuple):
@@ -61,16 +66,19 @@ class Turns:
         self._now: _Turn | None = None
         self._looks = _LOOKS
         self._pace: float | None = None  # seconds for so much work
-        self._since = 0.0  # when the run before was over, or somebody came to where nobody waited
+        self._look_pace = 0.0  # seconds for a first look
+        self._begun = 0.0  # when whoever has the turn got it
+        self._opened = time.monotonic()
+        self._came: dict[Hashable, float] = {}  # since when those in line have waited
 
     def enter(self, seat: Hashable, submission: Submission) -> None:
         """Stand in line with a submission, in place of what the seat has there or at the model."""
         with self._lock:
             replaced = self._line.get(seat)
             now = self._now
-            if now is None and not self._line:
-                self._since = time.monotonic()
             self._line[seat] = submission
+            if replaced is None:
+                self._arrange(seat, submission.waited)
             if submission.worth_a_look:
                 self._unseen[seat] = submission
         if replaced is not None:
@@ -78,6 +86,15 @@ class Turns:
         if now is not None and now.seat == seat and now.submission is not replaced:
             now.submission.stop(REPLACED)
         self._go_on()
+
+    def _arrange(self, seat: Hashable, waited: float) -> None:
+        """Let somebody who has just come stand before those who have waited less."""
+        now = time.monotonic()
+        back = now < self._opened + _BACK
+        self._came = {one: self._came[one] for one in self._line if one in self._came}
+        self._came[seat] = came = now - (min(waited, _LONGEST) if back else 0.0)
+        for one in [one for one in self._line if self._came[one] > came]:
+            self._line.move_to_end(one)
 
     def drop(self, submission: Submission, reason: str) -> None:
         """Stop a submission, wherever it is."""
@@ -94,10 +111,11 @@ class Turns:
         """Where everybody stands who waits, by their seats."""
         with self._lock:
             line, pace, now = list(self._line.items()), self._pace, self._now
+            looks = len(self._unseen) * self._look_pace if len(line) >= _SOON else 0.0
         before = 0 if now is None or now.looks else now.submission.work
         found = {}
         for k, (seat, submission) in enumerate(line, 1):
-            found[seat] = Place(submission, k, None if pace is None else before * pace)
+            found[seat] = Place(submission, k, None if pace is None else before * pace + looks)
             before += submission.work
         return found
 
@@ -108,6 +126,7 @@ class Turns:
                 if self._now is not None:
                     return
                 turn = self._now = self._next()
+                self._begun = time.monotonic()
             if turn is None:
                 return
             seat, submission, looks = turn
@@ -144,13 +163,14 @@ class Turns:
             if self._now is not turn:
                 return
             self._now = None
-            if not turn.looks:
-                self._note(turn.submission)
+            self._note(turn)
         self._go_on()
 
-    def _note(self, submission: Submission) -> None:
-        """Keep how long it took, with the first looks of others before it."""
-        now = time.monotonic()
-        took, self._since = (now - self._since) / max(1, submission.work), now
-        if not submission.stopped:
+    def _note(self, turn: _Turn) -> None:
+        """Keep how long it took."""
+        took = time.monotonic() - self._begun
+        if turn.looks:
+            self._look_pace = _NEWS * took + (1 - _NEWS) * (self._look_pace or took)
+        elif not turn.submission.stopped:
+            took /= max(1, turn.submission.work)
             self._pace = took if self._pace is None else _NEWS * took + (1 - _NEWS) * self._pace
