@@ -15,6 +15,7 @@ import diffexplore as dx
 from diffexplore.experiments.twice import checksum
 from diffexplore.model import Model
 from diffexplore.pipelines.origin import Origin
+from diffexplore.rooms.answers import facts_of
 from diffexplore.runs.probes import Probe
 from diffexplore.runs.threads import Threads
 
@@ -109,6 +110,7 @@ def test_what_was_asked_for_goes_where_the_model_goes(two):
     origin = Origin.from_json(model.origin.to_json())
     assert Model(model.pipeline, origin=origin, reuse=0).trace(**ASKED).info["threads"] == 1
     assert Model(model.pipeline, origin=origin, reuse=0, threads="torch").trace(**ASKED).info["threads"] == 2
+    assert Origin.from_json(facts_of(model)["origin"]).options == {"threads": "1"}  # what learners of a room know
     found = dx.twice(model, **ASKED)
     assert found.first.info["threads"] == 1
     assert "with 2 thread(s)" in str(found)
