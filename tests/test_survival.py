@@ -121,6 +121,14 @@ def test_without_the_extra_the_others_are_looked_for(trace: Trace, monkeypatch: 
     assert "pip install 'diffexplore[marks]'" in found.missing["Content Credentials"]
 
 
+def test_what_no_model_made_has_no_mark_that_says_so() -> None:
+    real = Image.effect_noise((48, 48), 50)
+    found = dx.survives(dx.forward(model("sd"), real, steps=2), things=["JPEG 80"])
+    assert found.marks == ["recipe"]
+    assert found.missing["Content Credentials"] == "no model made it"
+    assert "it says nothing of its making" in found.missing["source type"]
+
+
 def test_it_can_be_kept_and_looked_at(found: Survival, tmp_path: Path) -> None:
     found.to_csv(tmp_path / "a.csv")
     with open(tmp_path / "a.csv", newline="", encoding="utf-8") as file:

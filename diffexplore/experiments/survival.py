@@ -202,20 +202,17 @@ def survives(
             missing[WATERMARK] = "it is looked for by the model that drew the picture: model="
         else:
             looks[WATERMARK] = _keyed(model, watermark)
-        marks, more = _marks(place, looks | {name: _reader(name, one) for name, one in readers.items()})
-        missing |= more
+        looks |= {name: _reader(name, one) for name, one in readers.items()}
+        before, none = _marks(place, image, looks)
         files, left_out = done_to(data, image, chosen, model, asked)
-        findings, pictures = [], {}
-        before = {mark: look(place, image) for mark, look in marks.items()}
-        for done, made in files.items():
-            after = Path(folder) / f"after{suffix_of(made)}"
-            after.write_bytes(made)
-            pictures[done] = read_picture(made)
-            for mark, look in marks.items():
-                findings.append(_finding(mark, done, look(after, pictures[done]), before[mark]))
-    order = {mark: k for k, mark in enumerate(marks)}
-    findings.sort(key=lambda one: order[one.mark])
-    return Survival(name, findings, missing, pictures, left_out)
+        pictures = {done: read_picture(made) for done, made in files.items()}
+        said = {(mark, AS_SAVED): one for mark, one in before.items()}
+        for done in files.keys() - {AS_SAVED}:
+            after = Path(folder) / f"after{suffix_of(files[done])}"
+            after.write_bytes(files[done])
+            said |= {(mark, done): looks[mark](after, pictures[done]) for mark in before}
+    findings = [_finding(mark, done, said[mark, done], one) for mark, one in before.items() for done in files]
+    return Survival(name, findings, none | missing, pictures, left_out)
 
 
 def _readers(read: Any) -> dict[str, Reader]:
@@ -259,7 +256,7 @@ def _subject(picture: Any, folder: Path) -> tuple[Path, str, dict[str, str]]:
         return place, name, {CREDENTIALS: "no model made it"}
     try:
         sign(place, source=source)
-    except ImportError as error:
+    except (ImportError, ValueError) as error:
         return place, name, {CREDENTIALS: sentence(error)}
     return place, name, {}
 
@@ -288,20 +285,20 @@ def _asked(picture: Any, place: Path) -> Settings | None:
         return None
 
 
-def _marks(place: Path, looks: Mapping[str, Look]) -> tuple[dict[str, Look], dict[str, str]]:
-    """The marks that a picture has, each with who looks for it; and why others are not looked for."""
-    found: dict[str, Look] = {}
+def _marks(place: Path, image: Image.Image, looks: Mapping[str, Look]) -> tuple[dict[str, Said], dict[str, str]]:
+    """The marks that a picture has, and what each says; and why others are not looked for."""
+    found: dict[str, Said] = {}
     missing: dict[str, str] = {}
     for mark, look in looks.items():
         try:
-            said = look(place, read_picture(place))
+            said = look(place, image)
         except ImportError as error:
             missing[mark] = sentence(error)
             continue
         if said.state == GONE:
             missing[mark] = f"the picture has none ({said.words})"
         else:
-            found[mark] = look
+            found[mark] = said
     return found, missing
 
 
