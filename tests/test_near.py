@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from ipywidgets import Button
 from knobs import find, has, move, press, type_in
 from tiny import make_pipeline
 from tiny_any import CASES
 
 import diffexplore as dx
 from diffexplore.model import Model
-from diffexplore.widgets.near import turns
 
 
 @pytest.fixture(scope="module")
@@ -22,13 +22,13 @@ def model() -> Model:
 
 def test_a_slider_turns_the_noise_of_the_next_run(model: Model) -> None:
     explorer = dx.Explorer(model, prompt="a red fox", steps=2, seed=3)
-    button = find(explorer, "near this seed: a picture a little like it")
+    button = find(explorer, "near this seed: a picture a little like it; or a hidden mark", Button)
     plain = explorer.run()
     move(explorer, "how far", 0.3)
     type_in(explorer, "towards seed", "9")
     assert explorer.variation == (9, 0.3)
     assert "dx-on" in button._dom_classes
-    assert button.tooltip == "near this seed: 0.3 of the way to seed 9"
+    assert button.tooltip == "near this seed: 0.3 of the way to seed 9; or a hidden mark"
     near = explorer.run()
     assert torch.equal(near.final, model.trace(prompt="a red fox", steps=2, seed=3, variation=(9, 0.3)).final)
     assert explorer.viewer.shown()[0].about["variation"] == "0.3 of the way to seed 9"
@@ -56,9 +56,7 @@ def test_what_is_typed_wrong_is_said_and_stays_and_what_code_says_is_shown(model
 
 
 def test_a_model_whose_noise_cannot_be_turned_has_no_button(model: Model) -> None:
-    assert turns(model)
     looked = Model(CASES["StableDiffusionPAGPipeline"].make())  # how it draws its noise, nobody knows
-    assert not turns(looked)
     explorer = dx.Explorer(looked, prompt="a red fox")
     assert not has(explorer, "how far")
     explorer.close()
@@ -86,4 +84,30 @@ def test_columns_go_from_one_seed_to_the_other(model: Model) -> None:
     move(compare, "how far", 0.0)
     assert "variation" not in compare.shared
     assert not has(compare, "variation, shared by all")
+    compare.close()
+
+
+def test_a_hidden_mark_is_asked_for_by_its_key_and_its_run_says_that_it_has_one(model: Model) -> None:
+    explorer = dx.Explorer(model, prompt="a red fox", steps=2, seed=3)
+    plain = explorer.run()
+    type_in(explorer, "hidden mark", "my key")
+    assert explorer.watermark == "my key"
+    marked = explorer.run()
+    assert torch.equal(marked.final, model.trace(prompt="a red fox", steps=2, seed=3, watermark="my key").final)
+    assert not torch.equal(marked.final, plain.final)
+    assert find(explorer, "near this seed: a picture a little like it; with a hidden mark", Button)
+    about = explorer.viewer.shown()[0].about
+    assert about["hidden mark"] == "by a key"
+    assert "my key" not in str(about)
+    type_in(explorer, "hidden mark", "x" * 201)
+    assert "Watermark must be a text of 1 to 200 characters" in explorer.viewer.error
+    type_in(explorer, "hidden mark", "")
+    assert (explorer.watermark, explorer.viewer.error) == (None, "")
+    explorer.close()
+    compare = dx.Compare({"a": {"watermark": None}, "b": {"watermark": "my key"}}, model, steps=2)
+    assert [find(compare, f"the starting noise of column {k}").description for k in (1, 2)] == ["no mark", "marked"]
+    type_in(compare, "hidden mark", "my key", nth=0)
+    assert [own["watermark"] for own in compare.columns.values()] == ["my key", "my key"]
+    compare.columns = {"a": {"seed": 1}, "b": {"seed": 2}}
+    assert find(compare, "noise, shared by all").description == "noise"
     compare.close()

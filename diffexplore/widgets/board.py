@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import ipywidgets
 
 from diffexplore.widgets.controls import Scales, chip, close_all, control, layout, marked, on_enter, titled
-from diffexplore.widgets.near import Near
+from diffexplore.widgets.near import NOISE
 
 if TYPE_CHECKING:
     from diffexplore.model import Model
@@ -74,7 +74,8 @@ class Board:
         for (k, name), one in self._controls.items():
             one.show(value(k, name))
         for (k, name), face in self._faces.items():
-            face.description = _brief(name, value(k, name)) + (_turned(value(k, "variation")) if name == "seed" else "")
+            said = "noise" if name == "noise" else _brief(name, value(k, name))
+            face.description = said + (_noise(k, value) if name in ("seed", "noise") else "")
         for title, label in zip(self._titles, columns, strict=True):
             title.value = label
 
@@ -84,13 +85,13 @@ class Board:
         self._controls, self._faces = {}, {}
         shared = {name: self._control(SHARED, name, value) for name in self._names if name not in varied}
         self.text.children = [one for name, one in shared.items() if name == "prompt"]
-        near = [shared.pop("variation")] if {"seed", "variation"} <= {*shared} else []  # under the seed's
+        inside = {name: [one] for name, one in shared.items() if name not in ("prompt", *NOISE)}
+        if noise := [shared[name] for name in NOISE if name in shared]:
+            inside.setdefault("seed" if "seed" in inside else "noise", []).extend(noise)
         chips = []
-        for name, one in shared.items():
-            if name != "prompt":
-                inside = [one, *near] if name == "seed" else [one]
-                chips.append(chip("", f"{name.replace('_', ' ')}, shared by all", *inside))
-                self._faces[SHARED, name] = chips[-1].children[0]
+        for name, controls in inside.items():
+            chips.append(chip("", f"{name.replace('_', ' ')}, shared by all", *controls))
+            self._faces[SHARED, name] = chips[-1].children[0]
         self.chips.children = chips
         self.columns.layout.grid_template_columns = f"repeat({count}, minmax(0, 1fr))"
         self.columns.children = [self._column(k, title, varied, value) for k, title in enumerate(self._titles)]
@@ -118,9 +119,9 @@ class Board:
         parts = sum(len(one.children) if isinstance(one, Scales) else 1 for one in own)
         if parts > 1:  # a row has room for one
             own = [chip(f"{parts} settings", f"what column {k + 1} has of its own", *own)]
-        elif list(varied) == ["variation"]:
-            own = [chip("", f"how column {k + 1} is near its seed", *own)]
-            self._faces[k, "variation"] = own[0].children[0]
+        elif parts and varied[0] in NOISE:
+            own = [chip("", f"the starting noise of column {k + 1}", *own)]
+            self._faces[k, varied[0]] = own[0].children[0]
         return marked(ipywidgets.HBox([title, *own], layout=layout()), "column", f"of-{k}")
 
     def _title(self, k: int) -> Any:
@@ -143,7 +144,7 @@ class Board:
         return one
 
     def _new_control(self, k: int, name: str) -> Any:
-        one = Near() if name == "variation" else control(name, self._model)
+        one = NOISE[name]() if name in NOISE else control(name, self._model)
         # What is no longer in sight says nothing of what is compared now.
         one.observe(
             lambda change: self._controls.get((k, name)) is one and self._taken(k, name, change["new"]), names="value"
@@ -160,12 +161,14 @@ def _brief(name: str, value: Any) -> str:
     if name == "negative_prompt":
         return f"without {' '.join(value.split())[:40]}" if value else "no negative"
     if name == "variation":
-        return _turned(value)[2:] or "as the seed"
+        return f"{value[1]:.3g} to {value[0]}" if value else "as the seed"
+    if name == "watermark":
+        return "marked" if value else "no mark"
     if name == "adapters":
         return ", ".join(f"{one} {scale:g}" for one, scale in value.items() if scale) or "no LoRA"
     return f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
 
 
-def _turned(variation: Any) -> str:
-    """How far noise is turned to which seed, behind the seed's own; "" for not at all."""
-    return f", {variation[1]:.3g} to {variation[0]}" if variation else ""
+def _noise(k: int, value: Callable[[int, str], Any]) -> str:
+    """What is done to the noise of a seed, behind it; "" for nothing."""
+    return "".join(f", {_brief(name, value(k, name))}" for name in NOISE if value(k, name))

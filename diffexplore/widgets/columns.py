@@ -204,6 +204,8 @@ def label_of(own: Mapping[str, Any]) -> str:
     for name, value in own.items():
         if name == "variation":
             said.append(f"{value[1]:.3g} to seed {value[0]}" if value else "as the seed")
+        elif name == "watermark":  # the key is nobody's business
+            said.append("with a mark" if value else "no mark")
         elif name == "sigmas" and value:
             said.append(f"{len(value)} levels from {value[0]:.3g}")
         elif name == "changes":

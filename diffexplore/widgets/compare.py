@@ -37,7 +37,7 @@ from diffexplore.widgets.controls import (
 )
 from diffexplore.widgets.extras import as_code
 from diffexplore.widgets.eye import Looks
-from diffexplore.widgets.near import turns
+from diffexplore.widgets.near import noise_for
 from diffexplore.widgets.notebook import InNotebook
 from diffexplore.widgets.runner import TYPING, Jobs, Runner, outlook, planning
 from diffexplore.widgets.viewer import Viewer
@@ -286,7 +286,7 @@ class Compare(Looks, InNotebook, ipywidgets.Box):  # type: ignore[misc]
     # --- the controls ---
 
     def _build(self) -> None:
-        self._names = (*names_for(self.model), *(["variation"] if turns(self.model) else []))
+        self._names = (*names_for(self.model), *noise_for(self.model))
         style = {"description_width": "initial"}
         self._vary = ipywidgets.Dropdown(
             description="compare", options=["(several)", *map(_word, self._names)], style=style, layout=layout()

@@ -44,7 +44,7 @@ from diffexplore.widgets.extras import Extras, extras_for
 from diffexplore.widgets.eye import Looks
 from diffexplore.widgets.handing import Handing
 from diffexplore.widgets.leveled import Leveled, Setting
-from diffexplore.widgets.near import Near, turns
+from diffexplore.widgets.near import NOISE, beside, noise_for
 from diffexplore.widgets.notebook import InNotebook, watched
 from diffexplore.widgets.reach import marks_of
 from diffexplore.widgets.recipes import Recipes
@@ -60,9 +60,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Explorer"]
 
-_TRAITS: Final = (*NAMES, "adapters", "skips", "changes", "variation", "guider", "sigmas", "fresh_noise")
+_TRAITS: Final = (*NAMES, "adapters", "skips", "changes", *NOISE, "guider", "sigmas", "fresh_noise")
 _OWN: Final = Settings.model_fields.keys() - {"strength"}  # settings that are no matter of a picture handed over
-_SECOND: Final = ("steps", "guidance", "seed")
 
 
 class Explorer(Looks, Branches, Leveled, Handing, Recipes, InNotebook, ipywidgets.Box):  # type: ignore[misc]
@@ -89,6 +88,7 @@ class Explorer(Looks, Branches, Leveled, Handing, Recipes, InNotebook, ipywidget
         sigmas, fresh_noise: Noise levels in place of the sampler's own, as many as ``steps``; how much of the noise of
             each next level is drawn anew; or None. The tab "Levels" has both.
         variation: Another seed, and how far the starting noise is turned towards its noise, as ``(7, 0.2)``; or None.
+        watermark: The key of a hidden mark in the starting noise, which `diffexplore.detect` finds again; or None.
         live: Whether a change of a setting starts a run. While a run is going, a change replaces it in any case.
         status: "idle", "running", "done", "cancelled" or "failed"; read only.
         branched: The newest runs that are branches or have some, by number; read only.
@@ -114,6 +114,7 @@ class Explorer(Looks, Branches, Leveled, Handing, Recipes, InNotebook, ipywidget
     skips = Setting((), help="Strengths of the stages of a U-Net, or FreeU, kept as pairs.")
     changes = Setting((), help="What changes on the way, by share of noise, kept as pairs.")
     variation = Setting(None, help="Another seed, and how far the starting noise is turned towards it.")
+    watermark = Setting(None, help="The key of a hidden mark in the starting noise.")
     live = traitlets.Bool(False, help="Whether a change of a setting starts a run.")
     status = traitlets.Unicode("idle", read_only=True, help='"idle", "running", "done", "cancelled" or "failed".')
 
@@ -357,9 +358,7 @@ class Explorer(Looks, Branches, Leveled, Handing, Recipes, InNotebook, ipywidget
         self._controls = {name: control(name, self.model) for name in names_for(self.model)}
         if self.model.stages:
             self._controls["skips"] = Stages(self.model.stages)
-        near = Near() if turns(self.model) else None
-        if near is not None:
-            self._controls["variation"] = near
+        self._controls |= {name: NOISE[name]() for name in noise_for(self.model)}
         # Not where the model is made to learn from, unless something of it is used.
         if self._beyond and (self.model.origin.kind != "pocket" or self.extra):
             self._more = Extras(self._beyond, taken=self._from_extra, refused=lambda why: self.viewer.tell(error=why))
@@ -376,12 +375,13 @@ class Explorer(Looks, Branches, Leveled, Handing, Recipes, InNotebook, ipywidget
         self._stop.on_click(lambda _: self.cancel())
         traitlets.link((self, "live"), (live, "value"))
 
+        seed, noise = self._controls["seed"], [self._controls[name] for name in NOISE if name in self._controls]
         first = [self._controls[name] for name in (*TEXTS, "guider") if name in self._controls]
         rows = [
             row(*first, self._go, self._stop, *self._eye(), live, names=("first",)),
             row(
-                *(self._controls[name] for name in _SECOND),
-                *([near.chip()] if near else []),
+                *(self._controls[name] for name in ("steps", "guidance")),
+                beside(seed, *noise) if noise else seed,
                 *(self._controls[name] for name in ("sampler", "skips") if name in self._controls),
                 *([self._more.box] if self._more else []),
                 self._recipe_chip(),

@@ -164,7 +164,7 @@ class Film:
             "sampler": settings.sampler, "adapters": ", ".join(settings.loras), "strength": settings.strength,
             "changes": "; ".join(settings.changing), "variation": settings.varied,
             "guider": settings.guider if settings.mixed else "", "noise levels": settings.leveled,
-            "fresh noise": settings.fresh_noise,
+            "fresh noise": settings.fresh_noise, "hidden mark": "by a key" if settings.watermark else "",
         }  # fmt: skip
         about |= {name: value for name, value in more.items() if value not in (None, "")}
         for name, value in described(dict(trace.extra) or trace.info.get("extra") or {}).items():

@@ -34,11 +34,15 @@ def test_the_noise_is_turned_towards_another_seed_with_keys(lab: Any, tab: Any, 
     expect(far).to_be_focused()
     for _ in range(4):
         page.keyboard.press("ArrowRight")
-    expect(app.get_by_role("button", name="near this seed: 0.2 of the way to seed 1000")).to_be_visible()
+    expect(app.get_by_role("button", name="near this seed: 0.2 of the way to seed 1000; or a hidden mark")).to_be_visible()
     field = app.get_by_label("towards seed", exact=True)
     field.fill("9")
     field.press("Enter")
     expect(app.get_by_role("button", name="near this seed: 0.2 of the way to seed 9")).to_be_visible()
+    key = app.get_by_label("hidden mark", exact=True)
+    key.fill("my key")
+    key.press("Enter")
+    expect(app.get_by_role("button", name="to seed 9; with a hidden mark")).to_be_visible()
     app.scroll_into_view_if_needed()
     SHOTS.mkdir(exist_ok=True)
     page.screenshot(path=SHOTS / "near.png")
@@ -51,7 +55,7 @@ def test_the_noise_is_turned_towards_another_seed_with_keys(lab: Any, tab: Any, 
     expect(button).to_be_focused()
     app.locator("button.dx-run").click()
     expect(app.locator(".dx-truth")).to_have_text("picture matches the controls", timeout=60_000)
-    expect(app.locator("p.dx-about")).to_contain_text("seed 3 · variation 0.2 of the way to seed 9")
+    expect(app.locator("p.dx-about")).to_contain_text("variation 0.2 of the way to seed 9 · hidden mark by a key")
     assert app.bounding_box()["height"] == height
     # Each column has its own, behind what it is.
     expect(compare.locator(".dx-column .dx-face")).to_have_text(["as the seed", "0.1 to 1", "0.3 to 1", "0.6 to 1"])
