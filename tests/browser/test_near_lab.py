@@ -34,7 +34,7 @@ def test_the_noise_is_turned_towards_another_seed_with_keys(lab: Any, tab: Any, 
     expect(far).to_be_focused()
     for _ in range(4):
         page.keyboard.press("ArrowRight")
-    expect(app.get_by_role("button", name="near this seed: 0.2 of the way to seed 1000; or a hidden mark")).to_be_visible()
+    expect(app.get_by_role("button", name="0.2 of the way to seed 1000; or a hidden mark")).to_be_visible()
     field = app.get_by_label("towards seed", exact=True)
     field.fill("9")
     field.press("Enter")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -401,6 +402,40 @@ def test_what_runs_took_is_said_in_calls_of_the_network(host: Open, tiny_model: 
     page.settle()
     assert page.root.locator(".dx-status").inner_text().startswith("2 runs · 12 calls · ")
     assert page.root.locator(".dx-about").inner_text() == "same starting noise ✓"
+
+
+def test_the_lines_behind_the_track_end_where_it_does(tab: Any, tmp_path: Path, tiny_trace: Trace) -> None:
+    page = tmp_path / "run.html"
+    to_html(tiny_trace, page)
+    tab.page.goto(page.as_uri())
+    for width in (420, 848, 1280):
+        tab.page.set_viewport_size({"width": width, "height": 720})
+        track = tab.page.locator(".dx-chart").bounding_box()
+        lines = tab.page.locator(".dx-axis i").all()
+        assert len(lines) >= 2
+        for line in lines:
+            box = line.bounding_box()
+            assert (box["x"], box["width"]) == pytest.approx((track["x"], track["width"]), abs=0.5)
+
+
+def test_a_branch_makes_no_page_higher_and_no_flag_covers_another_or_the_track(host: Open, tiny_model: Any) -> None:
+    words = {"prompt": "a very blue car in the desert"}
+    marked = tiny_model.trace(prompt="a red fox", steps=8, seed=3, changes={0.9: words, 0.8: {"guidance": 1.0}})
+    page = host(Replay(marked))
+    within(page, 848)
+    one = height(page)
+    page.viewer.show({"parent": marked, "branch": marked})
+    page.push()
+    assert height(page) == one
+    flags = [flag.bounding_box() for flag in page.root.locator(".dx-flag").all()]
+    assert len(flags) >= 2
+    track, strips = page.root.locator(".dx-chart").bounding_box(), page.root.locator(".dx-strips").bounding_box()
+    for flag in flags:
+        assert strips["y"] + strips["height"] <= flag["y"] + 1
+        assert flag["y"] + flag["height"] <= track["y"] + 1
+    lefts = sorted({round(flag["x"]): flag for flag in flags}.items())
+    for (_, flag), (left, _) in itertools.pairwise(lefts):
+        assert flag["x"] + flag["width"] <= left + 1
 
 
 # --- maps, parting, the whole screen ---

@@ -17,6 +17,7 @@ panel("caption", (view) => {
 			const how = strong[kind] && STRONG.has(kind) ? "How strong, whatever the colour: dark is none, bright is most. " : "";
 			say(caption, note + how + (captions[kind] ?? ""));
 			caption.title = caption.textContent ?? "";
+			caption.hidden = view.many && !caption.title; // beside it, other lines stand
 		},
 	};
 });

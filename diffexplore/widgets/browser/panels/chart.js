@@ -36,7 +36,7 @@ panel("chart", (view) => {
 			lines.replaceChildren(...drawn.map((row, k) => own(svg("polyline", { points: lineOf(row, places) }), films.length > 1 ? k : -1)));
 			axis.replaceChildren(
 				...ticksOf(rows, log).map(({ value, at }) => {
-					const tick = h("span", {}, figures(value));
+					const tick = h("i", {}, h("span", {}, figures(value)));
 					tick.style.bottom = `${(96 * at).toFixed(1)}%`;
 					return tick;
 				}),

@@ -39,11 +39,14 @@ panel("lane", (view) => {
 			const marks = new Map((marksOf(session) ?? []).map(([at, , values]) => [at, values]));
 			const last = session.films.length - 1;
 			const found = last < 0 ? [] : flagsOf(session).map((flag) => ({ ...flag, values: flag.k === last ? marks.get(flag.mark) : undefined }));
+			view.root.classList.toggle("dx-flagged", found.length > 0);
 			fill(flags, found, (flag) => {
 				const { place, text, k, values } = flag;
+				const next = Math.min(...found.flatMap((one) => (one.place > place ? [one.place] : [])), session.places);
 				const title = `step ${place + 1}: ${text}${values ? " (drag it, or arrow keys; Delete takes it away)" : ""}`;
 				const button = own(h("button", { type: "button", class: "dx-flag", title }, text), view.many ? k : -1);
 				button.style.left = leftOf(place);
+				button.style.maxWidth = `max(18px, min(140px, ${(100 * (next - place)) / session.places}% - 2px))`; // no flag covers another
 				view.on(button, "click", () => {
 					session.move(place);
 					if (!values) return;

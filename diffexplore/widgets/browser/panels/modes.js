@@ -5,7 +5,7 @@ import { panel } from "../panel.js";
 /** @type {Record<string, [string, string]>} */
 const MODES = {
 	side: ["Side", "side by side"],
-	difference: ["Difference", "the difference from the pinned one, four times as strong: black is equal"],
+	difference: ["Diff", "the difference from the pinned one, four times as strong: black is equal"],
 	swipe: ["Swipe", "the pinned one over the others: drag on a picture"],
 };
 
@@ -13,7 +13,7 @@ panel("modes", (view) => {
 	const { id, session } = view;
 	const choices = h("fieldset.dx-mode", {}, h("legend.dx-hidden", {}, "compare"));
 	const radios = Object.entries(MODES).map(([mode, [word, title]]) => {
-		const radio = h("input", { type: "radio", name: `${id}-mode`, value: mode });
+		const radio = h("input", { type: "radio", name: `${id}-mode`, value: mode, "aria-label": mode[0].toUpperCase() + mode.slice(1) });
 		view.on(radio, "change", () => radio.checked && session.set({ mode }));
 		choices.append(h("label", { title }, radio, h("span", {}, word)));
 		return radio;

@@ -6,6 +6,9 @@ panel("notes", (view) => {
 	const { session, places } = view;
 	const list = h("ul.dx-notes", { id: `${view.id}-notes` });
 	const button = h("button", { type: "button", class: "dx-note", "aria-expanded": "false", "aria-controls": list.id });
+	const count = h("span");
+	const said = h("span"); // where there is room
+	button.append(count, said);
 	let open = false;
 	const turn = (/** @type {boolean} */ on) => {
 		open = on;
@@ -26,7 +29,8 @@ panel("notes", (view) => {
 			if (button.parentNode !== place) place.append(button);
 			button.hidden = !notes.length;
 			const first = (notes[0] ?? "").slice(0, 300);
-			say(button, notes.length > 1 ? `${notes.length} notes: ${first}` : first);
+			say(count, notes.length > 1 ? `${notes.length} notes` : "1 note");
+			say(said, `: ${first}`);
 			button.title = notes.join("\n").slice(0, 2000);
 			button.ariaExpanded = String(open && notes.length > 0);
 			fill(list, open ? notes : [], (note) => h("li", {}, note));
