@@ -62,7 +62,7 @@ class Turns:
         self._model = model
         self._lock = threading.Lock()
         self._line: OrderedDict[Hashable, Submission] = OrderedDict()
-        self._unseen: OrderedDict[Hashable, Submission] = OrderedDict()  # those of them that wait for a first look
+        self._unseen: dict[Hashable, Submission] = {}  # those of them that wait for a first look
         self._now: _Turn | None = None
         self._looks = _LOOKS
         self._pace: float | None = None  # seconds for so much work
@@ -79,6 +79,7 @@ class Turns:
             self._line[seat] = submission
             if replaced is None:
                 self._arrange(seat, submission.waited)
+            self._unseen.pop(seat, None)
             if submission.worth_a_look:
                 self._unseen[seat] = submission
         if replaced is not None:
@@ -101,11 +102,16 @@ class Turns:
         with self._lock:
             seats = [seat for seat, one in self._line.items() if one is submission]
             for seat in seats:
-                del self._line[seat]
+                self._gone(seat)
         if seats:
             submission.drop(reason)
         else:
             submission.stop(reason)
+
+    def _gone(self, seat: Hashable) -> None:
+        del self._line[seat]
+        self._unseen.pop(seat, None)
+        self._came.pop(seat, None)
 
     def places(self) -> dict[Hashable, Place]:
         """Where everybody stands who waits, by their seats."""
@@ -136,7 +142,7 @@ class Turns:
             except Exception as error:  # what was planned a while ago may be refused by now
                 with self._lock:
                     if self._line.get(seat) is submission:
-                        del self._line[seat]
+                        self._gone(seat)
                     self._now = None
                 submission.refuse(error)
             else:
@@ -144,14 +150,17 @@ class Turns:
 
     def _next(self) -> _Turn | None:
         """Whose turn is next; they are out of the line then, but for a first look."""
-        while self._unseen and self._looks and len(self._line) >= _SOON:
-            seat, submission = self._unseen.popitem(last=False)
-            if self._line.get(seat) is submission:
-                self._looks -= 1
-                return _Turn(seat, submission, True)
+        if self._looks and len(self._line) >= _SOON:
+            # As they stand: whoever had a look at an older wish has one at the newer before those behind them.
+            for seat, submission in self._line.items():
+                if seat in self._unseen:
+                    del self._unseen[seat]
+                    self._looks -= 1
+                    return _Turn(seat, submission, True)
         if not self._line:
             return None
         seat, submission = self._line.popitem(last=False)
+        self._unseen.pop(seat, None)
         self._looks = min(_LOOKS, self._looks + max(1, submission.steps // 2))
         return _Turn(seat, submission, False)
 
