@@ -115,6 +115,7 @@ class Compare(Looks, InNotebook, ipywidgets.Box):  # type: ignore[misc]
             model, self.viewer,
             ask=self._ask, status=self._set_status, settled=self._say_ends, notes=self._notes,
             looks=lambda: self.attention,
+            refused=lambda: _joined(self._refused),
             wanted=lambda: self._plans()[0],
         )  # fmt: skip
         self._what_if = WhatIf(self.viewer, self._runner.traces_of)

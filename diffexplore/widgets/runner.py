@@ -112,6 +112,7 @@ class Runner:
         settled: Hears of the newest jobs, by label, when all are over and no others are about to start; before `status`
             does.
         notes: Gives the sentences that stand in the viewer.
+        refused: Says what of that is refused while the rest runs, "" for nothing; asked before that starts.
         wanted: Gives what the controls say now, plans by label; None where that is refused, or what they wait for. Held
             against what is on show, for `Viewer.truth`.
         looks: Says whether runs keep where words look.
@@ -128,6 +129,7 @@ class Runner:
         status: Callable[[str], object],
         settled: Callable[[Jobs], object],
         notes: Callable[[], Sequence[str]],
+        refused: Callable[[], str] = str,
         wanted: Callable[[], Mapping[str, Plan] | str | None] = dict,
         looks: Callable[[], bool] = bool,
         submit: Callable[[Mapping[str, Plan], Callable[[object], None]], Jobs] | None = None,
@@ -136,7 +138,7 @@ class Runner:
         self.model, self.viewer = model, viewer
         self.lane = object()
         self._ask, self._status, self._notes = ask, status, notes
-        self._settled, self._wanted, self._looks = settled, wanted, looks
+        self._settled, self._refused, self._wanted, self._looks = settled, refused, wanted, looks
         self._start_plans = submit
         self._lock = threading.RLock()  # around the fields below
         self._jobs: Jobs = {}
@@ -206,7 +208,9 @@ class Runner:
             self._forget_due()
             try:
                 self._starting = True
-                jobs = self._submit(self._ask() if plans is None else plans)
+                plans = self._ask() if plans is None else plans
+                self.viewer.tell(error=self._refused())  # before the rest takes its time
+                jobs = self._submit(plans)
             except ValueError as error:
                 self._starting = False
                 self.settle()
@@ -224,7 +228,7 @@ class Runner:
             self._going, self._heard = True, ""
             self._blocked = self._blocked or here
             self._stand("running")
-        self.viewer.tell(error="")
+        self.viewer.tell(error=self._refused())  # no news of runs before these
         for k, trace in enumerate(others.values()):
             self.viewer.end(feed, "cancelled" if trace.cancelled else "done", k)
         for k, job in enumerate(jobs.values(), len(others)):
@@ -237,7 +241,7 @@ class Runner:
         if job in self._jobs.values():
             if job.news != self._heard:
                 self._heard = job.news
-                self.viewer.tell(error=sentence(ValueError(job.news)) if job.news else "")
+                self.viewer.tell(error=sentence(ValueError(job.news)) if job.news else self._refused())
             self.say_truth()
 
     def show(self, traces: Mapping[str, Trace]) -> None:
