@@ -3,21 +3,12 @@ does, press a button, read what is said."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import ipywidgets
 
 from diffexplore.widgets.controls import Menu
-
-
-def wait(condition: Callable[[], bool], seconds: float = 30) -> bool:
-    """Whether it came true in time."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and not condition():
-        time.sleep(0.005)
-    return condition()
 
 
 def parts(widget: Any) -> Iterator[Any]:

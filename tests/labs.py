@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import PATIENCE
 
 
 class Lab:
@@ -31,7 +32,7 @@ class Lab:
 
     def ready(self, page: Any) -> None:
         """Wait until the notebook that a page is opening is there and its kernel listens."""
-        page.wait_for_function("() => window.jupyterapp?.shell?.currentWidget?.context", timeout=60_000)
+        page.wait_for_function("() => window.jupyterapp?.shell?.currentWidget?.context")
         page.evaluate(
             """async () => {
                 const app = window.jupyterapp;
@@ -86,10 +87,13 @@ class Lab:
         return found
 
     def run(self, page: Any, code: str) -> str:
-        """Run code in the notebook's kernel, outside its cells, and return what it prints."""
+        """Run code in the notebook's kernel, outside its cells, and return what it prints. Moves that hands made on
+        the page before have come to the kernel by then."""
         printed: str = page.evaluate(
             """async code => {
                 const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+                // ipywidgets sends the next move when the kernel is done with the last: here it is.
+                await kernel.requestExecute({ code: '', silent: true, store_history: false }).done;
                 const future = kernel.requestExecute({ code, store_history: false });
                 let text = '';
                 future.onIOPub = message => {
@@ -103,6 +107,13 @@ class Lab:
             code,
         )
         return printed
+
+    def until(self, page: Any, code: str, said: str) -> None:
+        """Run code, see `run`, again until it prints this."""
+        deadline = time.monotonic() + PATIENCE
+        while (now := self.run(page, code)) != said:
+            assert time.monotonic() < deadline, f"{code} prints {now!r}, not {said!r}"
+            page.wait_for_timeout(20)
 
 
 def free_port() -> int:
@@ -160,7 +171,7 @@ def _end(server: subprocess.Popen[bytes], how: signal.Signals) -> None:
 
 
 def _wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         if server.poll() is not None:
             break

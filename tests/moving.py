@@ -72,12 +72,12 @@ def tone(hertz: float, seconds: float = 1.0, loud: float = 0.5) -> np.ndarray:
     return (loud * np.sin(2 * np.pi * hertz * np.arange(int(seconds * RATE)) / RATE))[None].astype(np.float32)
 
 
-def sound(seed: int = 0, hertz: float = 1000.0) -> Trace:
+def sound(seed: int = 0, hertz: float = 1000.0, seconds: float = 1.0) -> Trace:
     """A run of three steps: a tone that grows louder out of noise."""
     made = steps((8, 25, 16), seed=seed)
     trace = Trace(Settings(prompt="a tone", **(SETTINGS | {"seed": seed})), made)
-    noise = np.random.default_rng(seed).normal(0, 0.1, (1, RATE))
-    heard = [(tone(hertz, loud=0.25 * (i + 1)) * 2 / 3 + noise * (2 - i) / 2).astype(np.float32) for i in range(3)]
+    noise = np.random.default_rng(seed).normal(0, 0.1, (1, int(seconds * RATE)))
+    heard = [(tone(hertz, seconds, 0.25 * (i + 1)) * 2 / 3 + noise * (2 - i) / 2).astype(np.float32) for i in range(3)]
     trace.decode = lambda latents: heard[which(made, latents)]
     trace.output, trace.final = heard[2], made[2].x0
     trace.info |= {"kind": "sound", "rate": RATE, "axes": ["channels", "time", "frequency"]}

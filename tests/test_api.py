@@ -34,7 +34,7 @@ def built(tmp_path_factory):
     *rest, out, _ = options()
     assert out == "-o"
     done = subprocess.run(
-        [sys.executable, "-m", "pdoc", *rest, "-o", str(folder)], cwd=ROOT, capture_output=True, text=True, timeout=300
+        [sys.executable, "-m", "pdoc", *rest, "-o", str(folder)], cwd=ROOT, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return folder, done.stdout + done.stderr

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from patience import PATIENCE
 from tiny_families import MAKERS, family, model, size
 
 import diffexplore as dx
@@ -132,7 +133,7 @@ def test_a_branch_is_remembered_and_runs_as_a_job():
     one = Model(family("sd"))
     parent = one.trace(prompt="a fox", steps=4, seed=3, sampler="DDIM")
     plan = one.planner.branch(parent, 2, prompt=CAR)
-    first, again = one.submit(plan).result(60), one.trace(plan)
+    first, again = one.submit(plan).result(PATIENCE), one.trace(plan)
     assert torch.equal(first.final, again.final)
     assert again.info["reused"]
     assert again.info["parent"] == first.info["parent"]

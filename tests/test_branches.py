@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from patience import PATIENCE
 from tiny import make_pipeline
 
 import diffexplore as dx
@@ -34,7 +35,7 @@ def ask(one: Explorer, act: str, **more: Any) -> None:
 
 def settled(one: Explorer, films: int, run: int) -> None:
     """Wait until the run of that number is complete in the viewer."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     while one.status == "running" or one.viewer.shown_run != run or len(one.viewer.shown()) != films:
         assert time.monotonic() < end, one.viewer.error
         time.sleep(0.02)

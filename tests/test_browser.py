@@ -38,7 +38,7 @@ def write(folder: Path, **texts: str) -> Path:
 def run(text: str, folder: Path) -> str:
     """What a module prints."""
     (folder / "run.mjs").write_text(text, "utf-8")
-    found = subprocess.run([node(), folder / "run.mjs"], capture_output=True, text=True, timeout=60)
+    found = subprocess.run([node(), folder / "run.mjs"], capture_output=True, text=True, timeout=600)
     assert found.returncode == 0, found.stderr
     return found.stdout
 
@@ -171,10 +171,10 @@ def test_the_modules_agree_with_their_types() -> None:
     if not tsc.exists():
         pytest.skip(f"there is no TypeScript in {folder}: npm install --prefix build typescript")
     project = ROOT / "tests" / "js" / "tsconfig.json"
-    found = subprocess.run([node(), tsc, "--project", project], capture_output=True, text=True, timeout=300)
+    found = subprocess.run([node(), tsc, "--project", project], capture_output=True, text=True, timeout=600)
     assert found.returncode == 0, found.stdout[-4000:]
 
 
 def test_the_pure_functions_of_the_modules() -> None:
-    found = subprocess.run([node(), "--test", "tests/js"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    found = subprocess.run([node(), "--test", "tests/js"], cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert found.returncode == 0, found.stdout[-4000:]

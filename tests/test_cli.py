@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from labs import free_port, lab_environment, serving
+from patience import PATIENCE
 
 from diffexplore import cli
 
@@ -72,7 +73,7 @@ def test_the_printed_link_leads_to_the_notebook_and_ending_the_command_ends_jupy
     ) as server:
         assert f"http://localhost:{port}/lab/tree/{cli.FIRST}?token=" in log.read_text()
         server.terminate()
-        server.wait(20)
+        server.wait(PATIENCE)
         with socket.socket() as probe:
             assert probe.connect_ex(("127.0.0.1", port)) != 0
 

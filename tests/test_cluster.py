@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 import torch
 from distributed import Client, LocalCluster
+from patience import PATIENCE
 from tiny import make_pipeline
 
 import diffexplore as dx
@@ -100,7 +101,7 @@ def cells(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in folder.glob("*.safetensors")}
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 300) -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = PATIENCE) -> Any:
     end = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < end, "it did not happen"
@@ -182,7 +183,7 @@ def test_a_sweep_that_is_killed_goes_on_where_it_was(client: Client, model: Mode
     # Two sweeps at once: this one, and another process that shares the work.
     sharing = sweeping(client, tmp_path, ASKED)
     check(dx.sweep(model, executor=client, out=tmp_path, **ASKED), alone)
-    assert sharing.wait(300) == 0
+    assert sharing.wait(PATIENCE) == 0
     after = cells(tmp_path)
     assert len(after) == CELLS
     assert there.items() <= after.items()

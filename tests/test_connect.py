@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from handmade import handmade
+from patience import PATIENCE
 from tiny import make_pipeline
 
 pytest.importorskip("distributed")
@@ -31,7 +32,7 @@ CERTIFICATES = Path(__file__).parent / "certificates"
 ASKED = {"prompt": "a red fox", "negative_prompt": "blurry", "steps": 4, "seed": 3, "sampler": "DPM++ 2M Karras"}
 
 
-def until(true: Callable[[], Any], seconds: float = 30) -> Any:
+def until(true: Callable[[], Any], seconds: float = PATIENCE) -> Any:
     """Wait for something that has to come true."""
     end = time.monotonic() + seconds
     while not (found := true()):
@@ -200,7 +201,7 @@ def test_steps_come_in_while_the_run_goes(model: Connected, local: Model) -> Non
         prompt="frames", steps=300, sampler="DDIM", on_step=lambda step: started.wait() and on_step(step)
     )
     started.set()
-    assert reached.wait(30)
+    assert reached.wait(PATIENCE)
     job.cancel()
     assert job.done()
     assert job.status == "cancelled"
@@ -210,14 +211,14 @@ def test_steps_come_in_while_the_run_goes(model: Connected, local: Model) -> Non
     assert job.trace.cancelled
     failing = model.submit(on_step=lambda step: 1 / 0, **ASKED)
     with pytest.raises(ZeroDivisionError):
-        failing.result(30)
+        failing.result(PATIENCE)
 
 
 def test_the_newest_wins_in_a_lane_and_lanes_stand_beside_each_other(model: Connected) -> None:
     first = [model.submit(prompt=f"{k}", steps=200, sampler="DDIM", lane="mine") for k in range(4)]
     other = model.submit(lane="another", **ASKED)
     last = model.submit(lane="mine", **ASKED)
-    assert len(last.result(60)) == len(other.result(60)) == 4
+    assert len(last.result(PATIENCE)) == len(other.result(PATIENCE)) == 4
     assert {job.status for job in first} == {"cancelled"}
     assert all("newer run" in job.reason for job in first)
 
@@ -286,7 +287,7 @@ def test_nobody_gets_anothers_frames(room: Room, local: Model) -> None:
                 job = mine.submit(lane="explorer", **asked)
                 if move % 2:
                     continue  # replaced at once
-                trace = job.result(120)
+                trace = job.result(PATIENCE)
                 right = len(trace) == asked["steps"] and trace.settings.prompt == asked["prompt"]
                 if not right or (asked["steps"] == 4 and not torch.equal(trace[0].latents, firsts[seed])):
                     wrong.append(f"{seed}: {trace}")
@@ -299,7 +300,7 @@ def test_nobody_gets_anothers_frames(room: Room, local: Model) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(120)
+        thread.join(PATIENCE)
     assert wrong == []
     until(lambda: not [name for name in room.learners if name.startswith("learner")])
 
@@ -319,14 +320,14 @@ def test_runs_go_on_when_the_room_is_back(local: Model) -> None:
         with pytest.raises(ConnectionError, match="is gone"):
             model.resolve(dx.Settings())
         with dx.share(local, room.address):
-            trace = job.result(120)
+            trace = job.result(PATIENCE)
             assert said[-1] == ""
             assert [step.index for step in trace] == list(range(150))
             later = model.submit(prompt="closed", steps=900, sampler="DDIM")
             until(lambda: len(later.trace))
             model.close()
             with pytest.raises(ConnectionError, match="closed"):
-                later.result(30)
+                later.result(PATIENCE)
     finally:
         room.close()
         model.close()

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from handmade import DemandingPipeline, handmade
 from ipywidgets import Checkbox, FileUpload, Text
-from knobs import error, find, has, move, notes, on, parts, press, truth, type_in, wait
+from knobs import error, find, has, move, notes, on, parts, press, truth, type_in
+from patience import wait
 from PIL import Image
 
 import diffexplore as dx

@@ -163,7 +163,7 @@ def executed() -> Any:
     cells = [nbformat.v4.new_code_cell(cell) for cell in CELLS]
     notebook = nbformat.v4.new_notebook(cells=cells)
     here = str(Path(__file__).parent)
-    ExecutePreprocessor(timeout=120, kernel_name="python3").preprocess(notebook, {"metadata": {"path": here}})
+    ExecutePreprocessor(timeout=600, kernel_name="python3").preprocess(notebook, {"metadata": {"path": here}})
     nbformat.validate(notebook)
     return notebook
 

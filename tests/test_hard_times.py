@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from patience import PATIENCE
 from test_recorder import snapshot
 from tiny import make_pipeline
 
@@ -74,12 +75,12 @@ def test_eight_threads_do_everything_at_once_and_every_finished_picture_is_right
                     case 0:
                         keep(model.trace(settings(rng)))
                     case 1 | 2:
-                        keep(model.submit(settings(rng), lane=number).result(60))
+                        keep(model.submit(settings(rng), lane=number).result(PATIENCE))
                     case 3:
                         job = model.submit(settings(rng), lane=number)
                         time.sleep(rng.random() / 50)
                         job.cancel()
-                        keep(job.result(60))
+                        keep(job.result(PATIENCE))
                     case 4:
                         model.load_lora(lora, "style")
                     case 5 if rng.random() < 0.3:
@@ -94,7 +95,7 @@ def test_eight_threads_do_everything_at_once_and_every_finished_picture_is_right
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(120)
+        thread.join(PATIENCE)
     assert not any(thread.is_alive() for thread in threads)
     assert wrong == []
     assert len(finished) > 20
@@ -142,7 +143,7 @@ def failing_on_step(model, lora):
 
     assert model.submit(WHAT, on_step=fail).add_done_callback(lambda job: None) is None
     with pytest.raises(RuntimeError, match="no"):
-        model.submit(WHAT, on_step=fail).result(30)
+        model.submit(WHAT, on_step=fail).result(PATIENCE)
 
 
 def cancelled(model, lora):
@@ -150,7 +151,7 @@ def cancelled(model, lora):
     while not len(job.trace):
         time.sleep(0.001)
     job.cancel()
-    assert job.result(30).cancelled
+    assert job.result(PATIENCE).cancelled
 
 
 def a_refused_lora(model, lora):

@@ -8,6 +8,7 @@ import time
 import weakref
 
 import pytest
+from patience import PATIENCE
 
 from diffexplore.runs.jobs import ASKED, REPLACED, Job, Lanes, Turn, turn_at
 from diffexplore.runs.probes import Cancelled, Stop
@@ -15,7 +16,7 @@ from diffexplore.settings import Settings
 from diffexplore.trace import Trace
 
 
-def wait_for(condition, seconds=20):
+def wait_for(condition, seconds=PATIENCE):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
@@ -58,7 +59,7 @@ def test_lanes_are_served_in_the_order_they_came():
     for _ in jobs:
         bench.go.release()
     for one in jobs:
-        one.result(20)
+        one.result(PATIENCE)
     assert bench.order == ["a", "b", "c", "d"]
     assert [one.status for one in jobs] == ["done"] * 4
 
@@ -75,7 +76,7 @@ def test_within_a_lane_the_newest_wins_and_keeps_the_place():
     for _ in range(3):
         bench.go.release()
     for one in (running, newer, other):
-        assert one.result(20) is one.trace
+        assert one.result(PATIENCE) is one.trace
     assert bench.order == ["a1", "b2", "c1"]
 
 
@@ -85,11 +86,11 @@ def test_what_runs_in_a_lane_is_stopped_by_the_lanes_next_and_goes_behind_the_ot
     wait_for(lambda: bench.order == ["a1"])
     other = bench.submit("b1", lane="b")
     second = bench.submit("a2", lane="a")
-    assert first.result(20).settings.prompt == "a1"
+    assert first.result(PATIENCE).settings.prompt == "a1"
     assert (first.status, first.reason) == ("cancelled", REPLACED)
     for _ in range(2):
         bench.go.release()
-    other.result(20), second.result(20)
+    other.result(PATIENCE), second.result(PATIENCE)
     assert bench.order == ["a1", "b1", "a2"]
     assert (second.reason, second.status) == ("", "done")
 
@@ -102,9 +103,9 @@ def test_a_client_who_never_stops_asking_starves_nobody():
     for number in range(200):
         last = bench.submit(f"eager {number}", lane="eager")
     bench.go.release(), bench.go.release()
-    patient.result(20)
+    patient.result(PATIENCE)
     bench.go.release()
-    last.result(20)
+    last.result(PATIENCE)
     assert bench.order == ["start", "patient", "eager 199"]
 
 
@@ -113,7 +114,7 @@ def test_a_job_says_why_it_was_stopped():
     one, waiting = bench.submit("a", lane=1), bench.submit("b", lane=2)
     wait_for(lambda: bench.order == ["a"])
     waiting.cancel(), one.cancel()
-    assert [x.result(20).settings.prompt for x in (one, waiting)] == ["a", "b"]
+    assert [x.result(PATIENCE).settings.prompt for x in (one, waiting)] == ["a", "b"]
     assert [(x.status, x.reason) for x in (one, waiting)] == [("cancelled", ASKED)] * 2
     assert waiting.trace.cancelled
 
@@ -127,9 +128,9 @@ def test_work_that_breaks_fails_its_jobs_and_the_next_are_served(caplog):
     lanes = Lanes(work, "test")
     bad, good = job("bad"), job("good")
     lanes.submit([bad], 1), lanes.submit([good], 2)
-    assert good.result(20) is good.trace
+    assert good.result(PATIENCE) is good.trace
     with pytest.raises(MemoryError, match="no more room"):
-        bad.result(20)
+        bad.result(PATIENCE)
     assert bad.status == "failed"
 
 
@@ -138,7 +139,7 @@ def test_idle_lanes_keep_nobody_alive():
     gone = weakref.ref(bench)
     last = bench.submit("a")
     bench.go.release()
-    last.result(20)
+    last.result(PATIENCE)
     del bench, last
     wait_for(lambda: gc.collect() >= 0 and gone() is None)
 
@@ -180,9 +181,9 @@ def test_a_stop_ends_the_wait_at_once_and_leaves_the_turn_to_the_next():
         threads[1].start()
         wait_for(lambda: turn.waiting == 2)
         stop.set()
-        threads[0].join(20)
+        threads[0].join(PATIENCE)
         assert ended == ["stopped"]
-    threads[1].join(20)
+    threads[1].join(PATIENCE)
     assert ended == ["stopped", "taken"]
     with turn.taken():
         pass
@@ -214,11 +215,11 @@ def test_an_interrupt_while_waiting_gives_the_place_up():
     def hold():
         with turn.taken():
             held.set()
-            release.wait(20)
+            release.wait(PATIENCE)
 
     thread = threading.Thread(target=hold)
     thread.start()
-    held.wait(20)
+    held.wait(PATIENCE)
 
     def interrupt():
         wait_for(lambda: turn.waiting == 1)

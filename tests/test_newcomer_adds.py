@@ -124,6 +124,6 @@ def test_one_of_each_is_one_row_or_one_file(copy):
     )
     env = {**os.environ, "PYTHONPATH": str(copy), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", USE, str(ROOT / "tests")], cwd=copy, env=env, capture_output=True, text=True, timeout=180
+        [sys.executable, "-c", USE, str(ROOT / "tests")], cwd=copy, env=env, capture_output=True, text=True, timeout=600
     )
     assert done.stdout.strip() == "all of them", done.stderr[-3000:]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from jupyter_client import KernelManager
+from patience import PATIENCE
 
 HERE = Path(__file__).parent
 
@@ -17,7 +18,8 @@ import gc
 from comm import get_comm_manager
 from tiny import make_pipeline
 import diffexplore as dx
-from knobs import press, wait
+from knobs import press
+from patience import wait
 model = dx.load(make_pipeline())
 
 def left():
@@ -41,7 +43,7 @@ class Page:
         channel.send(message)
         asked, printed = message["header"]["msg_id"], ""
         while True:
-            news = self.client.get_iopub_msg(timeout=60)
+            news = self.client.get_iopub_msg(timeout=PATIENCE)
             if news["parent_header"].get("msg_id") != asked:
                 continue
             content = news["content"]
@@ -59,7 +61,7 @@ def page() -> Iterator[Page]:
     client = manager.client()
     client.start_channels()
     try:
-        client.wait_for_ready(timeout=60)
+        client.wait_for_ready(timeout=PATIENCE)
         page = Page(client)
         page.run("start", START)
         yield page
@@ -70,7 +72,7 @@ def page() -> Iterator[Page]:
 
 def nothing_left(page: Page) -> bool:
     """Whether all widgets are gone, once the threads of the last have ended."""
-    return page.run(None, "print(wait(lambda: not any(left()), 10))") == "True"
+    return page.run(None, "print(wait(lambda: not any(left())))") == "True"
 
 
 @pytest.mark.parametrize(

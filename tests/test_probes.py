@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from patience import PATIENCE
 from test_recorder import snapshot
 from tiny import make_pipeline
 
@@ -139,7 +140,7 @@ def test_one_that_looks_inside_sees_every_evaluation(model):
 def test_jobs_take_them_too(model):
     lines = []
     job = model.submit(probes=[Diary("a", lines)], **WHAT)
-    assert len(job.result(30)) == 3
+    assert len(job.result(PATIENCE)) == 3
     assert lines[0] == "a attach"
     assert lines[-1] == "a detach"
 

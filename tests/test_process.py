@@ -6,7 +6,8 @@ from typing import Any
 import ipywidgets
 import numpy as np
 import pytest
-from knobs import find, press, wait
+from knobs import find, press
+from patience import wait
 from PIL import Image
 
 import diffexplore as dx

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from patience import PATIENCE
 
 import diffexplore as dx
 from diffexplore.model import Model
@@ -27,7 +28,7 @@ def ask(one: Explorer, act: str, **more: Any) -> None:
 
 def settled(one: Explorer, wanted: int) -> None:
     """Wait until so many films are complete in the viewer."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     while one.status == "running" or len(one.viewer.shown()) != wanted:
         assert time.monotonic() < end
         time.sleep(0.02)

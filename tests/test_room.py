@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from labs import free_port
+from patience import PATIENCE
 
 SECONDS = float(os.environ.get("DIFFEXPLORE_STRESS", "0"))
 LEARNERS, PROCESSES = 30, 3
@@ -65,7 +66,7 @@ def test_thirty_learners_share_a_model() -> None:
         rows = [json.loads(line) for room in rooms for line in room.communicate()[0].splitlines()]
     finally:
         keeper.terminate()
-        keeper.wait(30)
+        keeper.wait(PATIENCE)
     rows.sort(key=lambda row: float(row["asked"]))
     told(rows, begun, killed, memory)
     assert [row for row in rows if row["wrong"]] == []

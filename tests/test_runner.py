@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from knobs import wait
+from patience import wait
 from tiny import make_pipeline
 
 import diffexplore as dx
@@ -141,7 +141,7 @@ def test_what_will_be_over_soon_is_finished_before_another_takes_its_place(
     """So a slider that is dragged shows whole runs, and the newest settings come last."""
     one, _ = clients
     monkeypatch.setattr(room, "HEAD_START", 0.0)
-    monkeypatch.setattr(room, "SOON", 60.0)
+    monkeypatch.setattr(room, "SOON", 10_000.0)
     one.runner.run()
     one.wanted = {"0": settings(40, seed=1)}
     one.runner.start()
@@ -175,7 +175,7 @@ def test_what_takes_long_is_replaced_after_its_head_start(
 def test_a_move_from_rest_starts_at_once(clients: tuple[Client, Client], monkeypatch: pytest.MonkeyPatch) -> None:
     one, _ = clients
     monkeypatch.setattr(room, "HEAD_START", 0.0)
-    monkeypatch.setattr(room, "SOON", 60.0)
+    monkeypatch.setattr(room, "SOON", 10_000.0)
     (before,) = one.runner.run().values()
     time.sleep(0.3)  # the picture is looked at
     one.wanted = {"0": settings(5, seed=2)}

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from patience import PATIENCE
 from tiny import make_pipeline
 
 from diffexplore.model import Model
@@ -35,10 +36,10 @@ def held(model: Model) -> Iterator[threading.Event]:
         go.wait()
 
     job = model.submit(prompt="first", steps=2, on_step=wait)
-    assert begun.wait(30)
+    assert begun.wait(PATIENCE)
     yield go
     go.set()
-    job.result(30)
+    job.result(PATIENCE)
 
 
 class Learner:
@@ -59,7 +60,7 @@ class Learner:
         while sum("status" in one and one["status"] != "running" for one in self.told) < ends:
             message = self.seat.message()
             if message is None:
-                assert self.there.wait(30)
+                assert self.there.wait(PATIENCE)
                 self.there.clear()
                 continue
             self.told.append(message)
@@ -80,7 +81,7 @@ def test_learners_take_turns_however_much_one_of_them_asks_for(
     for one in reading:
         one.start()
     for one in reading:
-        one.join(60)
+        one.join(PATIENCE)
     assert sorted(served) == ["greedy"] * 6 + ["modest"]
     assert served.index("modest") <= 2  # in turn: after one of the other's, or beside its second
 
@@ -121,8 +122,8 @@ def test_whoever_does_not_read_gets_no_further_run(model: Model, turns: Turns) -
     learner = Learner(model, turns, [], "asleep")
     for number in range(3):
         learner.submit(number, lane=number, seed=number)
-    model.submit(prompt="another", steps=2).result(30)
-    model.submit(prompt="one more", steps=2).result(30)
+    model.submit(prompt="another", steps=2).result(PATIENCE)
+    model.submit(prompt="one more", steps=2).result(PATIENCE)
     assert "1 at the model" in repr(learner.seat)
     assert "2 waiting" in repr(learner.seat)
     learner.read(3)

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from labs import free_port
+from patience import PATIENCE
 
 pytest.importorskip("distributed")
 
@@ -39,7 +40,7 @@ def command(text: str) -> list[str]:
     return [sys.executable, "-m", "diffexplore.cli", *arguments]
 
 
-def until(true: Callable[[], Any], seconds: float = 60) -> Any:
+def until(true: Callable[[], Any], seconds: float = PATIENCE) -> Any:
     end = time.monotonic() + seconds
     while not (found := true()):
         assert time.monotonic() < end, "it has not come true"
@@ -78,7 +79,7 @@ def test_the_lines_of_the_readme_share_a_model_that_outlives_its_process() -> No
         workers = Path(children).read_text().split()
     finally:
         keeper.terminate()
-        assert keeper.wait(30) == 0
+        assert keeper.wait(PATIENCE) == 0
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from knobs import wait
+from patience import wait
 from PIL import Image
 
 from diffexplore.experiments.grid import Grid

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from patience import PATIENCE
 from PIL import Image
 
 from diffexplore.pocket import world
@@ -165,4 +166,4 @@ def test_workers_end_with_the_training_that_was_killed(tmp_path):
         assert part, said
         said += part
     training.kill()
-    training.communicate(timeout=60)  # to the end of what the workers can say, which comes when the last of them ends
+    training.communicate(timeout=PATIENCE)  # to the end of what the workers say, which comes when the last one ends

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+from patience import PATIENCE
 from tiny import make_pipeline
 
 from diffexplore.model import Model, Probe
@@ -50,7 +51,7 @@ class Learner:
 
     def read(self, until: Callable[[], object]) -> None:
         """Take what is sent, until something has come."""
-        end = time.monotonic() + 60
+        end = time.monotonic() + PATIENCE
         while not until():
             assert time.monotonic() < end, self.told
             message = self.seat.message()
@@ -77,7 +78,7 @@ class Crowd:
         self.first.submit(model, 1, self.held, prompt="held", steps=4)
         for k, one in enumerate(self.waiting):
             one.submit(model, 1, *([] if k else [self.next]), prompt=f"a fox {k}", steps=5, seed=k)
-        assert self.held.begun.wait(60)
+        assert self.held.begun.wait(PATIENCE)
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ def crowd(model: Model) -> Iterator[Crowd]:
 
 def test_whoever_waits_has_a_first_look_which_is_the_first_step_of_their_run(model: Model, crowd: Crowd) -> None:
     crowd.held.go.set()
-    assert crowd.next.begun.wait(60)
+    assert crowd.next.begun.wait(PATIENCE)
     for one in crowd.waiting[1:]:  # whose turn is after that
         one.read(lambda one=one: one.steps)
         assert [set(message) for message in one.told] == [{"run", "k", "steps"}]

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from patience import PATIENCE
 from PIL import Image
 
 from diffexplore.looks.views import VIEWS
@@ -53,7 +54,7 @@ class Wire:
         return [content for content in self.sent if content["kind"] == "piece"]
 
     def drive(self, feed: Feed) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE
         self.viewer.drive(lambda: feed.complete.is_set() or time.monotonic() > deadline)
         assert feed.complete.is_set()
 
@@ -305,7 +306,7 @@ def test_of_a_thousand_runs_begun_in_a_moment_only_the_last_is_finished(wire: Wi
         wire.viewer.wake()
     grow(trace, tiny_trace)
     wire.viewer.end(feeds[-1], "done")
-    assert feeds[-1].complete.wait(20)
+    assert feeds[-1].complete.wait(PATIENCE)
     assert all(feed.complete.is_set() for feed in feeds)
     assert wire.viewer._film["run"] == feeds[-1].run
     seconds = wire.times[-1] - wire.times[0]
@@ -324,10 +325,10 @@ def test_the_thread_ends_when_there_is_nothing_to_do_and_comes_back(
         feed = wire.viewer.feed([trace])
         grow(trace, tiny_trace)
         wire.viewer.end(feed, "done")
-        assert feed.complete.wait(20)
+        assert feed.complete.wait(PATIENCE)
         thread = wire.viewer._thread
         if thread is not None:
-            thread.join(5)
+            thread.join(PATIENCE)
             assert not thread.is_alive()
 
 
@@ -364,7 +365,7 @@ def test_a_run_that_is_tried_again_from_its_first_step_is_shown_whole(wire: Wire
     trace = growing(tiny_trace)
     feed = wire.viewer.feed([trace], here=True)
     grow(trace, tiny_trace)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE
     wire.viewer.drive(lambda: len(feed.films[0].frames) > 3 or time.monotonic() > deadline)
     trace.clear()
     wire.viewer.drive(lambda: not feed.films[0].steps or time.monotonic() > deadline)
@@ -420,7 +421,7 @@ def test_a_closed_viewer_lets_go_of_its_runs(tiny_trace: Trace) -> None:
     gone = [weakref.ref(trace), weakref.ref(viewer)]
     viewer.close()
     del trace, feed, viewer
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while any(ref() for ref in gone) and time.monotonic() < deadline:  # its thread has to notice
         gc.collect()
         time.sleep(0.01)

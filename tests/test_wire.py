@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import PATIENCE
 
 pytest.importorskip("distributed")
 
@@ -82,7 +83,8 @@ async def _answered(message: Any, *, raw: bytes | None = None, dask: bool = Fals
         if dask:
             from distributed.comm import connect
 
-            comm = await asyncio.wait_for(connect(listener.listen_address, timeout=5, handshake_overrides=message), 5)
+            made = connect(listener.listen_address, timeout=PATIENCE, handshake_overrides=message)
+            comm = await asyncio.wait_for(made, PATIENCE)
             return await comm.read()
         comm = await wire.connected(listener.listen_address, None)
         if raw is None:
@@ -90,7 +92,7 @@ async def _answered(message: Any, *, raw: bytes | None = None, dask: bool = Fals
         else:
             await comm.stream.write(raw)
         try:
-            return await asyncio.wait_for(comm.read(), 10)
+            return await asyncio.wait_for(comm.read(), PATIENCE)
         finally:
             comm.abort()
     except OSError as error:

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from labs import Lab, free_port, lab_environment, serving
+from patience import PATIENCE
 
 from diffexplore.widgets.viewer import Viewer
 
@@ -32,6 +33,8 @@ HERE = Path(__file__).parent
 HOST_URL = "http://host.invalid/"  # served by the test itself, through `route`
 # Where `npm install --prefix build axe-core typescript` puts them; `build` is nobody's but this machine's.
 NODE_MODULES = Path(os.environ.get("NODE_MODULES", HERE.parents[1] / "build" / "node_modules"))
+# JupyterLab's own complaints where a reload or a restart cuts a request of its debugger short, or a message in two.
+CUT_SHORT = ("Could not restore the debugger state", "Kernel message validation error")
 LOCAL = {"127.0.0.1", "localhost", "host.invalid"}
 
 
@@ -39,14 +42,31 @@ LOCAL = {"127.0.0.1", "localhost", "host.invalid"}
 def chromium() -> Iterator[Any]:
     if not Path(CHROMIUM).exists():
         pytest.skip(f"there is no Chromium at {CHROMIUM}")
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=1000 * PATIENCE)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--disable-gpu", "--disable-dev-shm-usage"]
+            executable_path=CHROMIUM, args=["--disable-gpu", "--disable-dev-shm-usage"], timeout=1000 * PATIENCE
         )
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def fresh(chromium: Any) -> Callable[..., AbstractContextManager[Any]]:
+    """Opens a context, 1000 x 900 if nothing else is said, that is as patient as all tests are."""
+
+    @contextmanager
+    def opened(**options: Any) -> Iterator[Any]:
+        context = chromium.new_context(**{"viewport": {"width": 1000, "height": 900}} | options)
+        context.set_default_timeout(1000 * PATIENCE)
+        try:
+            yield context
+        finally:
+            context.close()
+
+    return opened
 
 
 class Tab:
@@ -61,8 +81,7 @@ class Tab:
         page.on("console", self._said)
 
     def _said(self, message: Any) -> None:
-        # JupyterLab's own debugger, where a reload or a restart cuts one of its requests short.
-        if message.type == "error" and "Could not restore the debugger state" not in message.text:
+        if message.type == "error" and not any(own in message.text for own in CUT_SHORT):
             self.errors.append(message.text)
 
     def _asked(self, request: Any) -> None:
@@ -72,13 +91,11 @@ class Tab:
 
 
 @pytest.fixture
-def tab(chromium: Any) -> Iterator[Tab]:
+def tab(fresh: Any) -> Iterator[Tab]:
     """A fresh tab, 1000 x 900, that must end with no error and with no request off the machine."""
-    context = chromium.new_context(viewport={"width": 1000, "height": 900})
-    context.set_default_timeout(10_000)
-    tab = Tab(context.new_page())
-    yield tab
-    context.close()
+    with fresh() as context:
+        tab = Tab(context.new_page())
+        yield tab
     assert tab.away == []
     assert tab.errors == []
 

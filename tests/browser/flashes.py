@@ -14,7 +14,7 @@ FIELD = (256 // CELL, 341 // CELL)  # rows and columns of squares
 SHARE = 0.25
 
 # Draws all canvases under a selector as they stand and as pale as they are, small, at every frame of the page, and
-# keeps what has changed with its time.
+# keeps what has changed with its time: that of the frame, whose drawing is over when it is looked at.
 RECORD = """([selector, cell]) => {
     const root = document.querySelector(selector);
     const { width, height } = root.getBoundingClientRect();
@@ -23,7 +23,8 @@ RECORD = """([selector, cell]) => {
     pen.imageSmoothingQuality = 'high';
     window.taken = { times: [], frames: [], rows: small.height, columns: small.width, on: true };
     let last = '';
-    const look = () => {
+    const { port1, port2 } = new MessageChannel();
+    const look = ({ data: now }) => {
         if (!taken.on) return;
         const { left, top } = root.getBoundingClientRect();
         pen.globalAlpha = 1;
@@ -41,13 +42,14 @@ RECORD = """([selector, cell]) => {
         let text = '';
         for (let i = 0; i < data.length; i += 4) text += String.fromCharCode(data[i], data[i + 1], data[i + 2]);
         if (text !== last) {
-            taken.times.push(performance.now() / 1000);
+            taken.times.push(now / 1000);
             taken.frames.push(btoa(text));
             last = text;
         }
-        requestAnimationFrame(look);
+        requestAnimationFrame((now) => port2.postMessage(now));
     };
-    look();
+    port1.onmessage = look;
+    look({ data: performance.now() });
 }"""
 
 
@@ -57,6 +59,11 @@ class Recording:
     def __init__(self, page: Any, selector: str = ".dx-viewer") -> None:
         self.page = page
         page.evaluate(RECORD, [selector, CELL])
+
+    @property
+    def changes(self) -> int:
+        """How often something has changed until now, the first look counted."""
+        return int(self.page.evaluate("taken.times.length"))
 
     def stop(self) -> tuple[np.ndarray, np.ndarray]:
         """Times in seconds, one for each change, and the relative luminance of what came then, (T, rows, columns)."""

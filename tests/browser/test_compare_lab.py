@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from hands import write
+from hands import resting, until, write
 from playwright.sync_api import expect
 
 SHOTS = Path(__file__).with_name("shots")
@@ -29,7 +29,7 @@ def test_columns_run_scrub_together_and_change(lab: Any, tab: Any) -> None:
     films = viewer.locator(".dx-film")
 
     compare.locator("button.dx-run").click()
-    expect(films).to_have_count(2, timeout=60_000)
+    expect(films).to_have_count(2)
     lab.run(page, "import time\nwhile compare.status == 'running': time.sleep(0.05)")
     assert lab.run(page, "print(compare.status, sorted(compare.traces))") == "done ['negative', 'plain']"
     expect(viewer).to_contain_text("plain")
@@ -37,31 +37,32 @@ def test_columns_run_scrub_together_and_change(lab: Any, tab: Any) -> None:
 
     # One scrubber moves both.
     def shown() -> list[str]:
-        page.wait_for_timeout(300)
         found: list[str] = films.locator("canvas").evaluate_all("all => all.map(one => one.toDataURL())")
         return found
 
-    last = shown()
-    viewer.get_by_label("step", exact=True).fill("6")
-    moved = shown()
-    assert len(moved) >= 2
-    assert all(now != before for now, before in zip(moved[:2], last[:2], strict=True))
+    def moved() -> None:
+        now = shown()
+        assert len(now) == 2
+        assert all(one != before for one, before in zip(now, last, strict=True))
 
-    # Controls: a column's own negative prompt, then a run that draws only what changed.
+    expect(compare.locator(".dx-truth")).to_have_attribute("data-state", "match")
+    last = resting(page, shown)
+    viewer.get_by_label("step", exact=True).fill("6")
+    until(page, moved)
+
+    # Controls: a column's own negative prompt; Enter runs what changed, and only that.
     field = compare.locator(".dx-row").get_by_placeholder("without").last
     field.fill("night")
     field.press("Enter")
-    page.wait_for_timeout(200)
     assert lab.run(page, "print(compare.columns['negative'])") == "{'negative_prompt': 'night'}"
-    compare.locator("button.dx-run").click()
-    lab.run(page, "import time\ntime.sleep(0.3)\nwhile compare.status == 'running': time.sleep(0.05)")
+    lab.run(page, "while compare.status == 'running': time.sleep(0.05)")
     assert lab.run(page, "print([bool(t.info.get('reused')) for t in compare.traces.values()])") == "[True, False]"
 
     # A column that is refused says why as text, and the other is shown.
     lab.run(page, "compare.columns = {'fine': {}, '<i>wrong</i>': {'sampler': 'Flow Euler'}}")
     compare.locator("button.dx-run").click()
     expect(viewer.get_by_role("alert")).to_contain_text("<i>wrong</i>: Sampler 'Flow Euler' cannot be used here")
-    expect(films).to_have_count(1, timeout=60_000)
+    expect(films).to_have_count(1)
 
     # A picture to look at.
     lab.run(
@@ -70,13 +71,14 @@ def test_columns_run_scrub_together_and_change(lab: Any, tab: Any) -> None:
         "compare.shared = {'prompt': 'a castle in the mountains at dawn', 'seed': 3}\n"
         "compare.run()",
     )
-    expect(films).to_have_count(3, timeout=60_000)
+    expect(films).to_have_count(3)
+    expect(compare.locator(".dx-truth")).to_have_attribute("data-state", "match")
     viewer.get_by_label("step", exact=True).fill("20")
     expect(viewer.locator(".dx-count").first).to_contain_text(re.compile("20"))
     SHOTS.mkdir(exist_ok=True)
-    page.wait_for_timeout(500)
     page.evaluate("window.jupyterapp.commands.execute('application:toggle-left-area')")
     page.set_viewport_size({"width": 1060, "height": 900})
-    page.wait_for_timeout(500)
+    resting(page, compare.bounding_box)
+    resting(page, shown)
     compare.screenshot(path=SHOTS / "compare.png")
     assert (SHOTS / "compare.png").stat().st_size > 10_000

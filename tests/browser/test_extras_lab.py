@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hands import write
+from hands import at_home, resting, write
 from PIL import Image
 from playwright.sync_api import expect
 
@@ -32,7 +32,8 @@ def test_a_picture_is_uploaded_and_drawn_with(lab: Any, tab: Any, axe: Any, tmp_
     lab.run_all(page)
     app = page.locator(".dx-app").first
     expect(app.get_by_role("alert")).to_contain_text("DemandingPipeline needs image=")
-    height = app.bounding_box()["height"]
+    at_home(app)
+    height = resting(page, app.bounding_box)["height"]
     face = app.locator(".dx-extras > button.dx-face")
     expect(face).to_have_text("needs image")
     face.click()
@@ -51,17 +52,17 @@ def test_a_picture_is_uploaded_and_drawn_with(lab: Any, tab: Any, axe: Any, tmp_
     expect(app.get_by_role("alert")).to_contain_text("no picture in a format that is read")
     pop.locator(".dx-number input[type=text]").first.fill("0.5")
     pop.locator(".dx-number input[type=text]").first.press("Enter")
-    page.wait_for_timeout(300)
+    expect(face).to_contain_text("strength 0.5")
     SHOTS.mkdir(exist_ok=True)
     page.screenshot(path=SHOTS / "extras.png")
-    box = pop.bounding_box()
+    box = resting(page, pop.bounding_box)
     assert box["x"] + box["width"] <= app.bounding_box()["x"] + app.bounding_box()["width"] + 1
     page.keyboard.press("Escape")
     expect(pop).to_be_hidden()
-    assert app.bounding_box()["height"] == pytest.approx(height, abs=0.5)
+    assert resting(page, app.bounding_box)["height"] == pytest.approx(height, abs=0.5)
     app.locator("button.dx-run").click()
     expect(app.locator(".dx-film")).to_have_count(1)
-    lab.run(page, "import time\nwhile explorer.status == 'running': time.sleep(0.05)")
+    expect(app.locator(".dx-truth")).to_have_attribute("data-state", "match")
     said = lab.run(page, "print(sorted(explorer.trace.info['extra'].items()), explorer.viewer.truth['state'])")
     assert said == "[('image', 'a picture of 48x32 pixels'), ('strength', 0.5)] match"
 

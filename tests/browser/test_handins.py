@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
-from hands import other, shown, write
+from hands import other, resting, shown, until, write
 from nbconvert import HTMLExporter
 from nbconvert.preprocessors import ExecutePreprocessor
 from playwright.sync_api import expect
@@ -32,21 +33,22 @@ MORE = "more: 9 steps"
 
 
 @contextmanager
-def read(chromium: Any, page: Path, *, scripts: bool) -> Iterator[Any]:
+def read(fresh: Any, page: Path, *, scripts: bool) -> Iterator[Any]:
     """A page from a disk, on a machine with no network."""
-    context = chromium.new_context(viewport={"width": 1000, "height": 900}, java_script_enabled=scripts)
-    context.set_default_timeout(10_000)
-    context.route(lambda url: not url.startswith("file:"), lambda route: route.abort())
-    tab = context.new_page()
-    tab.goto(page.as_uri())
-    yield tab
-    context.close()
+    with fresh(java_script_enabled=scripts) as context:
+        context.route(lambda url: not url.startswith("file:"), lambda route: route.abort())
+        tab = context.new_page()
+        tab.goto(page.as_uri())
+        yield tab
 
 
-def is_drawn(picture: Any) -> bool:
-    """Whether an `<img>` shows something."""
-    width: int = picture.evaluate("one => one.complete && one.naturalWidth")
-    return width > 100
+def drawn(picture: Any) -> None:
+    """That an `<img>` shows something."""
+
+    def check() -> None:
+        assert picture.evaluate("one => one.complete && one.naturalWidth") > 100
+
+    until(picture.page, check)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +56,7 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What ``nbconvert --execute --to html`` leaves, and the notebook."""
     folder = tmp_path_factory.mktemp("handins")
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in CELLS])
-    ExecutePreprocessor(timeout=120, kernel_name="python3").preprocess(
+    ExecutePreprocessor(timeout=600, startup_timeout=600, kernel_name="python3").preprocess(
         notebook, {"metadata": {"path": str(HERE.parent)}}
     )
     nbformat.write(notebook, folder / "executed.ipynb")
@@ -65,20 +67,20 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", ["page.html", "stateless.html"])
-def test_a_page_without_scripts_shows_a_picture_and_its_caption(chromium: Any, executed: Path, name: str) -> None:
-    with read(chromium, executed / name, scripts=False) as page:
+def test_a_page_without_scripts_shows_a_picture_and_its_caption(fresh: Any, executed: Path, name: str) -> None:
+    with read(fresh, executed / name, scripts=False) as page:
         figures = page.locator(".dx-handin figure")
         expect(figures).to_have_count(3)
         for k, said in enumerate((FOX, MORE, FOX)):
             expect(figures.nth(k)).to_be_visible()
             expect(figures.nth(k)).to_contain_text(said)
-            assert is_drawn(figures.nth(k).locator("img"))
+            drawn(figures.nth(k).locator("img"))
         SHOTS.mkdir(exist_ok=True)
         page.screenshot(path=SHOTS / "handin-no-scripts.png", full_page=True)
 
 
-def test_a_page_with_scripts_shows_the_film_with_no_network(chromium: Any, executed: Path) -> None:
-    with read(chromium, executed / "page.html", scripts=True) as page:
+def test_a_page_with_scripts_shows_the_film_with_no_network(fresh: Any, executed: Path) -> None:
+    with read(fresh, executed / "page.html", scripts=True) as page:
         boxes = page.locator(".dx-handin")
         expect(boxes).to_have_count(3)
         for k, (steps, said) in enumerate(((6, FOX), (9, MORE), (6, FOX))):
@@ -88,33 +90,24 @@ def test_a_page_with_scripts_shows_the_film_with_no_network(chromium: Any, execu
             step = film.get_by_label("step", exact=True)
             expect(step).to_have_attribute("max", str(steps))
             viewer = film.locator(".dx-viewer")
-            before = shown(viewer)
+            before = resting(page, lambda viewer=viewer: shown(viewer))
             step.fill("2")
             expect(film.locator(".dx-count").first).to_contain_text("2 of")
-            assert other_in(viewer, before) != before
-            height = (
-                boxes.nth(k)
-                .locator("iframe")
-                .evaluate("one => [one.clientHeight, one.contentDocument.body.scrollHeight]")
-            )
-            assert height[0] >= height[1], "nothing of the film is cut off"
+            other(viewer, than=before)
+            until(page, partial(whole, boxes.nth(k).locator("iframe")))
         page.screenshot(path=SHOTS / "handin-scripts.png", full_page=True)
 
 
-def other_in(viewer: Any, before: bytes) -> bytes:
-    """`other`, for a viewer in a frame."""
-    for _ in range(200):
-        if (now := shown(viewer)) != before:
-            return now
-        viewer.page.wait_for_timeout(20)
-    raise AssertionError("the picture has not changed")
+def whole(frame: Any) -> None:
+    high, needed = frame.evaluate("one => [one.clientHeight, one.contentDocument.body.scrollHeight]")
+    assert high >= needed, "nothing of the film is cut off"
 
 
-def test_a_page_with_scripts_and_no_state_shows_the_picture(chromium: Any, executed: Path) -> None:
-    with read(chromium, executed / "stateless.html", scripts=True) as page:
+def test_a_page_with_scripts_and_no_state_shows_the_picture(fresh: Any, executed: Path) -> None:
+    with read(fresh, executed / "stateless.html", scripts=True) as page:
         picture = page.locator(".dx-handin img").first
         expect(picture).to_be_visible()
-        assert is_drawn(picture)
+        drawn(picture)
 
 
 # --- JupyterLab
@@ -123,7 +116,7 @@ def test_a_page_with_scripts_and_no_state_shows_the_picture(chromium: Any, execu
 def opened(lab: Any, page: Any, name: str) -> None:
     """Open a notebook that gets no kernel."""
     page.goto(f"{lab.url}lab/tree/{name}?reset")
-    page.wait_for_function("() => window.jupyterapp?.shell?.currentWidget?.context", timeout=60_000)
+    page.wait_for_function("() => window.jupyterapp?.shell?.currentWidget?.context")
     page.evaluate("async () => { await jupyterapp.restored; await jupyterapp.shell.currentWidget.context.ready; }")
 
 
@@ -135,27 +128,42 @@ def no_kernel(path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def saved(lab: Any, chromium: Any) -> dict[str, Any]:
+def saved(lab: Any, fresh: Any) -> dict[str, Any]:
     """A notebook run in JupyterLab, looked at, then saved by it, with what was seen meanwhile."""
     write(lab.folder / "work.ipynb", CELLS)
-    context = chromium.new_context(viewport={"width": 1000, "height": 900})
-    page = context.new_page()
+    with fresh() as context:
+        return worked(lab, context.new_page())
+
+
+def worked(lab: Any, page: Any) -> dict[str, Any]:
     lab.open(page, "work.ipynb")
     lab.run_all(page)
     viewer = page.locator(".dx-viewer").first
-    expect(viewer.locator(".dx-status")).to_contain_text("6 steps", timeout=60_000)
-    seen = {"beside": page.locator(".dx-handin:visible").count()}
+    expect(viewer.locator(".dx-status")).to_contain_text("6 steps")
+    seen = {"beside": beside(page)}
     # In the background, by the button, with other settings: what is handed in is what was seen last.
     lab.run(page, "explorer.prompt, explorer.steps = 'a blue cat', 7")
     page.locator(".dx-explorer").first.locator("button.dx-run").click()
-    expect(viewer.locator("p.dx-about")).to_contain_text("7 steps", timeout=60_000)
-    page.wait_for_timeout(3500)
-    seen["after"] = page.locator(".dx-handin:visible").count()
+    expect(viewer.locator("p.dx-about")).to_contain_text("7 steps")
+    page.wait_for_function(
+        """said => {
+            const cell = jupyterapp.shell.currentWidget.content.widgets[1];
+            return JSON.stringify(cell.model.outputs.toJSON()).includes(said);
+        }""",
+        arg="“a blue cat” · 7 steps",
+    )
+    seen["after"] = beside(page)
     page.evaluate("jupyterapp.shell.currentWidget.context.save()")
-    page.wait_for_timeout(500)
     page.evaluate("jupyterapp.shell.currentWidget.sessionContext.shutdown()")
-    context.close()
     return seen
+
+
+def beside(page: Any) -> int:
+    """How many pictures stand beside their widgets, once those are there."""
+    pictures = page.locator(".dx-handin:visible")
+    with suppress(AssertionError):
+        expect(pictures).to_have_count(0)
+    return int(pictures.count())
 
 
 def test_where_the_widget_lives_its_picture_steps_aside(saved: dict[str, Any]) -> None:
@@ -180,7 +188,7 @@ def test_opened_again_without_a_kernel_the_films_are_there(lab: Any, tab: Any, s
     opened(lab, page, "again.ipynb")
     trust(page)
     viewers = page.locator(".dx-viewer")
-    expect(viewers).to_have_count(3, timeout=20_000)
+    expect(viewers).to_have_count(3)
     expect(page.get_by_text("model not found")).to_have_count(0)
     expect(page.locator(".dx-handin:visible")).to_have_count(0)
     viewer = viewers.first
@@ -209,11 +217,11 @@ def test_not_trusted_a_picture_and_its_caption_stand_there(lab: Any, tab: Any, s
     no_kernel(lab.folder / "pupil.ipynb")
     opened(lab, page, "pupil.ipynb")
     figures = page.locator(".dx-handin figure")
-    expect(figures).to_have_count(3, timeout=20_000)
+    expect(figures).to_have_count(3)
     for k, said in enumerate(("“a blue cat” · 7 steps", MORE, FOX)):
         expect(figures.nth(k)).to_be_visible()
         expect(figures.nth(k)).to_contain_text(said)
-        assert is_drawn(figures.nth(k).locator("img"))
+        drawn(figures.nth(k).locator("img"))
     expect(page.locator(".dx-viewer")).to_have_count(0)
     expect(page.get_by_text("model not found")).to_have_count(0)
     page.screenshot(path=SHOTS / "handin-untrusted.png")
@@ -231,7 +239,7 @@ def test_a_notebook_without_state_shows_no_error_where_its_widgets_were(
     opened(lab, page, "bare.ipynb")
     trust(page)
     figures = page.locator(".dx-handin figure")
-    expect(figures).to_have_count(3, timeout=20_000)
-    expect(figures.first).to_be_visible(timeout=20_000)
+    expect(figures).to_have_count(3)
+    expect(figures.first).to_be_visible()
     expect(page.get_by_text("model not found").locator("visible=true")).to_have_count(0)
     tab.errors.clear()

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from hands import other, shown, slider, write
+from hands import FRAMES, other, resting, shown, slider, until, write
 from PIL import Image
 from playwright.sync_api import expect
 
@@ -32,7 +32,7 @@ def explore(lab: Any, tab: Any) -> None:
     explorer = page.locator(".dx-explorer").first
     viewer = explorer.locator(".dx-viewer")
     kernel = "explorer = next(one for one in list(globals().values()) if type(one).__name__ == 'Explorer'); "
-    expect(viewer.locator(".dx-status")).to_have_text(re.compile(r"^\d+ steps"), timeout=60_000)
+    expect(viewer.locator(".dx-status")).to_have_text(re.compile(r"^\d+ steps"))
 
     # A setting moves, the kernel hears of it, Run makes other pictures.
     lab.run(page, kernel + "explorer.live = False")
@@ -44,9 +44,9 @@ def explore(lab: Any, tab: Any) -> None:
         handle.press("ArrowLeft")
     expect(explorer.get_by_title("steps", exact=True)).to_have_value(str(steps - 3))
     explorer.locator("button.dx-run").click()
-    expect(viewer.locator("p.dx-about")).to_contain_text(f" {steps - 3} steps ", timeout=60_000)
-    expect(viewer.locator(".dx-status")).to_have_text(re.compile(r"^\d+ steps"), timeout=60_000)
-    assert lab.run(page, kernel + "print(explorer.status, explorer.trace.settings.steps)") == f"done {steps - 3}"
+    expect(viewer.locator("p.dx-about")).to_contain_text(f" {steps - 3} steps ")
+    expect(viewer.locator(".dx-status")).to_have_text(re.compile(r"^\d+ steps"))
+    lab.until(page, kernel + "print(explorer.status, explorer.trace.settings.steps)", f"done {steps - 3}")
     last = other(viewer, than=before)
 
     # The pictures of its steps are there to be scrubbed, with keys too, and the notebook hears none of these.
@@ -66,16 +66,17 @@ def explore(lab: Any, tab: Any) -> None:
     viewer.get_by_role("radio", name="Latents").check()
     expect(viewer.locator(".dx-caption")).to_contain_text("latents")
 
-    # A long run is stopped, and what it made is kept.
-    lab.run(page, kernel + "explorer.steps = 900")
+    # A long run is stopped, and what it made is kept. However slow the page is, it has not come to its end by then.
+    brake = "brake = explorer.model.pipeline.unet.register_forward_pre_hook(lambda *_: time.sleep(0.1))"
+    lab.run(page, kernel + f"import time; {brake}; explorer.steps = 900")
     explorer.locator("button.dx-run").click()
-    expect(viewer.locator(".dx-status")).to_have_text(re.compile("^running: "), timeout=60_000)
+    expect(viewer.locator(".dx-status")).to_have_text(re.compile("^running: "))
     explorer.get_by_role("button", name="Stop").click()
-    expect(viewer.locator(".dx-status")).to_have_text(re.compile(r"^stopped after \d+ step"), timeout=60_000)
-    made = lab.run(page, kernel + "print(explorer.status, explorer.trace.cancelled, len(explorer.trace))").split()
-    assert made[:2] == ["cancelled", "True"]
-    expect(step).to_have_attribute("max", made[2])
-    assert int(made[2]) < 900
+    expect(viewer.locator(".dx-status")).to_have_text(re.compile(r"^stopped after \d+ step"))
+    lab.until(page, kernel + "print(explorer.status, explorer.trace.cancelled)", "cancelled True")
+    made = lab.run(page, kernel + "brake.remove(); print(len(explorer.trace))")
+    expect(step).to_have_attribute("max", made)
+    assert int(made) < 900
 
 
 def test_a_notebook_is_run_moved_scrubbed_and_stopped(lab: Any, tab: Any) -> None:
@@ -86,7 +87,7 @@ def test_a_notebook_is_run_moved_scrubbed_and_stopped(lab: Any, tab: Any) -> Non
     # Bad input is explained in place, and costs nothing that is shown.
     page = tab.page
     explorer = page.locator(".dx-explorer").first
-    before = shown(explorer)
+    before = resting(page, lambda: shown(explorer))
     field = explorer.get_by_label("seed", exact=True)
     field.fill("a <b>seed</b>")
     field.press("Enter")
@@ -114,19 +115,21 @@ def test_a_notebook_is_run_moved_scrubbed_and_stopped(lab: Any, tab: Any) -> Non
     for text in ("10", "5.5"):
         field.fill(text)
         field.press("Enter")
-        page.wait_for_timeout(300)  # whatever the slider may send back
-        assert lab.run(page, "print(explorer.guidance)") == str(float(text))
+        # Whatever the slider may send back.
+        assert resting(page, lambda: lab.run(page, "print(explorer.guidance)")) == str(float(text))
     lab.run(page, "explorer.guidance = 5.0")
+    expect(slider(explorer, "guidance")).to_have_attribute("aria-valuenow", "5.0")
 
     # Live: a slider alone starts a run.
     lab.run(page, "explorer.steps = 6")
     explorer.get_by_label("live").check()
     slider(explorer, "guidance").press("ArrowRight")
-    expect(explorer.locator("p.dx-about")).to_contain_text(" 6 steps \u00b7 guidance 5.5", timeout=60_000)
+    expect(explorer.locator("p.dx-about")).to_contain_text(" 6 steps \u00b7 guidance 5.5")
 
 
 def test_a_reload_in_the_middle_of_a_run_and_a_kernel_that_restarts(lab: Any, tab: Any) -> None:
-    slow = "import time\nmodel.pipeline.unet.register_forward_pre_hook(lambda *_: time.sleep(0.05))"
+    # The run has to outlast the page that is opened anew.
+    slow = "import time\nmodel.pipeline.unet.register_forward_pre_hook(lambda *_: time.sleep(0.3))"
     write(lab.folder / "reload.ipynb", [SMALL[0], slow, "explorer = dx.Explorer(model, steps=900)\nexplorer"])
     page = tab.page
     lab.open(page, "reload.ipynb")
@@ -135,7 +138,7 @@ def test_a_reload_in_the_middle_of_a_run_and_a_kernel_that_restarts(lab: Any, ta
     status = viewer.locator(".dx-status")
 
     def steps() -> int:
-        expect(status).to_have_text(re.compile(r"^running: \d+ of 900 "), timeout=60_000)
+        expect(status).to_have_text(re.compile(r"^running: \d+ of 900 "))
         found = re.search(r"\d+", status.inner_text())
         assert found is not None
         return int(found[0])
@@ -144,16 +147,20 @@ def test_a_reload_in_the_middle_of_a_run_and_a_kernel_that_restarts(lab: Any, ta
     before = steps()
     page.evaluate("window.jupyterapp.shell.currentWidget.context.save()")
     lab.open(page, "reload.ipynb")
-    deadline = time.monotonic() + 10
-    while (after := steps()) <= before:  # the pieces of the run come again from its first
-        assert time.monotonic() < deadline, "the run does not go on in the page that was opened anew"
-    expect(status).not_to_have_text(f"running: {after} of 900 steps", timeout=10_000)
+
+    def further() -> int:
+        now = steps()
+        assert now > before, "the run does not go on in the page that was opened anew"
+        return now
+
+    after = until(page, further)  # the pieces of the run come again from its first
+    expect(status).not_to_have_text(f"running: {after} of 900 steps")
     viewer.get_by_label("step", exact=True).fill("2")
     expect(viewer.locator(".dx-count")).to_contain_text("step 2 of ")
 
-    # A kernel that goes is noticed within three seconds, and what is there can still be looked at.
+    # A kernel that goes is noticed, and what is there can still be looked at.
     page.evaluate("window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
-    expect(viewer.get_by_role("alert")).to_contain_text("The kernel was restarted or has ended", timeout=3000)
+    expect(viewer.get_by_role("alert")).to_contain_text("The kernel was restarted or has ended")
     expect(status).to_have_text(re.compile(r"^stopped after \d+ steps"))
     viewer.get_by_label("step", exact=True).fill("3")
     expect(viewer.locator(".dx-count")).to_contain_text("step 3 of ")
@@ -177,24 +184,30 @@ model.submit = counted"""
     handle.focus()
     dice = random.Random(0)
     begun = time.monotonic()
-    for k in range(500):
+
+    def press() -> None:
         page.keyboard.press(dice.choice(("ArrowLeft", "ArrowRight")))
+
+    def follow() -> None:
+        press()
+        assert int(lab.run(page, "print(len(jobs))")) > 10, "runs follow the hand"
+
+    for k in range(500):
+        press()
         page.wait_for_timeout(max(0.0, 1000 * (begun + k / 50 - time.monotonic())))
         if k % 100 == 50:
             assert lab.run(page, "print(6 * 7)") == "42"
     print(f"500 moves in {time.monotonic() - begun:.1f} s")
+    until(page, follow)  # on a slow machine in more of them
     # The walk comes back to values it had: that a run of the last one is shown does not say that none is on its way.
-    deadline = time.monotonic() + 60
-    while lab.run(page, "print(explorer.status)") != "done":
-        assert time.monotonic() < deadline, "the runs do not come to an end"
+    lab.until(page, "print(explorer.status)", "done")
     readout = explorer.get_by_title("guidance", exact=True).input_value()
-    expect(explorer.locator("p.dx-about")).to_contain_text(f" guidance {float(readout):g} ", timeout=60_000)
-    expect(explorer.locator(".dx-status")).to_have_text(re.compile(r"^12 steps"), timeout=60_000)
-    told = lab.run(page, "print(explorer.guidance, explorer.settings == explorer.trace.settings, most, len(jobs) > 10)")
+    expect(explorer.locator("p.dx-about")).to_contain_text(f" guidance {float(readout):g} ")
+    expect(explorer.locator(".dx-status")).to_have_text(re.compile(r"^12 steps"))
+    told = lab.run(page, "print(explorer.guidance, explorer.settings == explorer.trace.settings, most)")
     assert told.split()[1] == "True", "what was shown last is what was asked last"
     assert float(told.split()[0]) == float(readout)
     assert int(told.split()[2]) <= 2
-    assert told.split()[3] == "True"
 
 
 def test_axe_finds_no_serious_fault_in_either_theme_of_jupyterlab(lab: Any, tab: Any, axe: Any) -> None:
@@ -202,7 +215,7 @@ def test_axe_finds_no_serious_fault_in_either_theme_of_jupyterlab(lab: Any, tab:
     page = tab.page
     lab.open(page, "themes.ipynb")
     lab.run_all(page)
-    expect(page.locator(".dx-status")).to_have_text(re.compile(r"^12 steps"), timeout=60_000)
+    expect(page.locator(".dx-status")).to_have_text(re.compile(r"^12 steps"))
     page.get_by_role("tab", name="Numbers").click()
     for theme, light in (("JupyterLab Dark", "false"), ("JupyterLab Light", "true")):
         page.evaluate("theme => window.jupyterapp.commands.execute('apputils:change-theme', { theme })", theme)
@@ -223,7 +236,7 @@ def test_the_first_notebook_is_run_moved_scrubbed_and_stopped(lab: Any, tab: Any
     explorer = page.locator(".dx-explorer").first
     viewer = explorer.locator(".dx-viewer")
     viewer.get_by_role("radio", name="Estimate").check()
-    expect(viewer.locator(".dx-status")).to_have_text(re.compile(r"^20 steps"), timeout=60_000)
+    expect(viewer.locator(".dx-status")).to_have_text(re.compile(r"^20 steps"))
     viewer.get_by_label("step", exact=True).fill("9")
     expect(viewer.locator(".dx-count")).to_contain_text("step 9 of 20")
     SHOTS.mkdir(exist_ok=True)
@@ -251,7 +264,7 @@ def animate(explorer: Any, path: Path) -> list[Image.Image]:
         step.blur()
         expect(viewer.locator(".dx-count")).to_contain_text(f"step {position} of {last}")
         other(viewer, than=before)
-        explorer.page.wait_for_timeout(100)  # the small pictures above the scrubber are drawn after the large one
+        explorer.page.evaluate(FRAMES)  # the small pictures above the scrubber are drawn after the large one
         frames.append(Image.open(io.BytesIO(explorer.screenshot())).convert("RGB"))
         waits.append(wait if view == "Latents" or position < last else 1800)
     waits[0] = waits[-1] = 900

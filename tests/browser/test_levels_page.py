@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from patience import PATIENCE
 from playwright.sync_api import expect
 
 from diffexplore.widgets.explorer import Explorer
@@ -21,7 +22,7 @@ def test_levels_are_dragged_spaced_and_reset(
     explorer.viewer.send_state = lambda key=None: None  # the page is this thread's: `until` hands traits over
 
     def until(done: Callable[[], bool]) -> None:
-        end = time.monotonic() + 30
+        end = time.monotonic() + PATIENCE
         while not done():
             assert time.monotonic() < end, explorer.viewer.error
             page.page.wait_for_timeout(20)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from patience import PATIENCE
 from PIL import Image
 
 from diffexplore.looks.views import frame
@@ -20,6 +21,13 @@ from diffexplore.widgets.viewer import Replay, Viewer
 Open = Callable[[Viewer], Any]
 
 OWN_SIZE = ".dx-viewer .dx-screen canvas { width: 48px !important; }"  # at which nothing is resampled
+
+# The page's clock stands still: how fast the machine is does not say whether a run takes long. `later` moves it on.
+STOPPED = """() => {
+    let now = performance.now();
+    performance.now = () => now;
+    window.later = (milliseconds) => { now += milliseconds; };
+}"""
 
 # In every frame of the page: how the timeline stands, and whether anything in it is blank or pale.
 WATCH = """() => {
@@ -63,6 +71,7 @@ class Runs:
         self.page = host(viewer)
         self.page.page.add_style_tag(content=OWN_SIZE)
         self.page.settle()
+        self.page.page.evaluate(STOPPED)
         self.page.page.evaluate(WATCH)
 
     def begin(self, whole: Trace) -> tuple[Trace, Feed]:
@@ -80,7 +89,7 @@ class Runs:
 
     def turn(self) -> None:
         """Let the kernel's side do what there is to do, until the page has it all."""
-        quiet, deadline = 0, time.monotonic() + 20
+        quiet, deadline = 0, time.monotonic() + PATIENCE
         while quiet < 3:
             assert time.monotonic() < deadline, "the wire never got there"
             idle = self.page.viewer._turn() is None and not any(feed.flying for feed in self.feeds)
@@ -232,7 +241,7 @@ def test_of_a_long_run_the_picture_goes_along(
     trace, _ = runs.begin(others["same"])
     runs.grow(trace, others["same"], 1)
     assert runs.place == (4, 4)
-    runs.page.page.wait_for_timeout(5000)
+    runs.page.page.evaluate("later(5001)")
     runs.grow(trace, others["same"], 2)
     assert runs.place == (2, 4)
     assert runs.shows(others["same"], 2, exact=False)

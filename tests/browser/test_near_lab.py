@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from hands import write
+from hands import at_home, resting, write
 from playwright.sync_api import expect
 
 SHOTS = Path(__file__).with_name("shots")
@@ -27,8 +27,10 @@ def test_the_noise_is_turned_towards_another_seed_with_keys(lab: Any, tab: Any, 
     lab.run_all(page)
     app, compare = page.locator(".dx-app").first, page.locator(".dx-app").nth(1)
     button = app.get_by_role("button", name="near this seed")
-    expect(button).to_be_visible(timeout=60_000)
-    height = app.bounding_box()["height"]
+    expect(button).to_be_visible()
+    at_home(app)
+    at_home(compare)
+    height = resting(page, app.bounding_box)["height"]
     button.press("Enter")
     far = app.get_by_role("slider", name="how far")
     expect(far).to_be_focused()
@@ -47,16 +49,16 @@ def test_the_noise_is_turned_towards_another_seed_with_keys(lab: Any, tab: Any, 
     SHOTS.mkdir(exist_ok=True)
     page.screenshot(path=SHOTS / "near.png")
     assert axe(page) == []
-    box, around = app.locator(".dx-near > .dx-pop").bounding_box(), app.bounding_box()
+    box, around = resting(page, app.locator(".dx-near > .dx-pop").bounding_box), app.bounding_box()
     assert box["x"] >= around["x"] - 1
     assert box["x"] + box["width"] <= around["x"] + around["width"] + 1
     page.keyboard.press("Escape")
     expect(far).to_be_hidden()
     expect(button).to_be_focused()
     app.locator("button.dx-run").click()
-    expect(app.locator(".dx-truth")).to_have_text("picture matches the controls", timeout=60_000)
+    expect(app.locator(".dx-truth")).to_have_text("picture matches the controls")
     expect(app.locator("p.dx-about")).to_contain_text("variation 0.2 of the way to seed 9 · hidden mark by a key")
-    assert app.bounding_box()["height"] == height
+    assert resting(page, app.bounding_box)["height"] == height
     # Each column has its own, behind what it is.
     expect(compare.locator(".dx-column .dx-face")).to_have_text(["as the seed", "0.1 to 1", "0.3 to 1", "0.6 to 1"])
     compare.locator(".dx-column .dx-face").nth(3).press("Enter")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from hands import write
+from hands import resting, write
 from PIL import Image
 from playwright.sync_api import expect
 
@@ -21,8 +21,8 @@ def test_a_picture_is_handed_over_and_asked_about(lab: Any, tab: Any, tmp_path: 
     lab.open(page, "process.ipynb")
     lab.run_all(page)
     app = page.locator(".dx-app").first
-    expect(app.get_by_text("drop or paste a picture here")).to_be_visible(timeout=60_000)
-    height = app.bounding_box()["height"]
+    expect(app.get_by_text("drop or paste a picture here")).to_be_visible()
+    height = resting(page, app.bounding_box)["height"]
     app.get_by_role("button", name="Ask").click()
     expect(app.get_by_role("alert").filter(has_text="Hand over a picture first")).to_be_visible()
     (tmp_path / "letter.png").write_text("no picture")
@@ -31,17 +31,17 @@ def test_a_picture_is_handed_over_and_asked_about(lab: Any, tab: Any, tmp_path: 
     Image.effect_mandelbrot((300, 200), (-2, -1, 1, 1), 60).save(tmp_path / "set.png")
     app.get_by_label("choose a picture").set_input_files(tmp_path / "set.png")
     expect(app.get_by_text(re.compile(r"^set\.png, 300 × 200, cropped around its centre to 64 × 64"))).to_be_visible()
-    expect(app.get_by_text("match the controls")).to_be_visible(timeout=30_000)
-    assert app.locator(".dx-film canvas").count() == 2
+    expect(app.get_by_text("match the controls")).to_be_visible()
+    expect(app.locator(".dx-film canvas")).to_have_count(2)
     expect(app.get_by_text(re.compile(r"^2 runs · 8 calls · "))).to_be_visible()  # nobody was asked what was added
     guess = app.locator(".dx-film canvas").nth(1)
-    last = guess.evaluate("canvas => canvas.toDataURL()")
+    last = resting(page, lambda: guess.evaluate("canvas => canvas.toDataURL()"))
     app.get_by_label("step", exact=True).press("Home")
     page.wait_for_function("([canvas, last]) => canvas.toDataURL() !== last", arg=[guess.element_handle(), last])
-    assert app.bounding_box()["height"] == height
+    assert resting(page, app.bounding_box)["height"] == height
     app.get_by_role("button", name="Draw from there").click()
-    expect(app.locator(".dx-film canvas")).to_have_count(1, timeout=30_000)
-    expect(app.get_by_text("matches the controls")).to_be_visible(timeout=30_000)
+    expect(app.locator(".dx-film canvas")).to_have_count(1)
+    expect(app.get_by_text("matches the controls")).to_be_visible()
     app.get_by_role("button", name="Draw one").click()
-    expect(app.get_by_text("drawn by the model, 64 × 64")).to_be_visible(timeout=30_000)
-    expect(app.locator(".dx-film canvas")).to_have_count(2, timeout=30_000)
+    expect(app.get_by_text("drawn by the model, 64 × 64")).to_be_visible()
+    expect(app.locator(".dx-film canvas")).to_have_count(2)

@@ -7,12 +7,13 @@ import json
 import os
 import random
 import re
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
-from hands import write
+from hands import FRAMES, at_home, resting, until, write
+from patience import PATIENCE
 from playwright.sync_api import TimeoutError as PatienceError
 from playwright.sync_api import expect
 
@@ -160,26 +161,44 @@ WEIGHTS: list[tuple[Action, int]] = [
 ]  # fmt: skip
 
 
+@contextmanager
+def hasty(page: Any) -> Iterator[None]:
+    """What is gone is not waited for: a column, a popover that was there a moment ago."""
+    page.set_default_timeout(2000)
+    try:
+        with suppress(PatienceError, GoneError):
+            yield
+    finally:
+        page.set_default_timeout(1000 * PATIENCE)
+
+
 def glance(lab: Any, page: Any, app: Any) -> None:
     """A tick in the middle of it all is as true as one at rest."""
     tick = app.locator(".dx-truth")
     for _ in range(10):
         if tick.get_attribute("data-state") != "match" or json.loads(lab.run(page, "told(widget)"))["same"]:
             return
-        page.wait_for_timeout(50)  # what the kernel has heard already is on its way to the page
+        # What the kernel has heard already is on its way to the page: after a few answers of its it is there.
+        page.wait_for_timeout(50)
+        page.evaluate(FRAMES)
     raise AssertionError("the tick is shown over pictures of other settings")
 
 
 def settled(lab: Any, page: Any, app: Any) -> dict[str, Any]:
     """What is true when nothing is going on any more."""
     page.keyboard.press("Escape")
-    for _ in range(200):
+
+    def over() -> dict[str, Any]:
         found: dict[str, Any] = json.loads(lab.run(page, "told(widget)"))
-        if found["status"] != "running":
-            break
-        page.wait_for_timeout(100)
-    assert found["status"] != "running", "the runs do not come to an end"
-    return found
+        assert found["status"] != "running", "the runs do not come to an end"
+        return found
+
+    return until(page, over)
+
+
+def as_it_was(app: Any, height: float, done: list[str]) -> None:
+    assert app.evaluate("app => app.getBoundingClientRect().height") == height, done
+    assert app.evaluate(STANDING_OUT) == [], done
 
 
 @pytest.mark.parametrize("which", CELLS)
@@ -193,9 +212,8 @@ def test_whatever_hands_do_the_tick_is_true_and_nothing_breaks(lab: Any, tab: An
     app = page.locator(".dx-app").first
     expect(app.locator(".dx-truth")).to_have_text("press Run")
     app.evaluate("app => app.scrollIntoView()")
-    page.wait_for_timeout(300)
-    height = app.evaluate("app => app.getBoundingClientRect().height")
-    page.set_default_timeout(2000)  # what is gone is not waited for
+    at_home(app)
+    height = resting(page, lambda: app.evaluate("app => app.getBoundingClientRect().height"))
     dice = random.Random(int(os.environ.get("DIFFEXPLORE_DICE", "15")))
     actions, weights = zip(*WEIGHTS, strict=True)
     matched = 0
@@ -203,7 +221,7 @@ def test_whatever_hands_do_the_tick_is_true_and_nothing_breaks(lab: Any, tab: An
     for k in range(ACTIONS):
         action = dice.choices(actions, weights)[0]
         done.append(action.__name__)
-        with suppress(PatienceError, GoneError):  # what was there a moment ago is gone: a column, a popover
+        with hasty(page):
             action(page, app, dice)
         if k % GLANCED == GLANCED - 1:
             glance(lab, page, app)
@@ -215,12 +233,11 @@ def test_whatever_hands_do_the_tick_is_true_and_nothing_breaks(lab: Any, tab: An
                 if tick.get_attribute("data-state") != "busy" and found == settled(lab, page, app):
                     break
             if found["same"]:
-                expect(tick).to_have_attribute("data-state", "match", timeout=15_000)
+                expect(tick).to_have_attribute("data-state", "match")
                 matched += 1
             else:
                 expect(tick).not_to_have_attribute("data-state", "match")
-                expect(tick).to_have_attribute("data-state", re.compile("stale|none"), timeout=15_000)
-            assert app.evaluate("app => app.getBoundingClientRect().height") == height, done[-CHECKED:]
-            assert app.evaluate(STANDING_OUT) == [], done[-CHECKED:]
+                expect(tick).to_have_attribute("data-state", re.compile("stale|none"))
+            until(page, lambda: as_it_was(app, height, done[-CHECKED:]))
     assert matched > 2, "a test that never saw the tick has not looked at it"
     page.wait_for_timeout(200)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from patience import PATIENCE
 from playwright.sync_api import expect
 
 from diffexplore.widgets.explorer import Explorer
@@ -21,13 +22,13 @@ class Reaching:
         explorer.viewer.send_state = lambda key=None: None  # the page is this thread's: `until` hands traits over
 
     def until(self, done: Callable[[], bool]) -> None:
-        end = time.monotonic() + 30
+        end = time.monotonic() + PATIENCE
         while self.explorer.status == "running" or not done():
             assert time.monotonic() < end, self.explorer.viewer.error
             self.page.page.wait_for_timeout(20)
         feed = self.explorer.viewer.on_show
         assert feed is not None
-        assert feed.complete.wait(30)
+        assert feed.complete.wait(PATIENCE)
         self.page.push()
 
 
@@ -41,7 +42,7 @@ def test_a_branch_and_a_mark_by_hand_and_by_keys(
     expect(page.root.locator(".dx-reach p")).to_contain_text("from step 2 on")
     assert axe(page.page) == []
     guidance = page.root.get_by_label("guidance from this step on")
-    assert guidance.input_value() == "5"
+    expect(guidance).to_have_value("5")
     guidance.fill("1")
     page.root.get_by_role("button", name="put a mark").click()
     until(lambda: len(explorer.changes) == 1)
@@ -52,7 +53,7 @@ def test_a_branch_and_a_mark_by_hand_and_by_keys(
     page.root.get_by_role("tab", name="Numbers").click()
     flag.click()
     expect(page.root.get_by_role("button", name="move the mark here")).to_be_visible()
-    assert guidance.input_value() == "1"
+    expect(guidance).to_have_value("1")
     flag.focus()
     page.page.keyboard.press("ArrowRight")
     until(lambda: explorer.changes[0][0] < mark)
@@ -124,7 +125,7 @@ def test_a_region_is_painted_by_hand_and_by_keys_and_branches_are_shown_again(
     kin.nth(1).click()
     until(lambda: explorer.viewer.branches["on"] == [1, 2])
     expect(page.root.get_by_role("radio", name="Difference")).to_be_checked()
-    assert page.step.input_value() == "4"
+    expect(page.step).to_have_value("4")
     assert explorer.trace is branch
     kin.nth(0).click()
     until(lambda: explorer.viewer.branches["on"] == [1])

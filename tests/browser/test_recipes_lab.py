@@ -6,7 +6,7 @@ import base64
 from pathlib import Path
 from typing import Any
 
-from hands import write
+from hands import at_home, resting, write
 from PIL import Image
 from playwright.sync_api import expect
 
@@ -33,8 +33,9 @@ def test_a_picture_is_dropped_and_its_line_is_pasted(lab: Any, tab: Any, axe: An
     lab.run_all(page)
     app = page.locator(".dx-app").first
     prompt = app.locator(".dx-prompt input")
-    expect(prompt).to_have_value("a cat", timeout=60_000)
-    height = app.bounding_box()["height"]
+    expect(prompt).to_have_value("a cat")
+    at_home(app)
+    height = resting(page, app.bounding_box)["height"]
 
     def drop(settings: Settings | None, name: str) -> None:
         texts = texts_of(settings) if settings else None
@@ -51,7 +52,7 @@ def test_a_picture_is_dropped_and_its_line_is_pasted(lab: Any, tab: Any, axe: An
     SHOTS.mkdir(exist_ok=True)
     page.screenshot(path=SHOTS / "recipes.png")
     assert axe(page) == []
-    box, around = pop.bounding_box(), app.bounding_box()
+    box, around = resting(page, pop.bounding_box), app.bounding_box()
     assert box["x"] >= around["x"] - 1
     assert box["x"] + box["width"] <= around["x"] + around["width"] + 1
     pop.get_by_role("button", name="Copy settings").click()
@@ -62,4 +63,4 @@ def test_a_picture_is_dropped_and_its_line_is_pasted(lab: Any, tab: Any, axe: An
     drop(None, "plain.png")
     expect(app.get_by_role("alert").filter(has_text="'plain.png' carries no recipe")).to_be_visible()
     expect(prompt).to_have_value("a car")
-    assert app.bounding_box()["height"] == height
+    assert resting(page, app.bounding_box)["height"] == height

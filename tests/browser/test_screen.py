@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hands import until
 from PIL import Image
-from test_viewer_page import SMALL, behind, driven, finish, grow, growing, look_at, status, turn  # noqa: F401
+from test_viewer_page import SMALL, behind, driven, finish, grow, growing, look_at, played, status, turn  # noqa: F401
 
 from diffexplore.trace import Trace
 from diffexplore.widgets.page import to_html
@@ -265,8 +266,8 @@ def test_keys_choose_views_step_play_enlarge_and_come_back(host: Open, tiny_trac
         keys.press(key)
         page.settle()
         assert page.step.input_value() == place
-    keys.press("Space")
-    page.root.get_by_role("button", name="pause").wait_for()
+    with played(page.page):
+        keys.press("Space")
     keys.press("Space")
     small = page.root.locator(".dx-film canvas").bounding_box()
     page.root.locator(".dx-film canvas").click()
@@ -285,7 +286,7 @@ def test_keys_work_beside_the_viewer_but_not_in_what_takes_text(host: Open, tiny
     page = host(Replay(tiny_trace))
     page.page.evaluate(CONTROLS)
     page.settle()
-    page.page.wait_for_timeout(100)  # its neighbours are found when it comes into sight
+    page.page.evaluate(IN_SIGHT)
     page.page.locator("#go").focus()
     page.page.keyboard.press("2")
     page.settle()
@@ -326,7 +327,25 @@ CONTROLS = """() => {
 }"""
 
 
+# A viewer finds its neighbours when it comes into sight; who is told of that later is told after it.
+IN_SIGHT = """() => new Promise((done) => {
+    const seen = new IntersectionObserver(() => { seen.disconnect(); done(); });
+    seen.observe(document.querySelector('.dx-viewer'));
+})"""
+
+
 # --- truth ---
+
+# What is said of the truth from now on, one after the other.
+TOLD = """() => {
+    const truth = document.querySelector('.dx-truth');
+    const said = () => `${truth.dataset.state}: ${truth.textContent}`;
+    let last = said();
+    window.told = [];
+    new MutationObserver(() => {
+        if (said() !== last) told.push((last = said()));
+    }).observe(truth, { attributeFilter: ['data-state'], childList: true, characterData: true, subtree: true });
+}"""
 
 
 def test_a_hand_on_the_controls_makes_the_picture_stale_until_the_kernel_says_otherwise(
@@ -338,7 +357,8 @@ def test_a_hand_on_the_controls_makes_the_picture_stale_until_the_kernel_says_ot
     page.page.evaluate(CONTROLS)
     truth = page.root.locator(".dx-truth")
     page.settle()
-    page.page.wait_for_timeout(100)
+    page.page.evaluate(IN_SIGHT)
+    page.page.evaluate(TOLD)
     assert (truth.inner_text(), truth.get_attribute("data-state")) == ("picture matches the controls", "match")
     page.step.fill("2")
     page.settle()
@@ -346,9 +366,12 @@ def test_a_hand_on_the_controls_makes_the_picture_stale_until_the_kernel_says_ot
     page.lose = lambda content: content["kind"] == "here"
     page.page.locator("#prompt").fill("a fox")
     page.settle()
-    assert (truth.inner_text(), truth.get_attribute("data-state")) == ("settings changed: Run", "stale")
     assert [content["kind"] for content in page.heard][-1] == "ping"
-    truth.filter(has_text="the kernel is busy").wait_for(timeout=3000)
+    truth.filter(has_text="the kernel is busy").wait_for()
+    assert page.page.evaluate("told") == [
+        "stale: settings changed: Run",
+        "busy: the kernel is busy: it does not answer",
+    ]
     page.lose = lambda content: False
     page.viewer._on_message(page.viewer, {"kind": "ping"}, [])
     page.viewer._turn()
@@ -358,9 +381,11 @@ def test_a_hand_on_the_controls_makes_the_picture_stale_until_the_kernel_says_ot
     page.settle()
     assert truth.get_attribute("data-state") == "match"
     page.page.locator("#live").check()
+    page.page.evaluate("void (told.length = 0)")
     page.page.locator("#prompt").fill("a dog")
     page.settle()
-    assert truth.get_attribute("data-state") == "match", "with live on, the run that follows says it"
+    told = page.page.evaluate("told")
+    assert not [one for one in told if one.startswith("stale")], "with live on, the run that follows says it"
 
 
 def test_what_the_next_run_will_take_stands_there_until_the_picture_matches(host: Open, tiny_trace: Trace) -> None:
@@ -410,12 +435,16 @@ def test_the_lines_behind_the_track_end_where_it_does(tab: Any, tmp_path: Path, 
     tab.page.goto(page.as_uri())
     for width in (420, 848, 1280):
         tab.page.set_viewport_size({"width": width, "height": 720})
-        track = tab.page.locator(".dx-chart").bounding_box()
-        lines = tab.page.locator(".dx-axis i").all()
-        assert len(lines) >= 2
-        for line in lines:
-            box = line.bounding_box()
-            assert (box["x"], box["width"]) == pytest.approx((track["x"], track["width"]), abs=0.5)
+        until(tab.page, lambda: lines_end_with_the_track(tab.page))
+
+
+def lines_end_with_the_track(page: Any) -> None:
+    track = page.locator(".dx-chart").bounding_box()
+    lines = page.locator(".dx-axis i").all()
+    assert len(lines) >= 2
+    for line in lines:
+        box = line.bounding_box()
+        assert (box["x"], box["width"]) == pytest.approx((track["x"], track["width"]), abs=0.5)
 
 
 def test_a_branch_makes_no_page_higher_and_no_flag_covers_another_or_the_track(host: Open, tiny_model: Any) -> None:
@@ -468,9 +497,9 @@ def test_where_films_part_is_read_from_their_pictures(host: Open, tiny_model: An
     page = host(Replay({"one": tiny_trace, "two": other, "same": tiny_trace}))
     page.root.get_by_role("tab", name="Where they part").click()
     page.step.fill("2")
-    page.settle()
-    page.settle()
-    said = page.root.locator(".dx-parted").inner_text()
+    parted = page.root.locator(".dx-parted").filter(has_text="At step 2: two ")
+    parted.wait_for()
+    said = parted.inner_text()
     a, b = (np.asarray(trace.view("x0", 1)).astype(float) / 255 for trace in (tiny_trace, other))
     found = re.search(r"At step 2: two ([\d.]+), same 0\.", said)
     assert found is not None, said
@@ -480,6 +509,10 @@ def test_where_films_part_is_read_from_their_pictures(host: Open, tiny_model: An
     assert page.root.locator(".dx-parted").is_hidden()
 
 
+def wide(part: Any, width: float) -> None:
+    assert part.bounding_box()["width"] == pytest.approx(width, abs=1)
+
+
 def test_the_whole_screen_is_for_a_room_and_escape_leaves_it(host: Open, tab: Any, tiny_trace: Trace) -> None:
     tab.page.set_viewport_size({"width": 1280, "height": 720})
     page = host(Replay(tiny_trace))
@@ -487,8 +520,7 @@ def test_the_whole_screen_is_for_a_room_and_escape_leaves_it(host: Open, tab: An
     page.root.get_by_role("button", name="whole screen").click()
     page.settle()
     page.page.wait_for_function("() => document.fullscreenElement")
-    page.settle()
-    assert page.root.locator(".dx-film canvas").bounding_box()["width"] == pytest.approx(480, abs=1)
+    until(page.page, lambda: wide(page.root.locator(".dx-film canvas"), 480))
     assert page.root.locator(".dx-thumb:visible").count() == 4
     assert page.root.locator(".dx-thumb:visible").first.bounding_box()["width"] == pytest.approx(200, abs=1)
     size = "node => parseFloat(getComputedStyle(node).fontSize)"

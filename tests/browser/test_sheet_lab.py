@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from hands import write
+from hands import until, write
 from playwright.sync_api import expect
 
 SHOTS = Path(__file__).with_name("shots")
@@ -31,7 +31,7 @@ def test_cells_open_their_runs_and_names_stay_in_sight(lab: Any, tab: Any, axe: 
     lab.run_all(page)
     sheet = page.locator(".dx-sheet").first
     cells = sheet.locator(".dx-sheet-cell")
-    expect(cells).to_have_count(15, timeout=90_000)
+    expect(cells).to_have_count(15)
     expect(cells.nth(7)).to_have_text("ValueError: <b>no</b>")
     sheet.scroll_into_view_if_needed()
     page.wait_for_function("[...document.querySelectorAll('.dx-sheet img')].every((one) => one.naturalWidth)")
@@ -41,16 +41,20 @@ def test_cells_open_their_runs_and_names_stay_in_sight(lab: Any, tab: Any, axe: 
 
     cells.nth(6).click()
     viewer = page.locator(".dx-viewer").first
-    expect(viewer.get_by_text(re.compile("guidance 3 · seed 3 · DDIM"))).to_be_visible(timeout=30_000)
+    expect(viewer.get_by_text(re.compile("guidance 3 · seed 3 · DDIM"))).to_be_visible()
     expect(cells.nth(6)).to_have_attribute("aria-current", "true")
     sheet.scroll_into_view_if_needed()
     page.screenshot(path=SHOTS / "sheet-open.png")
-    top, bottom = sheet.bounding_box()["y"], viewer.bounding_box()["y"] + viewer.bounding_box()["height"]
-    assert bottom - top <= 599, "cells, picture, strip and scrubber on one screen"
+
+    def on_one_screen() -> None:
+        top, bottom = sheet.bounding_box()["y"], viewer.bounding_box()["y"] + viewer.bounding_box()["height"]
+        assert bottom - top <= 599, "cells, picture, strip and scrubber on one screen"
+
+    until(page, on_one_screen)
     cells.nth(6).focus()
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
-    expect(viewer.get_by_text(re.compile("guidance 3 · seed 3 · Heun"))).to_be_visible(timeout=30_000)
+    expect(viewer.get_by_text(re.compile("guidance 3 · seed 3 · Heun"))).to_be_visible()
     page.keyboard.press("Escape")
     expect(viewer).to_be_hidden()
 

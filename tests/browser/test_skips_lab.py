@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hands import write
+from hands import at_home, resting, write
 from playwright.sync_api import expect
 
 CELL = """import diffexplore as dx
@@ -20,6 +20,7 @@ def test_a_skip_is_turned_down_with_the_keyboard(lab: Any, tab: Any, axe: Any) -
     lab.open(page, "skips.ipynb")
     lab.run_all(page)
     app = page.locator(".dx-app").first
+    at_home(app)
     face = app.get_by_role("button", name="skips")
     face.focus()
     face.press("Enter")
@@ -29,7 +30,7 @@ def test_a_skip_is_turned_down_with_the_keyboard(lab: Any, tab: Any, axe: Any) -
     expect(handles.first).to_be_focused()
     handles.first.press("Home")
     expect(face).to_have_text("skips (1)")
-    room, box = page.locator(".jp-WindowedPanel-outer").first.bounding_box(), pop.bounding_box()
+    room, box = page.locator(".jp-WindowedPanel-outer").first.bounding_box(), resting(page, pop.bounding_box)
     assert box["x"] >= room["x"]
     assert box["x"] + box["width"] <= room["x"] + room["width"]
     assert axe(page) == []

@@ -9,13 +9,15 @@ import itertools
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from patience import PATIENCE, wait
 from PIL import Image
 
 import diffexplore as dx
@@ -47,9 +49,9 @@ def grow(trace: Trace, whole: Trace, upto: int | None = None) -> None:
         trace.image = whole.image
 
 
-def turn(host: Any, condition: Callable[[], bool], seconds: float = 10) -> None:
+def turn(host: Any, condition: Callable[[], bool]) -> None:
     """Let the kernel's side do its work until `condition`; Playwright hears the page in between."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, "the wire never got there"
         host.viewer._turn()
@@ -72,6 +74,21 @@ def behind(host: Any, name: str) -> Any:
 def look_at(host: Any, name: str) -> None:
     """Choose a view, by its picture or its symbol."""
     host.root.get_by_role("radio", name=name, exact=True).check()
+
+
+@contextmanager
+def played(page: Any) -> Iterator[None]:
+    """That what is done here starts the playback, also where that is over before it is looked at."""
+    page.evaluate(
+        """() => {
+            const button = document.querySelector('.dx-play');
+            window.labels = [];
+            const note = () => labels.push(button.ariaLabel);
+            new MutationObserver(note).observe(button, { attributeFilter: ['aria-label'] });
+        }"""
+    )
+    yield
+    page.wait_for_function("() => labels.includes('pause')")
 
 
 def finish(host: Any, feed: Feed) -> None:
@@ -128,12 +145,13 @@ def test_the_shown_step_is_the_frame_of_that_step(host: Open, tiny_trace: Trace)
 
 
 def test_scrubbing_switching_and_playing_send_nothing_and_are_quick(host: Open) -> None:
-    """The bound of 16 ms, one frame of a screen, is for four films of 256 x 256."""
+    """The bound of 16 ms, one frame of a screen, is for four films of 256 x 256; it is held against arithmetic that is
+    done beside each move and takes 2 ms on a laptop, so that a slow machine has as many times longer."""
     page = host(Replay({f"seed {seed}": large_trace(seed) for seed in range(4)}))
     assert page.root.locator(".dx-film").count() == 4
     page.settle()
     before = len(page.heard)
-    took = page.page.evaluate(
+    took, yard = page.page.evaluate(
         """async () => {
             const root = document.querySelector('.dx-viewer');
             const range = root.querySelector('input[type=range]');
@@ -148,12 +166,19 @@ def test_scrubbing_switching_and_playing_send_nothing_and_are_quick(host: Open) 
             };
             const frame = window.requestAnimationFrame;
             window.requestAnimationFrame = (f) => frame(timed(f));
-            const times = [];
+            const times = [], yards = [];
+            const yard = () => {
+                let x = 0;
+                const start = performance.now();
+                for (let k = 0; k < 1e5; k++) x = Math.sin(x + k);
+                return performance.now() - start + (x > 2); // it never is: but it has to be computed
+            };
             const act = async (f) => {
                 spent = 0;
                 timed(f)();
                 await new Promise(frame); // asked for after the viewer asked, so it comes after its drawing
                 times.push(spent);
+                yards.push(yard());
             };
             for (const radio of radios) { radio.click(); await settle(); } // decoded once
             for (let k = 0; k < 300; k++)
@@ -162,17 +187,17 @@ def test_scrubbing_switching_and_playing_send_nothing_and_are_quick(host: Open) 
                     range.dispatchEvent(new Event('input', { bubbles: true }));
                 });
             for (let k = 0; k < 20; k++) await act(() => radios[k % radios.length].click());
-            return times.sort((a, b) => a - b)[times.length >> 1];
+            return [times, yards].map((all) => all.sort((a, b) => a - b)[all.length >> 1]);
         }"""
     )
-    page.root.get_by_role("button", name="play").click()
-    page.root.get_by_role("button", name="pause").wait_for()
+    with played(page.page):
+        page.root.get_by_role("button", name="play").click()
     page.root.get_by_role("button", name="play").wait_for()  # it stops by itself at the end
     assert page.step.input_value() == "12"
     assert page.heard[before:] == []
     assert page.page.evaluate("window.written") == []
-    print(f"median {took:.2f} ms a move")
-    assert took < 16
+    print(f"median {took:.2f} ms a move, {yard:.2f} ms the arithmetic beside it")
+    assert took < 8 * yard
 
 
 def test_the_status_says_where_you_are(host: Open, tiny_trace: Trace) -> None:
@@ -636,8 +661,11 @@ def test_a_screen_reader_hears_of_a_run_at_most_once_a_second_and_the_end_of_it(
         """() => {
             window.said = [];
             const live = document.querySelector('[role=status]');
-            const note = () => said.push([performance.now(), live.textContent]);
-            new MutationObserver(note).observe(live, { childList: true });
+            const text = Object.getOwnPropertyDescriptor(Node.prototype, 'textContent');
+            Object.defineProperty(live, 'textContent', {
+                get: () => text.get.call(live),
+                set: (words) => { said.push([performance.now(), words]); text.set.call(live, words); },
+            });
         }"""
     )
     trace = growing(tiny_trace)
@@ -646,7 +674,7 @@ def test_a_screen_reader_hears_of_a_run_at_most_once_a_second_and_the_end_of_it(
         grow(trace, tiny_trace, upto)
         turn(page, lambda upto=upto: status(page, f"running: {upto} of 4 steps").is_visible())
         if upto == 2:
-            page.page.wait_for_timeout(1100)  # a run of over a second is told of before its end
+            page.page.wait_for_function("() => said.length")  # a run of over a second is told of before its end
     finish(page, feed)
     page.page.wait_for_function("() => said.length && said[said.length - 1][1].startsWith('4 steps')")
     said = page.page.evaluate("said")
@@ -674,8 +702,8 @@ def test_the_scrubber_hears_its_keys_and_the_notebook_hears_none_of_them(host: O
         keys.press(key)
         page.settle()
         assert page.step.input_value() == place, key
-    keys.press("Space")
-    page.root.get_by_role("button", name="pause").wait_for()
+    with played(page.page):
+        keys.press("Space")
     keys.press("Space")
     page.root.get_by_role("button", name="play").wait_for()
     speed, scale = page.root.get_by_label("speed"), page.root.locator(".dx-scale")
@@ -766,10 +794,7 @@ def test_a_page_opened_in_the_middle_of_a_run_catches_up(host: Open, driven: Non
     trace = growing(tiny_trace)
     feed = viewer.feed([trace])
     grow(trace, tiny_trace, 2)
-    for _ in range(30):
-        viewer._turn()
-        time.sleep(0.01)
-    assert feed.pieces
+    assert wait(lambda: (viewer._turn(), feed.pieces)[1])
     page = host(viewer)
     turn(page, lambda: page.step.input_value() == "2")
     grow(trace, tiny_trace)
@@ -808,7 +833,7 @@ def test_a_kernel_that_falls_silent_is_noticed(host: Open, driven: None, tiny_tr
     page.viewer.feed([trace])
     grow(trace, tiny_trace, 2)
     turn(page, lambda: status(page, "running: 2 of 4 steps").is_visible())
-    status(page, "The kernel does not answer").wait_for(timeout=15_000)
+    status(page, "The kernel does not answer").wait_for()
     assert page.heard[-1]["kind"] == "hello"
     page.viewer._on_message(page.viewer, page.heard[-1], [])
     page.viewer._turn()
@@ -1015,8 +1040,8 @@ def test_an_exported_page_scrubs_alone(tab: Any, tiny_trace: Trace, tmp_path: Pa
     step = tab.page.get_by_label("step", exact=True)
     step.fill("2")
     tab.page.locator(".dx-viewer").get_by_role("radio", name="Estimate").check()
-    tab.page.get_by_role("button", name="play").click()
-    tab.page.get_by_role("button", name="pause").wait_for()
+    with played(tab.page):
+        tab.page.get_by_role("button", name="play").click()
     tab.page.get_by_role("button", name="play").wait_for()
     assert step.input_value() == "4"
     assert (
