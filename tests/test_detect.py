@@ -55,7 +55,7 @@ def test_it_says_what_it_found_in_a_sentence(pocket: Model, pictures: list[dx.Tr
     pictures[0].save_image(tmp_path / "fox.png")
     found = dx.detect(pocket, tmp_path / "fox.png", KEY, steps=6)
     assert found == dx.detect(pocket, np.asarray(pictures[0].image), KEY, steps=6)
-    assert found.tried == 8
+    assert found.tried == 4
     assert found.at(0.001)
     assert str(found).startswith("The key is in this picture (z = ")
     assert dx.detect(pocket, pictures[0], KEY, prompt=PROMPTS[0], steps=6).statistic > found.statistic, (

@@ -49,16 +49,15 @@ def test_key_and_seed_each_decide_it() -> None:
     assert not torch.equal(one, marked(noise(1), "b", 1))
     assert not torch.equal(one, marked(noise(2), "a", 2))
     seats = [place("a", seed, 1024) for seed in range(800)]
-    assert np.bincount(seats, minlength=places(1024)).min() > 60
-    assert places(1024) == 8
-    assert (places(100), places(16384), places(10**7)) == (1, 128, 1024)
+    assert np.bincount(seats, minlength=places(1024)).min() > 140
+    assert (places(100), places(1024), places(16384), places(10**7)) == (1, 4, 64, 1024)
     assert marked(noise(1).half(), "a", 1).dtype == torch.float16
 
 
 def test_the_bits_are_those_of_every_machine() -> None:
     # Whoever changes these makes every mark that was ever set unfindable.
     assert checksum(pattern("schlüssel", SHAPE)) == "e8783d173ff350e9"
-    assert [place("schlüssel", seed, 1024) for seed in range(6)] == [4, 4, 0, 1, 3, 6]
+    assert [place("schlüssel", seed, 1024) for seed in range(6)] == [0, 0, 0, 1, 3, 2]
 
 
 def test_a_score_of_another_key_is_standard_normal_whatever_the_picture() -> None:
@@ -71,15 +70,15 @@ def test_a_score_of_another_key_is_standard_normal_whatever_the_picture() -> Non
         assert abs(found.mean()) < 4 / np.sqrt(found.size)
         assert found.std() == pytest.approx(1, abs=0.1)
         best = np.array([scores(picture, f"other {k}").max() for k in range(400)])
-        ps = np.array([chance(one, 8) for one in best])
+        ps = np.array([chance(one, 4) for one in best])
         assert np.mean(ps <= 0.05) <= 0.05 + 3 * np.sqrt(0.05 / 400)
         assert np.mean(ps <= 0.5) > 0.2, "it is no looser than it has to be"
     own = marked(noise(3), "a", 3)
     assert int(scores(own, "a").argmax()) == place("a", 3, 1024)
     assert scores(own, "a").max() > 20
-    assert np.array_equal(scores(torch.zeros(SHAPE), "a"), np.zeros(8))
-    assert np.array_equal(scores(torch.full(SHAPE, torch.nan), "a"), np.zeros(8))
-    assert chance(least(0.01, 8), 8) == pytest.approx(0.01)
+    assert np.array_equal(scores(torch.zeros(SHAPE), "a"), np.zeros(4))
+    assert np.array_equal(scores(torch.full(SHAPE, torch.nan), "a"), np.zeros(4))
+    assert chance(least(0.01, 4), 4) == pytest.approx(0.01)
 
 
 @pytest.mark.parametrize("name", ["sd", "flux", "sd3", "qwen", "kandinsky3"])

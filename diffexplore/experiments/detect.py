@@ -25,6 +25,8 @@ LEVEL: Final = 0.01
 """The share of pictures without the key in which `Detection.found` finds it."""
 STEPS: Final = 20
 """Evaluations of the inversion where none are asked for."""
+REFINE: Final = 2
+"""How often latents are corrected before: most of what is lost between noise and picture, an encoder has lost."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def inverted(model: Model, image: Picture | Trace, *, prompt: str = "", steps: i
         if image.image is None:
             raise ValueError(f"the trace has no final picture: it has {len(image)} of {image.expected} steps")
         image = image.image
-    noise = model.invert(image, prompt, steps).final
+    noise = model.invert(image, prompt, steps, refine=REFINE).final
     assert noise is not None, "nobody could cancel it"
     return noise
 

@@ -141,6 +141,19 @@ def seen(image: Image.Image | np.ndarray | str | os.PathLike[str]) -> np.ndarray
     return made
 
 
+def frechet(one: np.ndarray, other: np.ndarray) -> float:
+    """Frechet distance between two sets of features (N, D), taken as normal: |m - n|² + tr(A + B - 2 (AB)^½)
+    (Heusel et al. 2017, arXiv 1706.08500).
+    """
+    centred = [(features - features.mean(0)) / np.sqrt(len(features) - 1) for features in (one, other)]
+    # With A = X'X and B = Y'Y the trace of the root is the sum of the singular values of XY', which asks for no root of
+    # what rounding has left of small numbers.
+    x, y = (np.asarray(np.linalg.qr(features, mode="r")) for features in centred)
+    both = np.linalg.svd(x @ y.T, compute_uv=False).sum()
+    spread = np.square(x).sum() + np.square(y).sum()
+    return float(np.square(one.mean(0) - other.mean(0)).sum() + spread - 2 * both)
+
+
 def _as_array(image: Image.Image | np.ndarray | str | os.PathLike[str]) -> np.ndarray:
     from PIL import Image
 

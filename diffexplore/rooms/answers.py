@@ -22,6 +22,7 @@ from diffexplore.rooms.parcels import (
 from diffexplore.rooms.submission import MOST_RUNS, Submission
 from diffexplore.runs.edits import Touch
 from diffexplore.runs.plan import Plan, inversion
+from diffexplore.runs.start import refined
 from diffexplore.words import shown
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 __all__ = ["ASKED", "SLOW", "facts_of", "submission_of"]
 
 Told = dict[str, Any]
+
+MOST_REFINED: Final = 8
+"""How often a learner can have latents corrected before they are inverted."""
 
 
 def facts_of(model: Model) -> Told:
@@ -137,7 +141,9 @@ def _plan_of(model: Model, message: Told) -> tuple[Plan, list[Probe]]:
         return model.planner.branch(parent, _whole(told, "at"), edit, **changes), []
     told = message.get("invert")
     if isinstance(told, dict):
-        clean = model.encode(_picture(told))
+        clean = refined(
+            model.encode(_picture(told)), model.encode, model.decode, min(_whole(told, "refine"), MOST_REFINED)
+        )
         return inversion(model.planner, model.samplers, clean, _text(told, "prompt"), _whole(told, "steps"))
     return _planned(model, message), []
 

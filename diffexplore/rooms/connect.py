@@ -211,9 +211,9 @@ class Connected(Model):
     def encode(self, image: Picture) -> torch.Tensor:
         return tensor_of(self._line.ask("encode", picture=encode(read_picture(image)))["latents"])
 
-    def invert(self, image: Picture, prompt: str = "", steps: int = 50) -> Trace:
+    def invert(self, image: Picture, prompt: str = "", steps: int = 50, refine: int = 0) -> Trace:
         settings = Settings(prompt=prompt, steps=steps, guidance=1.0, sampler=first_order(self.samplers))
-        way = Inverted(encode(read_picture(image)), prompt, steps)
+        way = Inverted(encode(read_picture(image)), prompt, steps, refine)
         return self._desk.trace(replace(self._planner.plan(settings), probes=(way,)))
 
     def matrix(self) -> np.ndarray:

@@ -58,9 +58,9 @@ class Inverted(Probe):
 
     changes = True
 
-    def __init__(self, picture: bytes, prompt: str, steps: int) -> None:
+    def __init__(self, picture: bytes, prompt: str, steps: int, refine: int = 0) -> None:
         """The picture as an image file, and what is asked for."""
-        self._told = {"picture": picture, "prompt": prompt, "steps": steps}
+        self._told = {"picture": picture, "prompt": prompt, "steps": steps, "refine": refine}
 
     def packed(self) -> Message:
         """It as it travels."""

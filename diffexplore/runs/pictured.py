@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffexplore.looks.pictures import Picture
 from diffexplore.runs.plan import Planner, inversion
-from diffexplore.runs.start import encoded
+from diffexplore.runs.start import encoded, refined
 from diffexplore.runs.threads import working
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Pictured:
         with working(self.threads.decoding(self.size)):
             return encoded(self._family, self.pipeline, image, *self.size)
 
-    def invert(self, image: Picture, prompt: str = "", steps: int = 50) -> Trace:
+    def invert(self, image: Picture, prompt: str = "", steps: int = 50, refine: int = 0) -> Trace:
         """The noise that a picture would be drawn from: a run the other way, without guidance, that ends in it as
         ``final``; ``trace(..., latents=inverted.final, sampler=inverted.settings.sampler)`` draws from it.
 
@@ -76,11 +76,14 @@ class Pictured:
             image: as in :meth:`encode`.
             prompt: what the network is told of it.
             steps: the more, the nearer a run from there comes to the picture.
+            refine: how often its latents are corrected by what decoding and encoding again does to them; for a picture
+                that this model drew, 2 are worth it.
 
         Raises:
             FileNotFoundError, ValueError: as :meth:`encode`; and for settings which are refused.
         """
-        return self._desk.trace(*inversion(self._planner, self._schedules.names, self.encode(image), prompt, steps))
+        clean = refined(self.encode(image), self.encode, self.decode, refine)
+        return self._desk.trace(*inversion(self._planner, self._schedules.names, clean, prompt, steps))
 
     def matrix(self) -> np.ndarray:
         """Latents to RGB without the decoder: (C + 1, 3) float32, fitted to a few decodes on first use and kept. Each

@@ -46,10 +46,10 @@ __all__ = [
     "scores",
 ]
 
-SHARE: Final = 0.85
+SHARE: Final = 0.9
 """How much of the starting noise's variance is the key's."""
-FEW: Final = 128
-"""Latents for each place of the wheel: 8 places in the pocket model's 1,024, 128 in the 16,384 of Stable Diffusion."""
+FEW: Final = 256
+"""Latents for each place of the wheel: 4 places in the pocket model's 1,024, 64 in the 16,384 of Stable Diffusion."""
 MOST: Final = 1024
 """Places at most."""
 _GRAIN: Final = 2.0**16

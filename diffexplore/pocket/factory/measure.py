@@ -32,7 +32,7 @@ from diffexplore.pocket.factory import eyes, scenes
 from diffexplore.pocket.factory.export import steps_of
 from diffexplore.pocket.factory.obedience import as_json, bench_scenes, full_caption
 from diffexplore.pocket.factory.pool import end_with_parent, truth
-from diffexplore.pocket.judge import ATTRIBUTES
+from diffexplore.pocket.judge import ATTRIBUTES, frechet
 from diffexplore.pocket.world import SETTINGS, SUBJECTS, Scene, article
 from diffexplore.progress import progress
 from diffexplore.record.file import written
@@ -245,17 +245,6 @@ def open_eye(path: Path, device: str = "cpu") -> Eye:
 
 
 # --- figures -------------------------------------------------------------------------------------------------------
-
-
-def frechet(one: np.ndarray, other: np.ndarray) -> float:
-    """Frechet distance between two sets of features (N, D), taken as normal: |m - n|² + tr(A + B - 2 (AB)^½)."""
-    centred = [(features - features.mean(0)) / np.sqrt(len(features) - 1) for features in (one, other)]
-    # With A = X'X and B = Y'Y the trace of the root is the sum of the singular values of XY', which asks for no root of
-    # what rounding has left of small numbers.
-    x, y = (np.asarray(np.linalg.qr(features, mode="r")) for features in centred)
-    both = np.linalg.svd(x @ y.T, compute_uv=False).sum()
-    spread = np.square(x).sum() + np.square(y).sum()
-    return float(np.square(one.mean(0) - other.mean(0)).sum() + spread - 2 * both)
 
 
 def distances(one: np.ndarray, other: np.ndarray) -> np.ndarray:
