@@ -9,16 +9,16 @@ from diffexplore.settings import Settings
 
 
 def test_it_counts_what_is_found_and_says_so(capsys, tmp_path):
-    few = ["--pictures", "2", "--unmarked", "8", "--keys", "3", "--steps", "4", "--back", "4", "--things", "JPEG 80"]
+    few = ["--pictures", "1", "--unmarked", "6", "--keys", "3", "--steps", "4", "--back", "4", "--things", "JPEG 80"]
     assert rings.main([*few, "--json", str(tmp_path / "rings.json")]) == 0
     figures = json.loads((tmp_path / "rings.json").read_text())
     clean = figures["detection"]["clean"]
-    assert (clean["found"], clean["of"]) == (2, 2)
-    assert figures["detection"]["JPEG 80"]["of"] == 2
-    assert figures["one_key_each"]["of"] == 8
-    assert figures["pictures_and_keys"]["of"] == 24
+    assert (clean["found"], clean["of"]) == (1, 1)
+    assert figures["detection"]["JPEG 80"]["of"] == 1
+    assert figures["one_key_each"]["of"] == 6
+    assert figures["pictures_and_keys"]["of"] == 18
     assert figures["pictures_and_keys"]["found"] <= 4
-    assert figures["quality"]["pictures"] == 4
+    assert figures["quality"]["pictures"] == 3
     assert figures["quality"]["adherence"]["ratio"] == pytest.approx(1, abs=0.6)
     printed = capsys.readouterr().out
     assert "found, JPEG 80" in printed
