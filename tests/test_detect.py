@@ -58,9 +58,8 @@ def test_it_says_what_it_found_in_a_sentence(pocket: Model, pictures: list[dx.Tr
     assert found.tried == 4
     assert found.at(0.001)
     assert str(found).startswith("The key is in this picture (z = ")
-    assert dx.detect(pocket, pictures[0], KEY, prompt=PROMPTS[0], steps=6).statistic > found.statistic, (
-        "who knows it sees more"
-    )
+    blind = dx.detect(pocket, pictures[0], KEY, prompt="", steps=6)
+    assert blind.statistic < found.statistic, "what the judge reads helps"
     lost = Detection(0.3, 1.8, 8)
     assert not lost.found
     assert "was not found (z = 1.8, the best of 8 places): of other keys 30% may" in str(lost)

@@ -25,6 +25,12 @@ def test_shipped_examples_are_read_as_their_captions_say(name):
     assert {attribute: read[attribute] for attribute in wanted} == wanted
 
 
+def test_what_it_sees_is_said_as_a_caption():
+    told = judge.said(example("a fox in the snow at noon"))
+    assert told == "a fox in the snow at noon"
+    assert judge.named(told) == {"subject": "fox", "setting": "snow", "light": "noon"}
+
+
 def test_probabilities_are_given_for_every_value():
     read = dx.judge(example("a rocket in space"))
     assert list(read) == ["subject", "colour", "setting", "light", "style", "quality"]

@@ -89,7 +89,7 @@ class Bench:
         """Draw marked pictures, do things to them, and look for their keys."""
         found: dict[str, Share] = {}
 
-        def look(name: str, picture: Any, key: str, prompt: str, told: str = "") -> None:
+        def look(name: str, picture: Any, key: str, prompt: str, told: str | None = None) -> None:
             hit = scored(inverted(self._model, picture, prompt=told, steps=self._back), key).found
             for row in (name, f"{name}, {'plain background' if plain(prompt) else 'a place'}"):
                 found.setdefault(row, Share()).count(hit)

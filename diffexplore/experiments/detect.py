@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from diffexplore.experiments.shared import a_model, whole
+from diffexplore.looks.pictures import read_picture
+from diffexplore.pocket.judge import said
 from diffexplore.runs.start import first_order
 from diffexplore.runs.watermark import chance, scores
 from diffexplore.settings import MAX_KEY
@@ -78,7 +80,9 @@ class Detection:
         return str(self)
 
 
-def detect(model: Model, image: Picture | Trace, key: str, *, prompt: str = "", steps: int = STEPS) -> Detection:
+def detect(
+    model: Model, image: Picture | Trace, key: str, *, prompt: str | None = None, steps: int = STEPS
+) -> Detection:
     """Whether a picture was drawn with ``Settings(watermark=key)``; blocking, one inversion.
 
     The model is run backwards from the picture, without guidance, and what it arrives at is held against the key's
@@ -94,7 +98,8 @@ def detect(model: Model, image: Picture | Trace, key: str, *, prompt: str = "", 
         image: a picture as ``looks.pictures.read_picture`` takes it, or a trace with one. One of another size than the
             model's is cropped around its centre and resampled, which is right for one that was made larger or smaller.
         key: a text of 1 to 200 characters.
-        prompt: what the picture shows; "" is right where nobody knows, and the true prompt sees more.
+        prompt: what the picture shows: who knows it sees more. None: of the pocket models' pictures what their judge
+            reads there, of others nothing.
         steps: of the inversion, 2 to 1000; more than 20 find little more.
 
     Raises:
@@ -106,7 +111,7 @@ def detect(model: Model, image: Picture | Trace, key: str, *, prompt: str = "", 
     return scored(inverted(model, image, prompt=prompt, steps=steps), key)
 
 
-def inverted(model: Model, image: Picture | Trace, *, prompt: str = "", steps: int = STEPS) -> torch.Tensor:
+def inverted(model: Model, image: Picture | Trace, *, prompt: str | None = None, steps: int = STEPS) -> torch.Tensor:
     """The noise (C, *axes, h, w) that a model finds a picture to have grown from, for :func:`scored`: one inversion
     does for many keys. Arguments and errors are those of :func:`detect`.
     """
@@ -120,7 +125,10 @@ def inverted(model: Model, image: Picture | Trace, *, prompt: str = "", steps: i
         if image.image is None:
             raise ValueError(f"the trace has no final picture: it has {len(image)} of {image.expected} steps")
         image = image.image
-    noise = model.invert(image, prompt, steps, refine=REFINE).final
+    picture = read_picture(image)
+    if prompt is None:
+        prompt = said(picture) if model.origin.kind == "pocket" else ""
+    noise = model.invert(picture, prompt, steps, refine=REFINE).final
     assert noise is not None, "nobody could cancel it"
     return noise
 

@@ -163,6 +163,26 @@ def _as_array(image: Image.Image | np.ndarray | str | os.PathLike[str]) -> np.nd
     return np.array(picture)
 
 
+def said(image: Image.Image | np.ndarray | str | os.PathLike[str]) -> str:
+    """A caption of what the judge takes a picture for: style, colour, subject, setting and light, as far as they are
+    not the usual ones.
+
+    Args and errors are those of :func:`judge`.
+    """
+    read = {attribute: max(values, key=values.__getitem__) for attribute, values in judge(image).items()}
+    painted = read["colour"] != "own" and read["style"] in ("render", "flat")
+    noun = f"{read['colour']} {read['subject']}" if painted else read["subject"]
+    words = [] if read["style"] == "render" else [world.STYLES[read["style"]][0]]
+    words += [world.article(noun), noun]
+    if read["setting"] == "none":
+        words.append("on a plain background")
+    else:
+        words.append(world.SETTINGS[read["setting"]][0])
+        if read["setting"] != "space" and read["style"] != "line":
+            words.append(world.LIGHTS[read["light"]][0])
+    return " ".join(words)
+
+
 def judge_many(
     images: Iterable[Image.Image | np.ndarray | str | os.PathLike[str]],
 ) -> list[dict[str, dict[str, float]]]:
