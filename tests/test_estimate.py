@@ -26,7 +26,7 @@ def test_without_a_run_only_what_can_be_counted_is_said(own):
     model = Model(make_pipeline())
     made = model.estimate(**ASKED)
     assert (made.evaluations, made.rows, made.seconds, made.bytes, made.preview) == (4, 8, None, None, None)
-    assert (made.runs, made.basis, made.said) == (0, "no run yet", "4 evaluations")
+    assert (made.runs, made.basis, made.said) == (0, "no run yet", "8 calls")
     assert model.estimate(**{**ASKED, "guidance": 1.0}).rows == 4
     assert model.estimate(**{**ASKED, "sampler": "Heun"}).evaluations == 7
     assert model.estimate(model.plan(**ASKED)) == made
@@ -56,7 +56,7 @@ def test_three_runs_tell_of_the_next_in_this_session_and_in_another(own):
     assert (made.runs, made.basis) == (3, "3 runs of this model on this machine")
     parts = [[getattr(trace.cost, name) for trace in runs] for name in ("steps", "decode", "text")]
     assert 0.9 * sum(map(min, parts)) < made.seconds < 1.1 * sum(map(max, parts))
-    assert made.said == f"about {made.said.split()[1]} s, 4 evaluations"
+    assert made.said == f"about {made.said.split()[1]} s, 8 calls"
     assert made.bytes == pytest.approx(runs[0].nbytes, rel=0.01)
     assert model.estimate(**{**ASKED, "steps": 400}).seconds > made.seconds + 50 * min(parts[0])
     four = [dx.Settings(**{**ASKED, "seed": k}) for k in range(4)]

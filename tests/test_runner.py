@@ -285,8 +285,8 @@ def test_what_the_next_run_will_cost_is_said_once_the_machine_has_run_the_model(
     assert trace.cost.preview is not None
     assert trace.cost.preview > 0
     explorer.steps = 5
-    assert re.fullmatch(r"about [\d.]+ s, 5 evaluations", explorer.viewer._outlook["cost"])
+    assert re.fullmatch(r"about [\d.]+ s, 10 calls", explorer.viewer._outlook["cost"])
     compare = dx.Compare({"a": {"seed": 1}, "b": {"seed": 2}}, model, prompt="a fox", steps=4, sampler="DDIM")
-    assert re.fullmatch(r"about [\d.]+ s, 8 evaluations", compare.viewer._outlook["cost"])
+    assert re.fullmatch(r"about [\d.]+ s, 16 calls", compare.viewer._outlook["cost"])
     explorer.close()
     compare.close()

@@ -68,8 +68,10 @@ class Estimate:
 
     @property
     def said(self) -> str:
-        """In a few words: "about 1.2 s, 40 evaluations"."""
-        count = f"{self.evaluations:,} evaluation{'' if self.evaluations == 1 else 's'}"
+        """In a few words, as a widget says it before a run and after it: "about 1.2 s, 80 calls", one for each half of
+        guidance.
+        """
+        count = f"{self.rows:,} call{'' if self.rows == 1 else 's'}"
         return count if self.seconds is None else f"about {_spoken(self.seconds)}, {count}"
 
 

@@ -391,23 +391,23 @@ def test_a_hand_on_the_controls_makes_the_picture_stale_until_the_kernel_says_ot
 def test_what_the_next_run_will_take_stands_there_until_the_picture_matches(host: Open, tiny_trace: Trace) -> None:
     viewer = Replay(tiny_trace)
     viewer.truth = {"state": "stale", "text": "settings changed: Run"}
-    viewer.expect(steps=4, cost="about 1.2 s, 40 evaluations")
+    viewer.expect(steps=4, cost="about 1.2 s, 80 calls")
     page = host(viewer)
     page.settle()
     first, due, status = height(page), page.root.locator(".dx-due"), page.root.locator(".dx-status")
     place = status.bounding_box()
-    assert due.inner_text() == "about 1.2 s, 40 evaluations"
+    assert due.inner_text() == "about 1.2 s, 80 calls"
     box, foot = due.bounding_box(), page.root.locator(".dx-foot").bounding_box()
     assert foot["x"] <= box["x"]
     assert box["x"] + box["width"] <= foot["x"] + foot["width"] + 1
     assert box["height"] < 20
-    for change in ({"cost": "about 1.3 s, 41 evaluations"}, {"cost": ""}):
+    for change in ({"cost": "about 1.3 s, 82 calls"}, {"cost": ""}):
         page.viewer.expect(steps=4, **change)
         page.push()
         page.settle()
         assert (due.text_content() if due.is_visible() else "") == change["cost"]
         assert (height(page), status.bounding_box()) == (first, place)
-    page.viewer.expect(steps=4, cost="about 1.2 s, 40 evaluations")
+    page.viewer.expect(steps=4, cost="about 1.2 s, 80 calls")
     page.viewer.truth = {"state": "match", "text": "picture matches the controls"}
     page.push()
     page.settle()
