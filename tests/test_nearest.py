@@ -58,11 +58,20 @@ def test_a_folder_is_read_and_what_is_no_picture_in_it_passed_over(
     assert (row["nearest"], row["nearer"]) == (next(iter(known)), "True")
 
 
+def test_known_pictures_of_one_name_and_two_formats_are_two(known: dict[str, Image.Image], tmp_path: Path) -> None:
+    one, other, *_ = known.values()
+    one.save(tmp_path / "fox.png")
+    other.save(tmp_path / "fox.bmp")
+    found = dx.nearest([one, other], tmp_path)
+    assert [row["nearest"] for row in found.table()] == ["fox.png", "fox.bmp"]
+
+
 def test_bad_input_gets_one_sentence(known: dict[str, Image.Image], tmp_path: Path) -> None:
     one = next(iter(known.values()))
     for arguments, told in (
         ((one, tmp_path / "nowhere"), "must be in a folder, .* is none"), ((one, tmp_path), "2 to 10,000 .* got 0"),
         ((one, [one]), "2 to 10,000 known pictures are needed, got 1"), (([], known), "pictures must be a picture or"),
+        ((one, {1: one, "1": one}), "names that differ as text"),
         ((one, 3), "a folder, a list or a dict of pictures, got 3"), ((3, known), "image must be a PIL image"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=told):

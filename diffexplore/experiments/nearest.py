@@ -19,6 +19,7 @@ than that: no copy, only the same thing.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -209,16 +210,22 @@ def _known_pictures(among: Any) -> dict[str, Image.Image]:
         folder = Path(among).expanduser()
         if not folder.is_dir():
             raise ValueError(f"the known pictures must be in a folder, {shown(os.fspath(among), 200)} is none")
-        found = {}
+        read = {}
         for file in sorted(folder.iterdir()):
             if file.is_file() and not file.name.startswith("."):
                 try:
-                    found[file.stem] = read_picture(file)
+                    read[file.name] = read_picture(file)
                 except (ValueError, OSError):
                     continue
-        return found
+        # Their names without what says the format, unless several would have one.
+        stems = Counter(Path(name).stem for name in read)
+        alone = all(count == 1 for count in stems.values())
+        return {Path(name).stem if alone else name: image for name, image in read.items()}
     if isinstance(among, Mapping):
-        return {str(name): read_picture(image) for name, image in among.items()}
+        named = {str(name): read_picture(image) for name, image in among.items()}
+        if len(named) < len(among):
+            raise ValueError("the known pictures need names that differ as text")
+        return named
     if isinstance(among, (bytes, np.ndarray)) or not isinstance(among, Sequence):
         raise ValueError(f"the known pictures are a folder, a list or a dict of pictures, got {shown(among)}")
     return {str(k + 1): read_picture(image) for k, image in enumerate(among)}
