@@ -11,7 +11,7 @@ from PIL import Image
 
 import diffexplore as dx
 from diffexplore.experiments.counts import wilson
-from diffexplore.experiments.seeds import Seeds
+from diffexplore.experiments.seeds import Seeds, read_all
 
 FEW = {"prompt": "a fox", "steps": 4}
 
@@ -84,3 +84,29 @@ def test_bad_input_gets_one_sentence_before_any_work() -> None:
     ):  # fmt: skip
         with pytest.raises(ValueError, match=told):
             dx.seeds(model, **values)
+    with pytest.raises(ValueError, match="n must be a whole number"):
+        dx.seeds(model, dx.Settings())  # type: ignore[arg-type]
+
+
+def test_what_is_counted_can_be_told_from_the_seeds_and_saved(tmp_path: Path) -> None:
+    sheet = Seeds(dx.Settings(sampler="DDIM"), (3, 5), [Image.new("RGB", (8, 8))] * 2, [{}, {}])
+    for arguments, told in (
+        (("seed", [3]), "cannot be called 'seed'"), (("big", 3), "must be a list, got 3"),
+        (("big", None), "must be a list, got None"), (("big", [[3]]), r"the seeds are \[3, 5\], got \[3\]"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=told):
+            sheet.mark(*arguments)  # type: ignore[arg-type]
+    for yes, no in (("x", "x"), (5, "no"), ("", "no"), ("\ud800", "no")):
+        with pytest.raises(ValueError, match="yes and no must be two texts"):
+            sheet.mark("big", [3], yes=yes, no=no)  # type: ignore[arg-type]
+    assert sheet.attributes == [], "nothing that was refused is left behind"
+    sheet.mark("big", [5])
+    with pytest.raises(ValueError, match="pictures of seeds too, got None"):
+        sheet.compare(None, "big")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="a file is said by its path, got None"):
+        sheet.to_csv(None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="read failed on picture 1: what is counted cannot be called 'seed'"):
+        read_all(sheet.images, lambda _: {"seed": 7}, False)
+    sheet.read = read_all(sheet.images, lambda _: "\ud800", False)
+    sheet.to_csv(tmp_path / "odd.csv")
+    assert (tmp_path / "odd.csv").read_text().splitlines() == ["seed,shows", "3,\\ud800", "5,\\ud800"]

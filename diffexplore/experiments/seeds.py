@@ -20,6 +20,7 @@ from diffexplore.looks.figures import Cell, Figure, plot_sheet
 from diffexplore.pocket.judge import judge_many
 from diffexplore.settings import MAX_SEED, Settings
 from diffexplore.trace import Trace
+from diffexplore.values import is_writable
 from diffexplore.words import near, sentence, shown
 
 if TYPE_CHECKING:
@@ -93,11 +94,18 @@ class Seeds:
         """Count by hand: an attribute `name` that is `yes` in the pictures of `seeds`, and `no` in all others.
 
         Raises:
-            ValueError: one sentence, for a name that is no text, or a seed that was not drawn.
+            ValueError: one sentence, for a name that is no text or the seeds' own, for a seed that was not drawn, and
+                for a `yes` and `no` that are no two texts.
         """
-        if not isinstance(name, str) or not name.strip():
+        if not isinstance(name, str) or not name.strip() or not is_writable(name):
             raise ValueError(f"what is counted needs a name, got {shown(name)}")
-        chosen = set(seeds)
+        _not_the_seeds(name)
+        for word in (yes, no):
+            if not isinstance(word, str) or not word.strip() or not is_writable(word) or yes == no:
+                raise ValueError(f"yes and no must be two texts, got {shown(yes)} and {shown(no)}")
+        if isinstance(seeds, (str, bytes)) or not isinstance(seeds, Iterable):
+            raise ValueError(f"the seeds that are marked must be a list, got {shown(seeds)}")
+        chosen = list(seeds)
         strange = [seed for seed in chosen if seed not in self.seeds]
         if strange:
             raise ValueError(f"the seeds are {shown(list(self.seeds))}, got {shown(strange[0])}")
@@ -134,6 +142,8 @@ class Seeds:
         Raises:
             ValueError: one sentence, where they share no seeds or one of them has not read it.
         """
+        if not isinstance(other, Seeds):
+            raise ValueError(f"what it is compared with must be pictures of seeds too, got {shown(other)}")
         self._known(name)
         other._known(name)
         theirs = dict(zip(other.seeds, other.read, strict=True))
@@ -233,7 +243,7 @@ def numbers_of(name: str, value: Any) -> list[int]:
     Raises:
         ValueError: one sentence, for neither.
     """
-    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+    if isinstance(value, (str, bytes, Settings)) or not isinstance(value, Iterable):
         return list(range(whole(name, value, 1, MOST)))
     found = list(dict.fromkeys(whole("a seed", seed, 0, MAX_SEED) for seed in value))
     if not 1 <= len(found) <= MOST:
@@ -259,10 +269,18 @@ def _told(read: Read, image: Image.Image, k: int) -> dict[str, str]:
     try:
         found = read(image)
         table = found if isinstance(found, Mapping) else {"shows": found}
-        return {str(name): _word(value) for name, value in table.items()}
+        told = {_word(name): _word(value) for name, value in table.items()}
+        _not_the_seeds(*told)
+        return told
     except Exception as error:
         raise ValueError(f"read failed on picture {k + 1}: {sentence(error)}") from error
 
 
 def _word(value: Any) -> str:
-    return ("yes" if value else "no") if isinstance(value, bool | np.bool_) else str(value)
+    told = ("yes" if value else "no") if isinstance(value, bool | np.bool_) else str(value)
+    return told.encode(errors="backslashreplace").decode()  # half a surrogate pair can be neither shown nor saved
+
+
+def _not_the_seeds(*names: str) -> None:
+    if "seed" in names:
+        raise ValueError("what is counted cannot be called 'seed': a table has the seeds by that name")
