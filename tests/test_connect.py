@@ -356,8 +356,16 @@ def test_where_nobody_shares_it_is_said() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    with pytest.raises(ValueError, match=rf"nobody shares a model at tcp://{address}"):
+    with pytest.raises(ValueError, match=rf"^nobody shares a model at tcp://{address} \([^<>]+\)$"):
         dx.connect(address, timeout=0.2)
+
+
+def test_where_the_address_is_taken_it_is_named(local: Model) -> None:
+    with (
+        dx.share(local, "127.0.0.1:0") as first,
+        pytest.raises(OSError, match=f"no model can be shared at {first.address}: "),
+    ):
+        dx.share(local, first.address)
 
 
 def test_only_who_has_a_certificate_of_the_room_is_let_in(local: Model) -> None:

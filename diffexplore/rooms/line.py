@@ -243,7 +243,11 @@ class Line:
             why += ", or not with these certificates"
         self._says = why
         self._gone.set()
-        self._first.set_exception(AwayError(f"{why} ({sentence(error)})" if why != sentence(error) else why))
+        cause: BaseException = error
+        while cause.__cause__ is not None:  # Dask says where in its code it failed, and the first of them why
+            cause = cause.__cause__
+        told = getattr(cause, "strerror", None) or sentence(cause)
+        self._first.set_exception(AwayError(f"{why} ({told})" if why != sentence(error) else why))
 
     def _up(self, facts: dict[str, Any]) -> None:
         if self._first.done() and not _same(self.facts, facts):

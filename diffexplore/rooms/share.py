@@ -89,7 +89,11 @@ class Room:
         self._opened: Future[str] = Future()
         self._thread = threading.Thread(target=self._run, name="diffexplore room", daemon=True)
         self._thread.start()
-        self.address = self._opened.result()
+        try:
+            self.address = self._opened.result()
+        except OSError as error:
+            why = error.strerror or sentence(error)
+            raise OSError(error.errno, f"no model can be shared at {address}: {why}") from None
 
     def __repr__(self) -> str:
         return f"Room({self.model.name!r} at {self.address!r}, {len(self._seats)} learners)"
