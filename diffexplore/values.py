@@ -2,14 +2,43 @@
 
 import math
 import numbers
+import os
 import unicodedata
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from diffexplore.words import shown
 
-__all__ = ["as_int", "as_key", "as_number", "as_pairs", "as_secret", "is_writable", "whole_number"]
+__all__ = ["a_file", "a_path", "as_int", "as_key", "as_number", "as_pairs", "as_secret", "is_writable", "whole_number"]
+
+
+def a_path(value: Any) -> str | os.PathLike[str]:
+    """`value`, where a file is to be written.
+
+    Raises:
+        ValueError: one sentence, for what is no path.
+    """
+    if not isinstance(value, (str, os.PathLike)):
+        raise ValueError(f"a file is said by its path, got {shown(value)}")
+    return value
+
+
+def a_file(value: Any) -> Path:
+    """The file at a path, where ``~`` is the home folder.
+
+    Raises:
+        ValueError: one sentence, for what is no path.
+        FileNotFoundError: there is no such file, or can be none of that name.
+    """
+    try:
+        place = Path(a_path(value)).expanduser()
+        if place.is_file():
+            return place
+    except (OSError, RuntimeError):  # a name that is too long; nobody's home
+        pass
+    raise FileNotFoundError(f"there is no file {shown(os.fspath(value), 200)}")
 
 
 def as_pairs(name: str, value: object, what: str) -> Iterable[tuple[Any, Any]]:

@@ -72,6 +72,9 @@ def test_bad_input_gets_one_sentence_before_any_work() -> None:
         ({"guidance": [], "prompt": "a fox"}, "guidance must be a number"),
         ({"seed": 2, "prompt": "a fox"}, "seed differs from run to run"),
         ({"taught": {"sea": -1}, "prompt": "a fox"}, "taught must map values"),
+        ({"guidance": np.array([5.0, 500.0]), "prompt": "a fox"}, "guidance must be a number .* got 500"),
+        ({"read": 3, "prompt": "a fox"}, "read must be a function of a picture, got 3"),
+        ({"attribute": None, "read": str, "prompt": "a fox"}, "attribute must be a name, got None"),
         ({"n": "many", "prompt": "a fox"}, "n must be a whole number"),
     ):
         with pytest.raises(ValueError, match=told):

@@ -124,7 +124,7 @@ def test_a_folder_that_cannot_be_is_noticed_before_any_work(tmp_path: Path) -> N
                     sweep(model, x=STEPS, out=place, executor=executor, sampler="DDIM", **SHARED)
 
     assert evaluations(model, refused) == 0
-    for text, sentence in (("x" * 5000, "cannot be a path"), ("a\0b", "cannot be a path")):
+    for text, sentence in (("x" * 5000, "cannot be a path"), ("a\0b", "cannot be a path"), ("", "got ''")):
         with pytest.raises(ValueError, match=sentence):
             sweep(model, x=STEPS, out=text)
 

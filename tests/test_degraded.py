@@ -72,6 +72,8 @@ def test_bad_input_gets_one_sentence_before_any_work(found: Degraded) -> None:
     for values, told in (
         ({"prompt": "a blurry fox"}, r"asks for a degraded picture \(blurry\)"),
         ({"steps": []}, "steps must be a number or several"), ({"steps": [4, 0]}, "steps"),
+        ({"guidance": np.array([1.0, np.nan])}, "guidance must be a number .* got nan"),
+        ({"steps": {4}}, r"steps must be a whole number .* got \{4\}"),
         ({"samplers": ["nope"]}, "nope"), ({"seed": 1}, "seed differs from run to run"), ({"read": 3}, "read must be"),
         ({"n": 2000}, "at most 4000 pictures are drawn"),
     ):  # fmt: skip

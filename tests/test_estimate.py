@@ -32,6 +32,8 @@ def test_without_a_run_only_what_can_be_counted_is_said(own):
     assert model.estimate(model.plan(**ASKED)) == made
     with pytest.raises(ValueError, match="steps"):
         model.estimate(steps=0)
+    with pytest.raises(ValueError, match="settings must be a Settings object, or several, got 5"):
+        model.estimate(5)
 
 
 def test_several_are_counted_together_and_those_of_a_part_by_their_part(own, tiny_trace, tiny_model):

@@ -185,6 +185,8 @@ def test_where_it_cannot_be_written_the_path_asked_for_is_named(tmp_path):
         pass
     with pytest.raises(IsADirectoryError, match="directory"), written(tmp_path):
         pass
+    with pytest.raises(ValueError, match="a file is said by its path, got None"), written(None):
+        pass
 
 
 def test_home_is_understood(tmp_path, monkeypatch):

@@ -68,10 +68,12 @@ def test_what_the_sign_says_nothing_of_is_refused_in_one_sentence(found: Pulls) 
         (SAID, {"negative_prompt": "blurry"}, "leave negative_prompt empty, got 'blurry'"),
         (SAID, {"guidance": 1.0}, "guidance must be above 1"), (SAID, {"seed": 1}, "seed differs from run to run"),
         ("a fox", {}, "prompts must be a list"), ([], {}, "prompts must be a list"), ([""], {}, "at least one word"),
-        (SAID, {"n": 1500}, "at most 2000 runs"),
+        (SAID, {"name": 5}, "name must be a text or None, got 5"), (SAID, {"n": 1500}, "at most 2000 runs"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=told):
             dx.memorised(model, prompts, **values)
     other = dx.memorised(model, ["a fox"], n=1, steps=5, sampler="DDIM")
     with pytest.raises(ValueError, match="the first steps must be at one level of noise"):
         found.against(other)
+    with pytest.raises(ValueError, match="must be pulls of prompts too, got None"):
+        found.plot(None)  # type: ignore[arg-type]

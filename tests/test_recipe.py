@@ -365,6 +365,8 @@ def test_a_missing_file_is_named(tmp_path):
     for name in ("nowhere.png", "a\0b.png", "~/nowhere.png"):
         with pytest.raises(FileNotFoundError, match=r"there is no file .*png"):
             read_recipe(tmp_path / name)
+    with pytest.raises(ValueError, match="a file is said by its path, got 5"):
+        read_recipe(5)
 
 
 def test_the_home_folder_is_known(tmp_path, monkeypatch):

@@ -180,7 +180,11 @@ def test_sessions_share_a_folder_at_the_same_time(tmp_path: Path) -> None:
 
 def test_what_can_be_no_folder_is_refused_before_anything_is_opened(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "file").write_text("x")
-    for cache, said in ((4, "cache must be the path of a folder, got 4"), (tmp_path / "file", "file' is a file")):
+    for cache, said in (
+        (4, "cache must be the path of a folder, got 4"),
+        ("", "got ''"),
+        (tmp_path / "file", "file' is a file"),
+    ):
         with pytest.raises(ValueError, match=said):
             dx.load("nobody/has-this", cache=cache)
     (tmp_path / "cache.db").write_bytes(b"not a database" * 1000)

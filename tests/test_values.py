@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from diffexplore.values import as_int, as_key, as_number, as_pairs, is_writable, whole_number
+from diffexplore.values import a_file, a_path, as_int, as_key, as_number, as_pairs, is_writable, whole_number
 
 
 def test_numbers_of_any_library_keep_the_digits_that_were_given() -> None:
@@ -25,3 +25,16 @@ def test_what_is_none_is_refused_by_name() -> None:
         as_pairs("x", 3, "numbers")
     assert is_writable("狐")
     assert not is_writable("\ud800")
+
+
+@pytest.mark.parametrize("value", [None, 5, b"a.png", []])
+def test_what_is_no_path_is_refused_where_a_file_is_read_or_written(value: object) -> None:
+    for said in (a_path, a_file):
+        with pytest.raises(ValueError, match="a file is said by its path, got"):
+            said(value)
+
+
+@pytest.mark.parametrize("name", ["none.png", "x" * 5000, "a\0b", "~nobody_of_that_name/a.png", ".", ""])
+def test_a_file_that_is_not_there_or_can_be_none_is_named(name: str) -> None:
+    with pytest.raises(FileNotFoundError, match="there is no file '"):
+        a_file(name)

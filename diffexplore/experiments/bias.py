@@ -21,7 +21,7 @@ import numpy as np
 
 from diffexplore.experiments.counts import LEVEL, as_expected, simultaneous
 from diffexplore.experiments.seeds import Read, drawn, numbers_of, read_all
-from diffexplore.experiments.shared import a_model, own_fields
+from diffexplore.experiments.shared import a_model, own_fields, several
 from diffexplore.looks.figures.kit import AS_TYPED, COLOURS, FAINT, LABEL, TEXT, WIDTH, Figure, heading, legend, plain
 from diffexplore.pocket import world
 from diffexplore.pocket.judge import ATTRIBUTES, named
@@ -207,9 +207,11 @@ def bias(
     """
     model = a_model(model)
     own_fields(settings, ("seed", "guidance"))
-    levels = list(guidance) if isinstance(guidance, Sequence) and not isinstance(guidance, (str, bytes)) else [guidance]
-    if not levels:
-        raise ValueError("guidance must be a number or several, got none")
+    levels = several("guidance", guidance)
+    if read is not None and not callable(read):
+        raise ValueError(f"read must be a function of a picture, got {shown(read)}")
+    if not isinstance(attribute, str):
+        raise ValueError(f"attribute must be a name, got {shown(attribute)}")
     base = model.plan(Settings(**settings)).settings
     numbers, ways = numbers_of("n", n), [base.replace(guidance=level) for level in levels]
     pocket = model.origin.kind == "pocket"

@@ -82,7 +82,7 @@ def a_folder(out: Any) -> Path:
     Raises:
         ValueError: one sentence, for what can be no folder.
     """
-    if not isinstance(out, (str, os.PathLike)):
+    if not isinstance(out, (str, os.PathLike)) or not out:
         raise ValueError(f"out must be the path of a folder, got {shown(out)}")
     folder = local_path(os.fspath(out)).absolute()
     if folder.exists() and not folder.is_dir():

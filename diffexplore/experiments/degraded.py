@@ -21,7 +21,7 @@ import numpy as np
 
 from diffexplore.experiments.counts import Difference, paired, wilson
 from diffexplore.experiments.seeds import Read, drawn, numbers_of, read_all
-from diffexplore.experiments.shared import a_model, named_samplers, own_fields, write_csv
+from diffexplore.experiments.shared import a_model, named_samplers, own_fields, several, write_csv
 from diffexplore.looks.figures.kit import COLOURS, LABEL, WIDTH, Figure, heading, legend
 from diffexplore.pocket.judge import judge_many, named, readable
 from diffexplore.settings import Settings
@@ -198,10 +198,8 @@ def degraded(
 
 
 def _several(name: str, value: Any) -> list[Any]:
-    found = list(value) if isinstance(value, Sequence) and not isinstance(value, (str, bytes)) else [value]
-    if not found:
-        raise ValueError(f"{name} must be a number or several, got none")
-    return list(dict.fromkeys(found))
+    found = several(name, value)
+    return [one for k, one in enumerate(found) if one not in found[:k]]
 
 
 def _by_judge(images: Sequence[Image.Image], prompt: str) -> list[str]:

@@ -116,6 +116,8 @@ class Pulls:
         """Each prompt a dot at its mean, its seeds a line from the smallest to the largest; groups one below the other,
         and how well the first is told from each of the `others`.
         """
+        for one in others:
+            self.against(one)  # refuses what cannot be held against it
         return _plot([self, *others])
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
@@ -144,6 +146,8 @@ def memorised(
     model = a_model(model)
     own_fields(settings, ("seed", "prompt"))
     asked = _prompts(prompts)
+    if name is not None and not isinstance(name, str):
+        raise ValueError(f"name must be a text or None, got {shown(name)}")
     numbers = numbers_of("n", n)
     if len(asked) * len(numbers) > MOST:
         raise ValueError(f"at most {MOST} runs are measured at once, got {len(asked)} prompts times {len(numbers)}")

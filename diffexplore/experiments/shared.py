@@ -4,7 +4,6 @@ import csv
 import io
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,17 @@ from diffexplore.samplers.came import noise_of
 from diffexplore.trace import Trace
 from diffexplore.words import shown
 
-__all__ = ["a_model", "cost_line", "cost_of", "named_samplers", "noise_added", "own_fields", "whole", "write_csv"]
+__all__ = [
+    "a_model",
+    "cost_line",
+    "cost_of",
+    "named_samplers",
+    "noise_added",
+    "own_fields",
+    "several",
+    "whole",
+    "write_csv",
+]
 
 
 def a_model(value: Any) -> Model:
@@ -68,6 +77,20 @@ def whole(name: str, value: Any, low: int, high: int) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
         raise ValueError(f"{name} must be a whole number from {low} to {high}, got {shown(value)}")
     return int(value)
+
+
+def several(name: str, value: Any) -> list[Any]:
+    """One number, or those of a list, a range or an array.
+
+    Raises:
+        ValueError: one sentence, for none.
+    """
+    if isinstance(value, np.ndarray):
+        value = value.ravel().tolist()
+    found = list(value) if isinstance(value, Sequence) and not isinstance(value, (str, bytes)) else [value]
+    if not found:
+        raise ValueError(f"{name} must be a number or several, got none")
+    return found
 
 
 def noise_added(sampler: str, trace: Trace | None = None) -> str:
@@ -139,8 +162,8 @@ def write_csv(path: str | os.PathLike[str], names: Sequence[str], rows: Iterable
     writer = csv.writer(text)
     writer.writerow(map(_tame, names))
     writer.writerows([_tame(row.get(name, "")) for name in names] for row in rows)
-    with written(Path(path).expanduser()) as file:
-        file.write(text.getvalue().encode())
+    with written(path) as file:
+        file.write(text.getvalue().encode(errors="backslashreplace"))
 
 
 def _tame(value: Any) -> Any:

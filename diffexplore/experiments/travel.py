@@ -16,6 +16,7 @@ from diffexplore.looks.moving import save_frames
 from diffexplore.record.predictions import rms
 from diffexplore.settings import MAX_SEED, Settings
 from diffexplore.trace import Trace
+from diffexplore.values import a_path
 from diffexplore.words import shown
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class Travel:
         if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0 < fps <= 60:
             raise ValueError(f"fps must be frames a second, above 0 to 60, got {shown(fps)}")
         frames = self.images
-        moves = os.fspath(path).lower().endswith((".webp", ".gif"))
+        moves = os.fspath(a_path(path)).lower().endswith((".webp", ".gif"))
         save_frames([*frames, *frames[-2:0:-1]] if moves else frames, path, self.settings, {"fps": fps})
 
     def plot(self) -> Figure:

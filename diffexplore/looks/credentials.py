@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from diffexplore.looks.marks import ALGORITHMIC
 from diffexplore.record.file import written
+from diffexplore.values import a_file, a_path
 from diffexplore.words import sentence, shown
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def sign(
         OSError: the file cannot be written.
     """
     place, kind = _file(picture)
-    target = place if out is None else Path(out).expanduser()
+    target = place if out is None else Path(a_path(out))  # `~` is read where it is written
     if _FORMATS.get(target.suffix.lower()) != kind:
         raise ValueError(
             f"it is written in the format that it has, {place.suffix}, got {shown(os.fspath(target), 200)}"
@@ -179,19 +180,14 @@ def _library() -> ModuleType:
 def _file(picture: Any) -> tuple[Path, str]:
     if not isinstance(picture, (str, os.PathLike)):
         raise ValueError(f"a picture file is said by its path, got {shown(picture)}")
-    place = Path(picture).expanduser()
-    kind = _FORMATS.get(place.suffix.lower())
+    kind = _FORMATS.get(Path(picture).suffix.lower())
     if kind is None:
         raise ValueError(f"credentials are for {', '.join(_FORMATS)}; got {shown(os.fspath(picture), 200)}")
-    if not place.is_file():
-        raise FileNotFoundError(f"there is no file {shown(os.fspath(picture), 200)}")
-    return place, kind
+    return a_file(picture), kind
 
 
 def _read(file: str | os.PathLike[str]) -> bytes:
-    place = Path(file).expanduser()
-    if not place.is_file():
-        raise FileNotFoundError(f"there is no file {shown(os.fspath(file), 200)}")
+    place = a_file(file)
     if place.stat().st_size > _MOST:
         raise ValueError(f"{shown(place.name)} has {place.stat().st_size:,} bytes, at most {_MOST:,} are read")
     return place.read_bytes()

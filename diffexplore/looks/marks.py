@@ -15,11 +15,11 @@ import io
 import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from xml.sax.saxutils import quoteattr
 
 from diffexplore.looks import chunks
+from diffexplore.values import a_file
 from diffexplore.words import shown
 
 if TYPE_CHECKING:
@@ -90,10 +90,7 @@ def sources(file: str | bytes | os.PathLike[str]) -> list[str]:
         return _in(io.BytesIO(file))
     if not isinstance(file, (str, os.PathLike)):
         raise ValueError(f"a picture file is a path or its bytes, got {shown(file)}")
-    place = Path(file).expanduser()
-    if not place.is_file():
-        raise FileNotFoundError(f"there is no file {shown(os.fspath(file), 200)}")
-    with open(place, "rb") as opened:
+    with a_file(file).open("rb") as opened:
         return _in(opened)
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 from diffexplore.looks.pictures import FORMATS, animation, save
 from diffexplore.record import kept
 from diffexplore.record.file import written
+from diffexplore.values import a_path
 from diffexplore.words import shown
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def save_frames(
         ValueError: one sentence, for another suffix.
         OSError: the file cannot be written.
     """
-    place = Path(path).expanduser()
+    place = Path(a_path(path)).expanduser()
     suffix = place.suffix.lower()
     if suffix not in {*FORMATS, ".gif"}:
         accepted = ".webp or .gif, an animation, or as .png or .jpg, a sheet of its frames"
@@ -68,7 +69,7 @@ def save_sound(samples: np.ndarray, rate: int, path: str | os.PathLike[str]) -> 
         ValueError: another suffix.
         OSError: the file cannot be written.
     """
-    place = Path(path).expanduser()
+    place = Path(a_path(path)).expanduser()
     if place.suffix.lower() != ".wav":
         raise ValueError(f"a sound is saved as .wav; got {shown(os.fspath(path), 200)}")
     with written(place) as file:

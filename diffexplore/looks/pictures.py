@@ -22,6 +22,7 @@ from diffexplore.looks.marks import packet, source_of
 from diffexplore.looks.recipe import KEY, read_recipe, texts_of
 from diffexplore.record.file import written
 from diffexplore.settings import Settings
+from diffexplore.values import a_file, a_path
 from diffexplore.words import near, sentence, shown
 
 __all__ = ["FORMATS", "MAX_PIXELS", "Picture", "animation", "encode", "fit", "read_picture", "read_recipe", "save"]
@@ -156,7 +157,7 @@ def save(
         ValueError: one sentence, for another suffix.
         OSError: the file cannot be written.
     """
-    place = Path(path).expanduser()
+    place = Path(a_path(path)).expanduser()
     if place.suffix.lower() not in FORMATS:
         raise ValueError(f"a picture is saved as one of {', '.join(FORMATS)}; got {shown(os.fspath(path), 200)}")
     format = FORMATS[place.suffix.lower()]
@@ -220,14 +221,7 @@ def read_picture(image: Picture) -> Image.Image:
         return _from_file(io.BytesIO(image), "the file")
     if not isinstance(image, (str, os.PathLike)):
         raise ValueError(f"{_ACCEPTED}; got {shown(image)}")
-    name, place = shown(os.fspath(image), 200), Path(image).expanduser()
-    try:
-        found = place.is_file()
-    except (ValueError, OSError):  # a NUL in the name; a name that is too long
-        found = False
-    if not found:
-        raise FileNotFoundError(f"there is no file {name}")
-    return _from_file(place, name)
+    return _from_file(a_file(image), shown(os.fspath(image), 200))
 
 
 def _from_file(file: Path | io.BytesIO, name: str) -> Image.Image:

@@ -17,12 +17,12 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
 
 from diffexplore.looks import chunks, foreign
 from diffexplore.samplers.names import scheduled
 from diffexplore.settings import Settings
+from diffexplore.values import a_file, a_path
 from diffexplore.words import listed, shown
 
 __all__ = ["KEY", "Recipe", "from_parameters", "parameters", "read_recipe", "recipe_in", "texts_of"]
@@ -120,20 +120,13 @@ def recipe_in(picture: str | os.PathLike[str] | bytes, name: str = "") -> Recipe
 
 
 def _called(picture: str | os.PathLike[str] | bytes) -> str:
-    return "the picture" if isinstance(picture, bytes) else shown(os.fspath(picture), 200)
+    return "the picture" if isinstance(picture, bytes) else shown(os.fspath(a_path(picture)), 200)
 
 
 def _opened(picture: str | os.PathLike[str] | bytes) -> BinaryIO:
     if isinstance(picture, bytes):
         return io.BytesIO(picture)
-    try:
-        place = Path(picture).expanduser()
-        found = place.is_file()
-    except (ValueError, OSError, RuntimeError):  # a NUL in the name, a name that is too long, nobody's home
-        found = False
-    if not found:
-        raise FileNotFoundError(f"there is no file {_called(picture)}")
-    return place.open("rb")
+    return a_file(picture).open("rb")
 
 
 def _from_texts(texts: Mapping[str, str]) -> tuple[Settings, list[str]]:

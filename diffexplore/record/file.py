@@ -34,6 +34,7 @@ from diffexplore.record.claims import DECLARED, MAX_SIDE, check
 from diffexplore.record.numbers import Number
 from diffexplore.record.step import Step, own
 from diffexplore.settings import Settings
+from diffexplore.values import a_file, a_path
 from diffexplore.words import sentence, shown
 
 if TYPE_CHECKING:
@@ -59,8 +60,9 @@ def written(path: str | os.PathLike[str], *, sync: bool = True) -> Iterator[Bina
 
     Raises:
         OSError: it cannot be written there.
+        ValueError: one sentence, for what is no path.
     """
-    target = Path(os.path.realpath(os.path.expanduser(path)))
+    target = Path(os.path.realpath(os.path.expanduser(a_path(path))))
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
     if target.exists() and not target.is_file():
@@ -181,10 +183,8 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     from safetensors import SafetensorError, safe_open
 
-    path = Path(os.path.expanduser(path))
+    path = a_file(path)
     name = shown(str(path), 200)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {name}")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

@@ -27,6 +27,7 @@ from diffexplore.runs.past import Law, Took, law_of, past, stamp, weights_of
 from diffexplore.runs.plan import Plan, Planner
 from diffexplore.samplers.came import begin
 from diffexplore.settings import Settings
+from diffexplore.words import shown
 
 if TYPE_CHECKING:
     from diffexplore.pipelines.family import Family
@@ -289,6 +290,8 @@ class Estimated:
         """
         if settings is None or isinstance(settings, Settings | Plan):
             return self.ledger.estimate([self._planner.asked(settings, values)])
+        if isinstance(settings, (str, bytes)) or not isinstance(settings, Iterable):
+            raise ValueError(f"settings must be a Settings object, or several, got {shown(settings)}")
         return self.ledger.estimate([self._planner.asked(one, values) for one in settings])
 
 

@@ -149,7 +149,7 @@ def check_cache(folder: Any) -> Path:
         ValueError: one sentence, for what can be no such folder.
         ImportError: without diskcache; says how to get it.
     """
-    if not isinstance(folder, (str, os.PathLike)):
+    if not isinstance(folder, (str, os.PathLike)) or not folder:
         raise ValueError(f"cache must be the path of a folder, got {shown(folder)}")
     if importlib.util.find_spec("diskcache") is None:
         raise ImportError("results that stay need diskcache: pip install 'diffexplore[cache]'")

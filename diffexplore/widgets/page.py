@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from diffexplore.looks.views import VIEWS
 from diffexplore.record.file import written
+from diffexplore.values import a_path
 from diffexplore.widgets.browser import CSS, ESM, PAGE
 from diffexplore.widgets.film import films_of, pack
 from diffexplore.words import near, shown
@@ -81,7 +82,7 @@ def to_html(source: Any, path: str | PathLike[str], *, view: str = "x0") -> Path
         script=ESM,
         data=_json({"traits": traits, "frames": base64.b64encode(frames).decode()}),
     )
-    place = Path(path).expanduser()
+    place = Path(a_path(path)).expanduser()
     with written(place) as file:
         file.write(filled.encode())  # as bytes: the hashes are of "\n" line ends
     return place

@@ -31,6 +31,7 @@ from PIL import Image
 from diffexplore.experiments.grid import Grid
 from diffexplore.experiments.shared import cost_line
 from diffexplore.record.file import written
+from diffexplore.values import a_path
 from diffexplore.widgets.browser import CSS, ESM, SHEET, SHEET_CSS, SHEET_PAGE
 from diffexplore.widgets.controls import close_parts, layout, marked
 from diffexplore.widgets.film import films_of, pack
@@ -246,7 +247,7 @@ def to_html(grid: Grid, path: str | PathLike[str], *, runs: bool = True) -> Path
             "films": films,
         },
     )
-    place = Path(path).expanduser()
+    place = Path(a_path(path)).expanduser()
     with written(place) as file:
         file.write(page)
     return place
