@@ -116,7 +116,7 @@ def sweep(
         raise ValueError(f"x and y must vary different settings, both name {columns[0]!r}")
     executor = None if executor is None else an_executor(executor)
     folder = None if out is None else a_folder(out)
-    if folder is not None and getattr(model, "pipeline", None) is None and executor is None:
+    if folder is not None and getattr(model, "pipeline", None) is None:
         raise ValueError("out keeps cells by all that decides their bits, which of a shared model is not known here")
     base = Settings(**settings)
     lines = [base] if rows is None else [axis_of(rows[0]).put(base, value) for value in rows[1]]
