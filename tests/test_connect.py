@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -358,6 +359,24 @@ def test_where_nobody_shares_it_is_said() -> None:
         address = f"127.0.0.1:{free.getsockname()[1]}"
     with pytest.raises(ValueError, match=rf"^nobody shares a model at tcp://{address} \([^<>]+\)$"):
         dx.connect(address, timeout=0.2)
+
+
+def test_what_needs_the_model_itself_says_so_before_any_work(model: Connected, tmp_path: Path) -> None:
+    picture = np.zeros((32, 48, 3), np.uint8)
+    for study, told in (
+        (lambda: dx.twice(model, **ASKED), "needs the model itself, .* got one that is shared"),
+        (lambda: dx.forward(model, picture), "needs the model itself"),
+        (lambda: dx.loss_by_level(model, picture, "a fox"), "needs the model itself"),
+        (lambda: dx.ForwardProcess(model), "needs the model itself"),
+        (lambda: dx.share(model, "127.0.0.1:0"), "that is here, got one that is shared already"),
+        *(
+            (lambda one=one: dx.sweep(model, ("seed", [1]), executor=one, out=tmp_path), "is not known here")
+            for one in (None, ThreadPoolExecutor(1))
+        ),
+    ):
+        with pytest.raises(ValueError, match=told):
+            study()
+    assert not list(tmp_path.iterdir())
 
 
 def test_where_the_address_is_taken_it_is_named(local: Model) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from diffexplore.experiments.shared import a_model
+from diffexplore.experiments.shared import a_model, pipeline_of
 from diffexplore.looks.pictures import Picture, fit
 from diffexplore.samplers.nets import net_of, shift_of
 from diffexplore.settings import Settings
@@ -67,7 +67,7 @@ def forward(model: "Model", image: Picture, steps: int = 10, seed: int = 0) -> T
     begun = time.perf_counter()
     width, height = model.size
     settings = Settings(steps=steps, seed=seed, guidance=1.0, width=width, height=height)
-    schedule = levels(model.pipeline.scheduler, settings.steps)
+    schedule = levels(pipeline_of(model).scheduler, settings.steps)
     picture = fit(image, width, height)
     clean = model.encode(picture)
     noise = torch.randn(clean.shape, generator=torch.Generator("cpu").manual_seed(settings.seed))

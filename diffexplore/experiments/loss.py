@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from diffexplore.experiments.shared import a_model
+from diffexplore.experiments.shared import a_model, pipeline_of
 from diffexplore.looks.figures import Figure
 from diffexplore.looks.figures.kit import COLOURS, FAINT, INK, LABEL, QUIET, WIDTH, heading
 from diffexplore.looks.pictures import Picture, fit
@@ -153,8 +153,9 @@ class Question:
             FileNotFoundError: there is no such file.
             ValueError: one sentence, as in :func:`loss_by_level`.
         """
-        if family_of(model.pipeline).looked:
-            title = type(model.pipeline).__name__
+        pipeline = pipeline_of(model)
+        if family_of(pipeline).looked:
+            title = type(pipeline).__name__
             raise ValueError(f"how a {title} starts from a picture of one's own is not known: it is of no named family")
         self.plan = _plan(model, settings)
         self.picture = fit(image, *model.size)

@@ -22,6 +22,7 @@ __all__ = [
     "named_samplers",
     "noise_added",
     "own_fields",
+    "pipeline_of",
     "several",
     "whole",
     "write_csv",
@@ -40,6 +41,20 @@ def a_model(value: Any) -> Model:
         kind = type(value).__name__
         raise ValueError(f"a model is needed, got a pipeline, {kind}: diffexplore.load(pipeline) makes a model of it")
     raise ValueError(f"a model is needed, such as diffexplore.load(), got {shown(value)}")
+
+
+def pipeline_of(model: Model) -> Any:
+    """The pipeline of a model, for what reaches into it.
+
+    Raises:
+        ValueError: one sentence, for a model that is shared from elsewhere.
+    """
+    found = getattr(model, "pipeline", None)
+    if found is None:
+        raise ValueError(
+            f"this needs the model itself, as diffexplore.load gives it; got one that is shared, {model!r}"
+        )
+    return found
 
 
 def own_fields(settings: Mapping[str, Any], own: Collection[str]) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import torch
 
-from diffexplore.experiments.shared import a_model
+from diffexplore.experiments.shared import a_model, pipeline_of
 from diffexplore.model import Model
 from diffexplore.settings import Settings
 from diffexplore.trace import Trace
@@ -121,8 +121,9 @@ def twice(model: Model, **settings: Any) -> Twice:
         ValueError: one sentence, before any work, for what is refused.
     """
     model = a_model(model)
+    pipeline = pipeline_of(model)
     wanted = model.plan(Settings(**settings)).settings
-    here = Model(model.pipeline, origin=model.origin, reuse=0)
+    here = Model(pipeline, origin=model.origin, reuse=0)
     first = here.trace(wanted)
     parameter = next(_network(model).parameters())
     count = 2 if first.info.get("threads", torch.get_num_threads()) == 1 else 1
@@ -131,7 +132,7 @@ def twice(model: Model, **settings: Any) -> Twice:
         return here.trace_many([wanted, *(wanted.replace(seed=wanted.seed + k) for k in (1, 2, 3))])[0]
 
     def with_threads() -> Trace:
-        return Model(model.pipeline, origin=model.origin, reuse=0, threads=count).trace(wanted)
+        return Model(pipeline, origin=model.origin, reuse=0, threads=count).trace(wanted)
 
     def anew(to: torch.dtype | str | None = None) -> Callable[[], Trace]:
         def run() -> Trace:

@@ -59,6 +59,8 @@ def share(model: Model | None = None, address: str | None = None, *, security: A
     """
     if model is not None and not isinstance(model, Model):
         raise ValueError(f"share takes a model, as diffexplore.load gives one, got {shown(model)}")
+    if model is not None and getattr(model, "pipeline", None) is None:
+        raise ValueError(f"share takes a model that is here, got one that is shared already, {model!r}")
     given = wire.security_of(security)
     place = wire.place_of(address, given)
     return Room(load() if model is None else model, place, given)

@@ -14,6 +14,7 @@ import ipywidgets
 from PIL import Image
 
 from diffexplore.experiments.loss import LossByLevel, Question
+from diffexplore.experiments.shared import pipeline_of
 from diffexplore.looks.pictures import Picture, read_picture
 from diffexplore.runs.start import STRENGTH
 from diffexplore.settings import Settings
@@ -96,6 +97,7 @@ class ForwardProcess(InNotebook, ipywidgets.Box):  # type: ignore[misc]
         """The widget, asking at once where there is a picture; the class says what the arguments are."""
         asked = Settings(prompt=prompt, steps=steps, seed=seed, guidance=1.0)
         self.model = model_of(model, "ForwardProcess")
+        pipeline_of(self.model)  # refuses one that is shared, before a picture is asked for
         able = self.model.abilities["image"]
         if able is not True:
             raise ValueError(f"{str(able).rstrip('.')}: there is nothing to add noise to")
