@@ -359,6 +359,19 @@ def test_where_nobody_shares_it_is_said() -> None:
         address = f"127.0.0.1:{free.getsockname()[1]}"
     with pytest.raises(ValueError, match=rf"^nobody shares a model at tcp://{address} \([^<>]+\)$"):
         dx.connect(address, timeout=0.2)
+    with socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))
+        mute.listen()
+        with pytest.raises(ConnectionError, match=r"nobody shares a model at .*what is there does not answer"):
+            dx.connect(f"127.0.0.1:{mute.getsockname()[1]}", timeout=0.2)
+    for wrong, told in (
+        ({"timeout": "x"}, "timeout must be seconds"),
+        ({"timeout": float("nan")}, "got nan"),
+        ({"name": 5}, "name must be a text"),
+        ({"name": "\ud800"}, "name must be a text"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            dx.connect(address, **wrong)
 
 
 def test_what_needs_the_model_itself_says_so_before_any_work(model: Connected, tmp_path: Path) -> None:

@@ -37,6 +37,8 @@ from diffexplore.samplers import AS_IT_CAME, SAMPLERS
 from diffexplore.samplers.spacings import Levels
 from diffexplore.settings import Settings
 from diffexplore.trace import Trace
+from diffexplore.values import as_number, is_writable
+from diffexplore.words import shown
 
 __all__ = ["Connected", "connect"]
 
@@ -61,6 +63,11 @@ def connect(
             nobody shares a model there.
         ImportError: without Dask; says how to get it.
     """
+    patience = as_number(timeout)
+    if patience is None or not patience >= 0:
+        raise ValueError(f"timeout must be seconds, 0 or more, got {shown(timeout)}")
+    if name is not None and (not isinstance(name, str) or not is_writable(name)):
+        raise ValueError(f"name must be a text or None, got {shown(name)}")
     given = wire.security_of(security)
     place = wire.place_of(address, given)
     called = name
@@ -68,7 +75,7 @@ def connect(
         called = socket.gethostname()
         with suppress(Exception):  # a container may have no user of that number
             called = f"{getpass.getuser()} on {called}"
-    return Connected(Line(place, given, called, timeout), security)
+    return Connected(Line(place, given, called, patience), security)
 
 
 class Connected(Model):

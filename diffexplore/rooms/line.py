@@ -247,6 +247,8 @@ class Line:
         while cause.__cause__ is not None:  # Dask says where in its code it failed, and the first of them why
             cause = cause.__cause__
         told = getattr(cause, "strerror", None) or sentence(cause)
+        if isinstance(cause, TimeoutError | asyncio.CancelledError):
+            told = "what is there does not answer"
         self._first.set_exception(AwayError(f"{why} ({told})" if why != sentence(error) else why))
 
     def _up(self, facts: dict[str, Any]) -> None:
