@@ -93,14 +93,15 @@ def detect(
     A p-value is of this key: who tries a hundred of them finds one at 1 %. A mark proves that somebody with the key
     drew the picture, not who; and it can be removed: by drawing the picture again from other noise
     (``model.trace(image=..., strength=0.5)``), cropping and scaling, or mirroring. `python -m diffexplore.bench.rings`
-    measures what survives. A picture remembers its noise where it has detail: of the pocket model's pictures at
-    guidance 5, those before a plain background are the ones in which a mark is missed, above all after JPEG; less
-    guidance remembers more.
+    measures what survives: of 200 pictures of the pocket model (20 steps, captions of its world) 197 are found at
+    guidance 5 and 187 after JPEG 80; at guidance 3 all and 199. A picture remembers its noise where it has detail: of
+    the 13 that JPEG lost, 9 stand before a plain background, as 23 of the 200 do.
 
     Args:
         model: that drew the picture, or is thought to have; another size or training knows nothing of its noise.
         image: a picture as ``looks.pictures.read_picture`` takes it, or a trace with one. One of another size than the
-            model's is cropped around its centre and resampled, which is right for one that was made larger or smaller.
+            model's is cropped around its centre and resampled, which is right for one that was made larger or smaller;
+            one that was *drawn* at another size than the model's own is not found.
         key: a text of 1 to 200 characters.
         prompt: what the picture shows: who knows it sees more. None: of the pocket models' pictures what their judge
             reads there, of others nothing.
