@@ -420,6 +420,23 @@ def test_of_two_fields_that_are_wrong_both_are_said_until_they_are_right(explore
     assert "seed must be" in error(explorer).lower()
 
 
+def test_what_was_refused_beside_another_setting_is_taken_when_that_has_changed(explorer: Explorer) -> None:
+    move(explorer, "steps", 2)
+    choose(explorer, "sampler", "PNDM")
+    before = explorer.sampler
+    assert error(explorer) == "PNDM takes at least 4 steps with this model, got 2."
+    move(explorer, "steps", 3)
+    assert (explorer.sampler, error(explorer)) == (before, "PNDM takes at least 4 steps with this model, got 3.")
+    move(explorer, "steps", 6)
+    assert (explorer.sampler, on(explorer, "sampler"), error(explorer)) == ("PNDM", "PNDM", "")
+    # And the other way round: the steps are refused, and then the sampler is another.
+    move(explorer, "steps", 2)
+    assert (explorer.steps, error(explorer)) == (6, "PNDM takes at least 4 steps with this model, got 2.")
+    choose(explorer, "sampler", "DDIM")
+    assert (explorer.steps, explorer.sampler, error(explorer)) == (2, "DDIM", "")
+    assert explorer.run().settings.steps == 2
+
+
 @pytest.mark.parametrize("text", ["", "abc", "-3", "1.5", "9223372036854775808", "--5", "9" * 5000])
 def test_a_seed_that_is_none_stays_in_its_field_and_is_explained(explorer: Explorer, text: str) -> None:
     type_in(explorer, "seed", text)

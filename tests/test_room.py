@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,9 @@ def test_thirty_learners_share_a_model() -> None:
         for room in rooms:
             room.stdin.write("go\n")
             room.stdin.flush()
+        # A pipe that nobody reads is full after some hundred runs, and then nobody draws.
+        readers = ThreadPoolExecutor(PROCESSES)
+        printed = [readers.submit(room.stdout.read) for room in rooms]
         while any(room.poll() is None for room in rooms) and time.time() < begun + 4 * SECONDS + 120:
             time.sleep(1)
             if not killed and time.time() > begun + 0.75 * SECONDS:
@@ -63,7 +67,7 @@ def test_thirty_learners_share_a_model() -> None:
                 killed = time.time()
             elif not killed:
                 memory.append((time.time() - begun, megabytes(worker)))
-        rows = [json.loads(line) for room in rooms for line in room.communicate()[0].splitlines()]
+        rows = [json.loads(line) for one in printed for line in one.result(PATIENCE).splitlines()]
     finally:
         keeper.terminate()
         keeper.wait(PATIENCE)

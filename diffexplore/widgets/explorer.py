@@ -136,6 +136,7 @@ class Explorer(Looks, Branches, Leveled, Handing, Recipes, InNotebook, ipywidget
         self._plain = self.model.resolve(Settings())
         self._size = {"width": asked.width, "height": asked.height}
         self._wrong: dict[str, str] = {}  # setting -> why what stands in its control was refused
+        self._refused: dict[str, Any] = {}  # setting -> what that was
         self.viewer = Viewer(layout=layout())
         self._runner = Runner(
             self.model, self.viewer,
@@ -246,9 +247,20 @@ class Explorer(Looks, Branches, Leveled, Handing, Recipes, InNotebook, ipywidget
         else:
             self._keep_step(change["name"], change["new"])
             self._show(change["name"], change["new"])
+            self._try_again()
         self._say_wrong()
         self._foretell()
         self._run_if_live(TYPING if self._typing else 0.0)
+
+    def _try_again(self) -> None:
+        """What was refused beside another setting may go with what that is now: it stands in its control still."""
+        if self._following:
+            return
+        for name in [one for one in self._wrong if one in self._refused]:
+            try:
+                self.set_trait(name, self._refused[name])
+            except ValueError as error:
+                self._wrong[name] = sentence(error)
 
     def _foretell(self) -> None:
         """Say what the next run will be."""
@@ -414,7 +426,7 @@ class Explorer(Looks, Branches, Leveled, Handing, Recipes, InNotebook, ipywidget
         try:
             self.set_trait(name, value)
         except ValueError as error:
-            self._wrong[name] = sentence(error)
+            self._wrong[name], self._refused[name] = sentence(error), value
             self._say_wrong()
         else:
             if held_up:
