@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -33,7 +35,7 @@ def test_a_preference_that_was_built_in_is_recovered_and_none_is_claimed_where_t
     assert claimed <= 7
 
 
-def test_how_far_it_is_from_what_was_taught_is_told_beside_what_chance_would_give() -> None:
+def test_how_far_it_is_from_what_was_taught_is_told_beside_what_chance_would_give(tmp_path: Path) -> None:
     random = np.random.default_rng(4)
     found = counted([0.5, 0.5], [1.0, 0.0], 2000, random)
     assert found.distances[0] == pytest.approx(0.5, abs=0.05)
@@ -42,6 +44,10 @@ def test_how_far_it_is_from_what_was_taught_is_told_beside_what_chance_would_giv
     chance = np.mean([counted(even, even, 40, random).distances[0] for _ in range(400)])
     assert counted(even, even, 40, random).by_chance == pytest.approx(chance, rel=0.1)
     unknown = counted(even, None, 40, random)
+    unknown.to_csv(tmp_path / "a.csv")
+    lines = (tmp_path / "a.csv").read_text("utf-8").splitlines()
+    assert (lines[0], len(lines)) == ("guidance,value,count,of,share,low,high,taught", 5)
+    assert lines[1].endswith(","), "nothing is known of what was taught"
     assert unknown.preferred(5.0) == {}
     assert np.isnan(unknown.distances).all()
     assert "most often" in str(unknown)

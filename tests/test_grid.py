@@ -92,7 +92,7 @@ def test_a_value_of_several_numbers_is_named_by_them(tiny_model: Model) -> None:
 
 
 def test_the_table_has_a_row_for_each_cell_with_its_axes_first(tiny_model, tmp_path, monkeypatch):
-    grid = sweep(tiny_model, x=STEPS, y=("changes.0.5.prompt", ['a, "car"', "狐"]), sampler="DDIM", **SHARED)
+    grid = sweep(tiny_model, x=STEPS, y=("changes.0.5.prompt", ['a, "car"', "=狐"]), sampler="DDIM", **SHARED)
     grid.traces[0][1], grid.errors[0][1] = None, "it failed"
     frame = grid.table()
     assert list(frame.columns) == [
@@ -104,7 +104,7 @@ def test_the_table_has_a_row_for_each_cell_with_its_axes_first(tiny_model, tmp_p
     grid.to_csv(tmp_path / "grid.csv")
     with open(tmp_path / "grid.csv", encoding="utf-8", newline="") as file:
         read = list(csv.DictReader(file))
-    assert [row["changes.0.5.prompt"] for row in read] == ['a, "car"'] * 2 + ["狐"] * 2
+    assert [row["changes.0.5.prompt"] for row in read] == ['a, "car"'] * 2 + ["'=狐"] * 2, "no formula"
     assert (read[0]["seed"], read[1]["evaluations"], read[1]["error"]) == ("3", "", "it failed")
     monkeypatch.setitem(sys.modules, "pandas", None)
     assert grid.table() == grid.rows(), "without pandas, dicts"

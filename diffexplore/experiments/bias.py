@@ -21,7 +21,7 @@ import numpy as np
 
 from diffexplore.experiments.counts import LEVEL, as_expected, simultaneous
 from diffexplore.experiments.seeds import Read, drawn, numbers_of, read_all
-from diffexplore.experiments.shared import a_model, own_fields, several
+from diffexplore.experiments.shared import Tabled, a_model, own_fields, several
 from diffexplore.looks.figures.kit import AS_TYPED, COLOURS, FAINT, LABEL, TEXT, WIDTH, Figure, heading, legend, plain
 from diffexplore.pocket import world
 from diffexplore.pocket.judge import ATTRIBUTES, named
@@ -39,7 +39,7 @@ _DRAWS = 2000
 
 
 @dataclass(frozen=True)
-class Bias:
+class Bias(Tabled):
     """What :func:`bias` counted.
 
     Attributes:

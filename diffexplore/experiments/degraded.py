@@ -11,7 +11,6 @@ function of one's own, or by eye.
 from __future__ import annotations
 
 import itertools
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ import numpy as np
 
 from diffexplore.experiments.counts import Difference, paired, wilson
 from diffexplore.experiments.seeds import Read, drawn, numbers_of, read_all
-from diffexplore.experiments.shared import a_model, named_samplers, own_fields, several, write_csv
+from diffexplore.experiments.shared import Tabled, a_model, named_samplers, own_fields, several
 from diffexplore.looks.figures.kit import COLOURS, LABEL, WIDTH, Figure, heading, legend
 from diffexplore.pocket.judge import judge_many, named, readable
 from diffexplore.settings import Settings
@@ -43,7 +42,7 @@ _ACROSS = 4  # panels in a row
 
 
 @dataclass(frozen=True)
-class Degraded:
+class Degraded(Tabled):
     """What :func:`degraded` counted.
 
     Attributes:
@@ -98,15 +97,6 @@ class Degraded:
                  "mostly": found.most_common(1)[0][0] if found else ""}
             )  # fmt: skip
         return rows
-
-    def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write :meth:`table` as CSV, see `shared.write_csv`.
-
-        Raises:
-            OSError: the file cannot be written.
-        """
-        rows = self.table()
-        write_csv(path, list(rows[0]), rows)
 
     def __repr__(self) -> str:
         shape = " x ".join(str(len(one)) for one in (self.samplers, self.guidances, self.steps))

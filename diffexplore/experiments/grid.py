@@ -1,7 +1,5 @@
 """``Grid``: what came of a sweep, as pictures, numbers and figures."""
 
-import csv
-import io
 import math
 import os
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -9,10 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from diffexplore.experiments.axes import axis_of
-from diffexplore.experiments.shared import cost_line, cost_of
+from diffexplore.experiments.shared import cost_line, cost_of, write_csv
 from diffexplore.looks.curves import adherence_of
 from diffexplore.looks.figures import Cell, Figure, plot_rows, plot_table
-from diffexplore.record.file import written
 from diffexplore.settings import Settings, in_words
 from diffexplore.trace import Trace, opened_as_page, opened_as_sheet
 
@@ -76,24 +73,14 @@ class Grid:
         return pd.DataFrame(self.rows())
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write :meth:`rows` as a CSV file with a line of names above, in UTF-8.
-
-        Args:
-            path: where to write; an existing file is replaced. ``~`` is the home folder.
+        """Write :meth:`rows` as CSV, see `shared.write_csv`.
 
         Raises:
             OSError: the file cannot be written.
         """
         rows = self.rows()
-        text = io.StringIO(newline="")
-        table = csv.writer(text)
-        table.writerow(rows[0])
-        for row in rows:
-            table.writerow(
-                "" if one is None else _named(one) if isinstance(one, tuple) else one for one in row.values()
-            )
-        with written(path) as file:
-            file.write(text.getvalue().encode())
+        told = [{name: _named(one) if isinstance(one, tuple) else one for name, one in row.items()} for row in rows]
+        write_csv(path, list(rows[0]), told)
 
     def to_html(self, path: str | os.PathLike[str], *, runs: bool = True) -> None:
         """Write one page with the pictures and the runs behind them, which needs no kernel, no network and no other

@@ -13,7 +13,6 @@ at what was trained on can show: see `nearest`.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,7 @@ import numpy as np
 
 from diffexplore.experiments.ranks import Parted, parted
 from diffexplore.experiments.seeds import numbers_of
-from diffexplore.experiments.shared import a_model, own_fields, write_csv
+from diffexplore.experiments.shared import Tabled, a_model, own_fields
 from diffexplore.looks.figures.kit import AS_TYPED, COLOURS, FAINT, LABEL, TEXT, WIDTH, Figure, heading, plain
 from diffexplore.record.predictions import rms, share_of_noise
 from diffexplore.settings import Settings
@@ -41,7 +40,7 @@ _NAMED = 40  # prompts that a figure names
 
 
 @dataclass(frozen=True)
-class Pulls:
+class Pulls(Tabled):
     """What :func:`memorised` measured.
 
     Attributes:
@@ -93,14 +92,6 @@ class Pulls:
             for prompt, row in zip(self.prompts, self.sizes, strict=True)
             for seed, size in zip(self.seeds, row, strict=True)
         ]
-
-    def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write :meth:`table` as CSV, see `shared.write_csv`.
-
-        Raises:
-            OSError: the file cannot be written.
-        """
-        write_csv(path, ["group", "prompt", "seed", "size"], self.table())
 
     def __repr__(self) -> str:
         return f"Pulls({self.name!r}, {len(self.prompts)} prompts, {len(self.seeds)} seeds)"

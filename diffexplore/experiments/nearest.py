@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from diffexplore.experiments.shared import write_csv
+from diffexplore.experiments.shared import Tabled
 from diffexplore.looks.figures import Cell, Figure, plot_table
 from diffexplore.looks.pictures import Picture, fit, read_picture
 from diffexplore.words import near, sentence, shown
@@ -49,7 +49,7 @@ Features = Callable[[Any], Any]
 
 
 @dataclass(frozen=True)
-class Nearest:
+class Nearest(Tabled):
     """What :func:`nearest` found.
 
     Attributes:
@@ -104,15 +104,6 @@ class Nearest:
             for by, own in self.own.items()
             for k, far in enumerate(self.far(by))
         ]  # fmt: skip
-
-    def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write :meth:`table` as CSV, see `shared.write_csv`.
-
-        Raises:
-            OSError: the file cannot be written.
-        """
-        rows = self.table()
-        write_csv(path, list(rows[0]), rows)
 
     def __repr__(self) -> str:
         return f"Nearest({len(self)} pictures among {len(self.among)}, by {' and '.join(self.distances)})"

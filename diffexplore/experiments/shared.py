@@ -16,6 +16,7 @@ from diffexplore.trace import Trace
 from diffexplore.words import shown
 
 __all__ = [
+    "Tabled",
     "a_model",
     "cost_line",
     "cost_of",
@@ -163,6 +164,23 @@ def cost_line(trace: Trace) -> str:
         else (f"{cost['seconds']:.0f} s")
     )
     return f"{spent} · {cost['evaluations']} evaluation{'s' if cost['evaluations'] != 1 else ''}"
+
+
+class Tabled:
+    """What has a table, and writes it."""
+
+    def table(self) -> list[dict[str, Any]]:
+        """The rows, all with the same names."""
+        raise NotImplementedError
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write :meth:`table` as CSV, see :func:`write_csv`.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        rows = self.table()
+        write_csv(path, list(rows[0]), rows)
 
 
 def write_csv(path: str | os.PathLike[str], names: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:

@@ -29,7 +29,7 @@ from PIL import Image
 
 from diffexplore.experiments.damage import AS_SAVED, THINGS, done_to, suffix_of
 from diffexplore.experiments.detect import detect
-from diffexplore.experiments.shared import a_model, write_csv
+from diffexplore.experiments.shared import Tabled, a_model
 from diffexplore.looks.credentials import credentials, sign
 from diffexplore.looks.figures.kit import INK, PALE_BLUE, QUIET, RED, TEXT, Figure, fitted, plain
 from diffexplore.looks.figures.paper import MARGIN, Paper
@@ -81,7 +81,7 @@ class Finding:
 # What is found
 
 
-class Survival:
+class Survival(Tabled):
     """What :func:`survives` found.
 
     Attributes:
@@ -121,15 +121,6 @@ class Survival:
         a watermark ``p``, of others None.
         """
         return [vars(one).copy() for one in self.findings]
-
-    def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write :meth:`table` as CSV, in UTF-8, with a first line of names; an existing file is replaced.
-
-        Raises:
-            OSError: the file cannot be written.
-        """
-        rows = [row | {"p": "" if row["p"] is None else row["p"]} for row in self.table()]
-        write_csv(path, ["mark", "done", "state", "says", "p"], rows)
 
     def __repr__(self) -> str:
         return f"Survival({self.name!r}, {len(self.pictures)} things, marks: {', '.join(self.marks) or 'none'})"

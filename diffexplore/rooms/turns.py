@@ -62,7 +62,7 @@ class Turns:
         self._model = model
         self._lock = threading.Lock()
         self._line: OrderedDict[Hashable, Submission] = OrderedDict()
-        self._unseen: dict[Hashable, Submission] = {}  # those of them that wait for a first look
+        self._unseen: set[Hashable] = set()  # those of them who wait for a first look
         self._now: _Turn | None = None
         self._looks = _LOOKS
         self._pace: float | None = None  # seconds for so much work
@@ -79,9 +79,9 @@ class Turns:
             self._line[seat] = submission
             if replaced is None:
                 self._arrange(seat, submission.waited)
-            self._unseen.pop(seat, None)
+            self._unseen.discard(seat)
             if submission.worth_a_look:
-                self._unseen[seat] = submission
+                self._unseen.add(seat)
         if replaced is not None:
             replaced.drop(REPLACED)
         if now is not None and now.seat == seat and now.submission is not replaced:
@@ -110,7 +110,7 @@ class Turns:
 
     def _gone(self, seat: Hashable) -> None:
         del self._line[seat]
-        self._unseen.pop(seat, None)
+        self._unseen.discard(seat)
         self._came.pop(seat, None)
 
     def places(self) -> dict[Hashable, Place]:
@@ -154,13 +154,13 @@ class Turns:
             # As they stand: whoever had a look at an older wish has one at the newer before those behind them.
             for seat, submission in self._line.items():
                 if seat in self._unseen:
-                    del self._unseen[seat]
+                    self._unseen.remove(seat)
                     self._looks -= 1
                     return _Turn(seat, submission, True)
         if not self._line:
             return None
         seat, submission = self._line.popitem(last=False)
-        self._unseen.pop(seat, None)
+        self._unseen.discard(seat)
         self._looks = min(_LOOKS, self._looks + max(1, submission.steps // 2))
         return _Turn(seat, submission, False)
 

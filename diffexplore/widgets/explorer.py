@@ -136,7 +136,6 @@ class Explorer(Looks, Branches, Leveled, Handing, Recipes, InNotebook, ipywidget
         self._plain = self.model.resolve(Settings())
         self._size = {"width": asked.width, "height": asked.height}
         self._wrong: dict[str, str] = {}  # setting -> why what stands in its control was refused
-        self._refused: dict[str, Any] = {}  # setting -> what that was
         self.viewer = Viewer(layout=layout())
         self._runner = Runner(
             self.model, self.viewer,
@@ -256,9 +255,9 @@ class Explorer(Looks, Branches, Leveled, Handing, Recipes, InNotebook, ipywidget
         """What was refused beside another setting may go with what that is now: it stands in its control still."""
         if self._following:
             return
-        for name in [one for one in self._wrong if one in self._refused]:
+        for name in [one for one in self._wrong if one in self._controls]:
             try:
-                self.set_trait(name, self._refused[name])
+                self.set_trait(name, self._controls[name].value)
             except ValueError as error:
                 self._wrong[name] = sentence(error)
 
@@ -426,7 +425,7 @@ class Explorer(Looks, Branches, Leveled, Handing, Recipes, InNotebook, ipywidget
         try:
             self.set_trait(name, value)
         except ValueError as error:
-            self._wrong[name], self._refused[name] = sentence(error), value
+            self._wrong[name] = sentence(error)
             self._say_wrong()
         else:
             if held_up:
