@@ -75,6 +75,9 @@ class Grid:
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write :meth:`rows` as CSV, see `shared.write_csv`.
 
+        Args:
+            path: the file; one that exists is replaced.
+
         Raises:
             OSError: the file cannot be written.
         """

@@ -161,9 +161,12 @@ class Seeds:
         return [{"seed": seed} | one for seed, one in zip(self.seeds, self.read, strict=True)]
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write :meth:`table` as CSV, in UTF-8, with a first line of names; an existing file is replaced.
+        """Write :meth:`table` as CSV, in UTF-8, with a first line of names.
 
         A text that a spreadsheet would take for a formula gets an apostrophe in front.
+
+        Args:
+            path: the file; one that exists is replaced.
 
         Raises:
             OSError: the file cannot be written.

@@ -176,6 +176,9 @@ class Tabled:
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write :meth:`table` as CSV, see :func:`write_csv`.
 
+        Args:
+            path: the file; one that exists is replaced.
+
         Raises:
             OSError: the file cannot be written.
         """
