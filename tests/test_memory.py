@@ -417,6 +417,14 @@ def test_lists_of_tensors_and_nested_inputs_are_matched():
     assert torch.equal(first[0][0], second[0][0])
 
 
+@pytest.mark.parametrize("step", [torch.tensor(7.0), torch.tensor(7.0)[None], torch.zeros(0)])
+def test_a_step_that_was_expanded_is_read_like_any_other(step):
+    """Pipelines expand one number to a batch: of one picture that leaves a tensor whose elements are 0 bytes apart."""
+    batch = step.expand(1) if step.dim() == 0 else step.expand(*step.shape)
+    assert evaluated(lambda x, t: x + 1, (X, batch), (X, batch.clone()))[1] == 1
+    assert evaluated(lambda x, t: x + 1, (X, batch), (X, torch.full((1,), 8.0)))[1] == 2
+
+
 def test_inputs_nobody_understands_are_computed_every_time():
     for strange in (object(), X.to_sparse(), torch.complex(X, X), lambda: 0, np.zeros(3), X.to("meta")):
         assert evaluated(lambda x: torch.zeros(1), (strange,), (strange,))[1] == 2

@@ -316,7 +316,8 @@ def _digest(*values: Any) -> bytes:
 
 def _raw(tensor: torch.Tensor) -> Any:
     """The elements of a tensor on the CPU as one row of bytes."""
-    return tensor.detach().contiguous().view(-1).view(torch.uint8).numpy()
+    whole = tensor.detach().contiguous()  # one element of an expanded tensor counts as that, with a stride of 0
+    return whole.as_strided((whole.numel(),), (1,)).view(torch.uint8).numpy()
 
 
 @torch.no_grad()
