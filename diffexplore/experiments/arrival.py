@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from diffexplore.experiments.shared import a_model, own_fields, whole
-from diffexplore.looks.figures.kit import AS_TYPED, COLOURS, FAINT, LABEL, TEXT, WIDTH, Figure, heading, plain
+from diffexplore.looks.figures.kit import AS_TYPED, COLOURS, FAINT, LABEL, TEXT, WIDTH, Figure, Plotted, heading, plain
 from diffexplore.looks.views import frame
 from diffexplore.pocket.judge import judge_many, readable
 from diffexplore.record.record import Record
@@ -37,7 +37,7 @@ MOST: Final = 500
 
 
 @dataclass(frozen=True)
-class Arrival:
+class Arrival(Plotted):
     """What :func:`arrival` found.
 
     Attributes:
@@ -107,9 +107,6 @@ class Arrival:
         axes.set_xticks(ticks, [f"{k}\n{_percent(self.share[k - 1])}" for k in ticks], **AS_TYPED)
         axes.set_xlabel("step, and the share of noise before it", **LABEL)
         return fig
-
-    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
-        return self.plot()._repr_png_()
 
 
 def arrival(

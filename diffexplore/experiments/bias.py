@@ -22,7 +22,19 @@ import numpy as np
 from diffexplore.experiments.counts import LEVEL, as_expected, simultaneous
 from diffexplore.experiments.seeds import Read, drawn, numbers_of, read_all
 from diffexplore.experiments.shared import Tabled, a_model, own_fields, several
-from diffexplore.looks.figures.kit import AS_TYPED, COLOURS, FAINT, LABEL, TEXT, WIDTH, Figure, heading, legend, plain
+from diffexplore.looks.figures.kit import (
+    AS_TYPED,
+    COLOURS,
+    FAINT,
+    LABEL,
+    TEXT,
+    WIDTH,
+    Figure,
+    Plotted,
+    heading,
+    legend,
+    plain,
+)
 from diffexplore.pocket import world
 from diffexplore.pocket.judge import ATTRIBUTES, named
 from diffexplore.settings import Settings
@@ -39,7 +51,7 @@ _DRAWS = 2000
 
 
 @dataclass(frozen=True)
-class Bias(Tabled):
+class Bias(Plotted, Tabled):
     """What :func:`bias` counted.
 
     Attributes:
@@ -163,9 +175,6 @@ class Bias(Tabled):
         all of it is from what was taught, over guidance.
         """
         return _plot(self)
-
-    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
-        return self.plot()._repr_png_()
 
     def _at(self, guidance: float) -> int:
         if guidance not in self.guidances:

@@ -21,7 +21,7 @@ import numpy as np
 from diffexplore.experiments.counts import Difference, paired, wilson
 from diffexplore.experiments.seeds import Read, drawn, numbers_of, read_all
 from diffexplore.experiments.shared import Tabled, a_model, named_samplers, own_fields, several
-from diffexplore.looks.figures.kit import COLOURS, LABEL, WIDTH, Figure, heading, legend
+from diffexplore.looks.figures.kit import COLOURS, LABEL, WIDTH, Figure, Plotted, heading, legend
 from diffexplore.pocket.judge import judge_many, named, readable
 from diffexplore.settings import Settings
 from diffexplore.words import shown
@@ -42,7 +42,7 @@ _ACROSS = 4  # panels in a row
 
 
 @dataclass(frozen=True)
-class Degraded(Tabled):
+class Degraded(Plotted, Tabled):
     """What :func:`degraded` counted.
 
     Attributes:
@@ -113,9 +113,6 @@ class Degraded(Tabled):
     def plot(self) -> Figure:
         """A panel for each sampler: the share that is degraded over steps, a line for each guidance, with intervals."""
         return _plot(self)
-
-    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
-        return self.plot()._repr_png_()
 
     def _cells(self) -> itertools.product[tuple[int, ...]]:
         return itertools.product(*(range(size) for size in self.read.shape[:-1]))

@@ -10,6 +10,7 @@ from diffexplore.experiments.axes import axis_of
 from diffexplore.experiments.shared import cost_line, cost_of, write_csv
 from diffexplore.looks.curves import adherence_of
 from diffexplore.looks.figures import Cell, Figure, plot_rows, plot_table
+from diffexplore.looks.figures.kit import Plotted
 from diffexplore.settings import Settings, in_words
 from diffexplore.trace import Trace, opened_as_page, opened_as_sheet
 
@@ -31,7 +32,7 @@ class Heads(NamedTuple):
     rows: list[str]
 
 
-class Grid:
+class Grid(Plotted):
     """The runs of a sweep; row i and column j everywhere.
 
     Attributes:
@@ -190,9 +191,6 @@ class Grid:
             for _, traces, errors in lines
         ]
         return Grid((self.x[0], self.x[1][:columns]), y, [line[:columns] for line, *_ in lines], cells)
-
-    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
-        return self.plot()._repr_png_()
 
     def _ipython_display_(self) -> None:
         """In a notebook: the pictures, each a button that opens its run."""

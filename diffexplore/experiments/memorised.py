@@ -22,7 +22,7 @@ import numpy as np
 from diffexplore.experiments.ranks import Parted, parted
 from diffexplore.experiments.seeds import numbers_of
 from diffexplore.experiments.shared import Tabled, a_model, own_fields
-from diffexplore.looks.figures.kit import AS_TYPED, COLOURS, FAINT, LABEL, TEXT, WIDTH, Figure, heading, plain
+from diffexplore.looks.figures.kit import AS_TYPED, COLOURS, FAINT, LABEL, TEXT, WIDTH, Figure, Plotted, heading, plain
 from diffexplore.record.predictions import rms, share_of_noise
 from diffexplore.settings import Settings
 from diffexplore.words import shown
@@ -40,7 +40,7 @@ _NAMED = 40  # prompts that a figure names
 
 
 @dataclass(frozen=True)
-class Pulls(Tabled):
+class Pulls(Plotted, Tabled):
     """What :func:`memorised` measured.
 
     Attributes:
@@ -110,9 +110,6 @@ class Pulls(Tabled):
         for one in others:
             self.against(one)  # refuses what cannot be held against it
         return _plot([self, *others])
-
-    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
-        return self.plot()._repr_png_()
 
 
 def memorised(

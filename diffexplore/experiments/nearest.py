@@ -29,6 +29,7 @@ import numpy as np
 
 from diffexplore.experiments.shared import Tabled
 from diffexplore.looks.figures import Cell, Figure, plot_table
+from diffexplore.looks.figures.kit import Plotted
 from diffexplore.looks.pictures import Picture, fit, read_picture
 from diffexplore.words import near, sentence, shown
 
@@ -49,7 +50,7 @@ Features = Callable[[Any], Any]
 
 
 @dataclass(frozen=True)
-class Nearest(Tabled):
+class Nearest(Plotted, Tabled):
     """What :func:`nearest` found.
 
     Attributes:
@@ -130,9 +131,6 @@ class Nearest(Tabled):
         names = ["as drawn", *(f"nearest in {by}" for by in self.distances)]
         title = f"the nearest of {len(self.among)} known pictures"
         return plot_table(rows, title, below + more, ("picture", [str(k + 1) for k in chosen]), ("", names))
-
-    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
-        return self.plot()._repr_png_()
 
     def _known(self, by: str) -> str:
         if by not in self.distances:

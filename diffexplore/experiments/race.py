@@ -11,7 +11,20 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from diffexplore.experiments.shared import a_model, cost_line, named_samplers, noise_added, own_fields, whole
-from diffexplore.looks.figures.kit import AS_TYPED, COLOURS, FAINT, INK, LABEL, QUIET, TEXT, Figure, bare, fitted, plain
+from diffexplore.looks.figures.kit import (
+    AS_TYPED,
+    COLOURS,
+    FAINT,
+    INK,
+    LABEL,
+    QUIET,
+    TEXT,
+    Figure,
+    Plotted,
+    bare,
+    fitted,
+    plain,
+)
 from diffexplore.looks.figures.paper import resampled
 from diffexplore.model import Model
 from diffexplore.settings import MAX_STEPS, Settings
@@ -73,7 +86,7 @@ def _affordable(model: Model, base: Settings, sampler: str, budget: int) -> Sett
     raise ValueError(f"{sampler} cannot spend {budget} evaluations: {refused}")
 
 
-class Race:
+class Race(Plotted):
     """What :func:`race` returns.
 
     Attributes:
@@ -116,9 +129,6 @@ class Race:
         the evaluations, the others' in grey.
         """
         return _plot_race(self)
-
-    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
-        return self.plot()._repr_png_()
 
 
 # The figure

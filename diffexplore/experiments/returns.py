@@ -15,6 +15,7 @@ from diffexplore.looks.figures.kit import (
     LABEL,
     QUIET,
     Figure,
+    Plotted,
     finite,
     heading,
     legend,
@@ -184,7 +185,7 @@ def knee(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray) -> in
     return best if below[best] > 1e-9 else None
 
 
-class Convergence:
+class Convergence(Plotted):
     """What :func:`diminishing_returns` returns.
 
     Attributes:
@@ -227,9 +228,6 @@ class Convergence:
         error that falls as steps to the power -p is a line of slope -p. Samplers that add fresh noise are dashed.
         """
         return _plot_returns(self)
-
-    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
-        return self.plot()._repr_png_()
 
 
 # Numbers

@@ -17,6 +17,7 @@ import numpy as np
 from diffexplore.experiments.counts import Difference, paired, wilson
 from diffexplore.experiments.shared import a_model, own_fields, whole, write_csv
 from diffexplore.looks.figures import Cell, Figure, plot_sheet
+from diffexplore.looks.figures.kit import Plotted
 from diffexplore.pocket.judge import judge_many
 from diffexplore.settings import MAX_SEED, Settings
 from diffexplore.trace import Trace
@@ -60,7 +61,7 @@ class Share:
         return f"{self.value}: {told} ({100 * self.low:.0f} to {100 * self.high:.0f})"
 
 
-class Seeds:
+class Seeds(Plotted):
     """Pictures of many seeds, and what they show.
 
     Attributes:
@@ -193,9 +194,6 @@ class Seeds:
             told.append(f"the first {_SHEET} of {len(self)}")
         cells = [Cell(image, line) for image, line in zip(self.images[:_SHEET], words[:_SHEET], strict=True)]
         return plot_sheet(cells, first.prompt or "(no prompt)", " · ".join(told), across=8)
-
-    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
-        return self.plot()._repr_png_()
 
     def _known(self, name: str) -> None:
         known = self.attributes

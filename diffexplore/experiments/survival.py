@@ -31,7 +31,7 @@ from diffexplore.experiments.damage import AS_SAVED, THINGS, done_to, suffix_of
 from diffexplore.experiments.detect import detect
 from diffexplore.experiments.shared import Tabled, a_model
 from diffexplore.looks.credentials import credentials, sign
-from diffexplore.looks.figures.kit import INK, PALE_BLUE, QUIET, RED, TEXT, Figure, fitted, plain
+from diffexplore.looks.figures.kit import INK, PALE_BLUE, QUIET, RED, TEXT, Figure, Plotted, fitted, plain
 from diffexplore.looks.figures.paper import MARGIN, Paper
 from diffexplore.looks.marks import is_marked, source_of, sources
 from diffexplore.looks.pictures import FORMATS, read_picture
@@ -81,7 +81,7 @@ class Finding:
 # What is found
 
 
-class Survival(Tabled):
+class Survival(Plotted, Tabled):
     """What :func:`survives` found.
 
     Attributes:
@@ -133,9 +133,6 @@ class Survival(Tabled):
     def plot(self) -> Figure:
         """Marks over what was done: a row for each thing, with the picture after it."""
         return _plot(self)
-
-    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
-        return self.plot()._repr_png_()
 
 
 def _told(found: Mapping[str, Finding]) -> str:

@@ -26,6 +26,7 @@ from diffexplore.looks.figures.kit import (
     QUIET,
     TEXT,
     Figure,
+    Plotted,
     bare,
     heading,
     plain,
@@ -53,7 +54,7 @@ _TICKS: Final = (0.999, 0.99, 0.9, 0.5, 0.1, 0.01, 0.001)
 
 
 @dataclass(frozen=True)
-class SwapTime:
+class SwapTime(Plotted):
     """What :func:`swap_time` found.
 
     Attributes:
@@ -133,9 +134,6 @@ class SwapTime:
     def plot(self) -> Figure:
         """The pictures of the first seed in a row, and below how far all have gone over, with where half way is."""
         return _plot(self)
-
-    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
-        return self.plot()._repr_png_()
 
 
 def swap_time(

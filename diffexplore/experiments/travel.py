@@ -12,6 +12,7 @@ import numpy as np
 
 from diffexplore.experiments.shared import a_model, own_fields, whole
 from diffexplore.looks.figures import Cell, Figure, plot_sheet
+from diffexplore.looks.figures.kit import Plotted
 from diffexplore.looks.moving import save_frames
 from diffexplore.record.predictions import rms
 from diffexplore.settings import MAX_SEED, Settings
@@ -31,7 +32,7 @@ _FPS = 6.0
 
 
 @dataclass(frozen=True)
-class Travel:
+class Travel(Plotted):
     """What :func:`travel` drew.
 
     Attributes:
@@ -99,9 +100,6 @@ class Travel:
         return plot_sheet(
             cells, f"From seed {self.seeds[0]} to seed {self.seeds[1]}: {first.prompt or '(no prompt)'}", told
         )
-
-    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
-        return self.plot()._repr_png_()
 
 
 def travel(model: Model, seeds: Sequence[int] = (1, 2), frames: int = 9, **settings: Any) -> Travel:

@@ -30,6 +30,7 @@ __all__ = [
     "TEXT",
     "WIDTH",
     "Figure",
+    "Plotted",
     "bare",
     "finite",
     "fitted",
@@ -67,6 +68,17 @@ class Figure(figure.Figure):
 
 
 # Words
+
+
+class Plotted:
+    """What a notebook shows as its figure."""
+
+    def plot(self) -> Figure:
+        """The figure."""
+        raise NotImplementedError
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        return self.plot()._repr_png_()
 
 
 def plain(text: str, size: float, width: float, weight: str = "normal") -> str:
