@@ -35,6 +35,7 @@ _HOMES = {
     "diminishing_returns": "experiments.returns",
     "negative_words": "experiments.negative",
     "survives": "experiments.survival",
+    "kinds": "experiments.kinds",
     "swap_time": "experiments.swap_time",
     "travel": "experiments.travel",
     "twice": "experiments.twice",
@@ -86,6 +87,7 @@ __all__ = [
     "interval",
     "is_marked",
     "judge",
+    "kinds",
     "load",
     "loss_by_level",
     "memorised",
@@ -111,6 +113,7 @@ if TYPE_CHECKING:
     from diffexplore.experiments.degraded import degraded
     from diffexplore.experiments.detect import detect
     from diffexplore.experiments.forward import forward
+    from diffexplore.experiments.kinds import kinds
     from diffexplore.experiments.loss import loss_by_level
     from diffexplore.experiments.memorised import memorised
     from diffexplore.experiments.nearest import nearest

@@ -19,7 +19,8 @@ from typing import Any
 import torch
 
 from diffexplore.pipelines.family import family_of
-from diffexplore.pipelines.origin import POCKETS, Origin, open_pipeline, scheduler_facts
+from diffexplore.pipelines.open import POCKETS
+from diffexplore.pipelines.origin import Origin, open_pipeline, scheduler_facts
 from diffexplore.pipelines.signature import Extra
 from diffexplore.runs import guided
 from diffexplore.runs.adapters import Adapters
@@ -51,7 +52,8 @@ __all__ = ["BATCH", "POCKET", "Job", "Model", "Plan", "Probe", "load"]
 POCKET = POCKETS["pocket"]
 """The embedded model: a standard StableDiffusionPipeline folder."""
 
-POCKET_SAMPLER = "DPM++ 2M Karras"
+POCKET_SAMPLERS = {"pocket": "DPM++ 2M Karras"}
+"""What those models that come with the package draw by, if nothing else is asked for, whose scheduler says another."""
 REUSE = 256 * 2**20  # bytes of results that a model remembers
 
 
@@ -69,9 +71,10 @@ def load(
     """Open a model.
 
     Args:
-        source: None for the pocket model that comes with the package; a diffusers folder; a single
-            ``.safetensors`` checkpoint; a hub id, "org/name" or "org/name@revision"; or a ready pipeline of a
-            known family, which is watched and never changed but for what `device`, `dtype` and `offload` ask.
+        source: None for the pocket model that comes with the package, "pocket-turbo" for its fast copy; a diffusers
+            folder; a single ``.safetensors`` checkpoint; a hub id, "org/name" or
+            "org/name@revision"; or a ready pipeline of a known family, which is watched and never changed but for
+            what `device`, `dtype` and `offload` ask.
         device: where to run; None: CUDA if there is one, else the CPU (a ready pipeline stays where it is).
         dtype: a torch dtype or its name, such as "float16"; None: float32 (a ready pipeline stays as it is).
         offload: "model" or "sequential": keep the networks in main memory and take each to the GPU only while
@@ -158,7 +161,9 @@ class Model(Pictured, Sampled, Estimated):
         self._origin = asking(origin or Origin.of(pipeline), threads)
         self._pocket = self._origin.kind == "pocket"
         came = self._origin.features.get("came_with")
-        self._schedules = Schedules(family, pipeline, POCKET_SAMPLER if self._pocket else None, came)
+        self._schedules = Schedules(
+            family, pipeline, POCKET_SAMPLERS.get(self._origin.where) if self._pocket else None, came
+        )
         self._came_with = came or scheduler_facts(pipeline)
         stays = cache is not None and not family.looked
         self.remembered = Shelf(reuse, cache, pipeline, self._schedules.came) if stays else Store(reuse)
@@ -232,6 +237,11 @@ class Model(Pictured, Sampled, Estimated):
     def sampler(self) -> str:
         """The sampler it uses if none is asked for."""
         return self._schedules.default
+
+    @property
+    def usual_steps(self) -> int:
+        """How many steps the widgets begin with: 4 for models that were distilled to a few (LCM), else 20."""
+        return self._family.usual_steps
 
     def resolve(self, settings: Settings) -> Settings:
         """The same `settings` with every None filled in.

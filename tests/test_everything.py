@@ -72,6 +72,35 @@ def test_stages_share_what_is_left(art_folder, tmp_path):
     assert made._budget("flow").minutes == pytest.approx(100 / 60, abs=0.05)
 
 
+def test_a_fast_and_a_flow_model_learn_beside_one_that_is_there(art_folder, tmp_path):
+    """Its folder alone says its size and layout, and they draw in its latents with its words."""
+    write_vae(tmp_path / "there")
+    assert everything.Everything(plan(tmp_path / "there", art_folder, stages=("unet",))).run() == []
+    folder = tmp_path / "there" / "export" / "pocket"
+    bare = everything.Plan(
+        tmp_path / "here", str(art_folder), ("flow", "turbo"), 5, pictures=64, workers=1, sheets=False,
+        flow=dataclasses.replace(FLOW, steps=4, astray=0.5), turbo=dataclasses.replace(TURBO, steps=4),
+    )  # fmt: skip
+    made = everything.beside(bare, folder)
+    assert made.vae.size == SIDE
+    assert made.pocket.channels == UNET.channels
+    assert made.flow.astray == 0.0
+    assert everything.Everything(made).run() == []
+    teacher = export.open_folder(folder)
+    for name in ("pocket-flow", "pocket-turbo"):
+        pipeline = export.open_folder(tmp_path / "here" / "export" / name)
+        assert pipeline("a fox", num_inference_steps=2).images[0].size == (SIDE, SIDE)
+        for key, value in teacher.vae.state_dict().items():
+            assert torch.equal(pipeline.vae.state_dict()[key], value)
+    assert torch.load(tmp_path / "here" / "flow.pt", weights_only=True)["step"] == 4
+
+
+def test_a_teacher_that_is_none_is_refused_in_one_sentence(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        everything.main(["--art", "nowhere", "--work", str(tmp_path), "--teacher", str(tmp_path / "none")])
+    assert "--teacher needs the folder of a pocket model" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [

@@ -51,6 +51,7 @@ def test_plain_diffusers_opens_the_folder_with_nothing_but_its_path(work, name):
     assert {p.dtype for part in modules for p in part.parameters()} == {torch.float32}
     assert json.loads((folder / "words.json").read_text())
     assert json.loads((folder / "near.json").read_text())
+    assert not any(str(work) in file.read_text() for file in folder.rglob("*.json"))  # where it was made is nobody's
 
 
 def test_weights_are_kept_in_half_precision_and_training_goes_on_in_full(work):

@@ -1,10 +1,14 @@
 """The flow model's training, and that it draws alike however many tokens of zeros stand in for T5."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
-from tiny_factory import FLOW, Arriving, write_vae
+from tiny_factory import FLOW, UNET, Arriving, write_vae
 
-from diffexplore.pocket.factory import flow
+from diffexplore.model import Model
+from diffexplore.pocket.factory import flow, unet
 from diffexplore.pocket.factory.latents import Latents, read_vae
 from diffexplore.pocket.factory.stage import Budget
 from diffexplore.pocket.factory.unet import make_tokenizer
@@ -70,3 +74,53 @@ def test_a_few_zeros_with_more_weight_are_as_many(latents, few, many):
         ours = drawn(few)
     assert torch.allclose(ours, plain, atol=1e-5, rtol=1e-4)
     assert few == many or not torch.allclose(other, plain, atol=1e-3)
+
+
+def test_a_teacher_expects_the_direction_to_the_only_latent_it_knows(latents):
+    """Of a world of one picture the noise is known exactly, so the direction has to be noise minus latent."""
+    only = torch.randn(1, *latents.shape)
+    clean = unet.make_scheduler().alphas_cumprod.double()
+
+    def sees(x, t, words):
+        low = t.double().floor().long().clamp(max=len(clean) - 2)
+        share = t.double() - low
+        a = torch.lerp(clean.logit()[low], clean.logit()[low + 1], share).sigmoid().view(-1, 1, 1, 1)
+        return SimpleNamespace(sample=((x.double() - a.sqrt() * only) / (1 - a).sqrt()).float())
+
+    class Network(torch.nn.Module):
+        forward = staticmethod(sees)
+
+    text = unet.make_text_encoder(UNET, latents.tokenizer)
+    pipeline = SimpleNamespace(text_encoder=text, unet=Network(), scheduler=unet.make_scheduler())
+    teacher = flow.Teacher(pipeline, torch.device("cpu"))
+    sigma = torch.linspace(0.06, 0.92, 40)
+    noise = torch.randn(40, *latents.shape)
+    x = torch.lerp(only.expand_as(noise), noise, sigma.view(-1, 1, 1, 1))
+    words = latents.empty[None].expand(40, -1)
+    assert torch.allclose(teacher(x, sigma, words), noise - only, atol=2e-3)
+
+
+def test_a_reader_begins_as_the_teachers_as_far_as_they_are_alike(latents):
+    torch.manual_seed(1)
+    text = unet.make_text_encoder(UNET, latents.tokenizer).eval()
+    first, _ = flow.make_text_encoders(FLOW, latents.tokenizer)
+    pipeline = SimpleNamespace(text_encoder=text, unet=torch.nn.Identity(), scheduler=unet.make_scheduler())
+    flow.Teacher(pipeline, torch.device("cpu")).teach(first.eval())
+    words = torch.tensor([latents.tokenizer("a red fox", padding="max_length", max_length=40).input_ids])
+    with torch.no_grad():
+        mine = first(words, output_hidden_states=True).hidden_states[1]
+        theirs = text(words, output_hidden_states=True).hidden_states[1]
+    assert torch.equal(mine, theirs)
+
+
+def test_the_recorder_asks_the_empty_reader_for_as_little_as_it_can_and_draws_the_pipelines_own_picture(latents):
+    """Plain diffusers computes 256 tokens that say nothing unless it is told."""
+    pipeline = flow.pipeline_of(FLOW, latents.vae, latents.tokenizer, parts(latents))
+    trace = Model(pipeline).trace(prompt="a red fox", steps=3, guidance=4.0, seed=2)
+    own = pipeline(
+        "a red fox", num_inference_steps=3, guidance_scale=4.0, generator=torch.Generator("cpu").manual_seed(2),
+        max_sequence_length=2,
+    ).images[0]  # fmt: skip
+    assert np.array_equal(np.asarray(trace.image), np.asarray(own))
+    assert Model(pipeline).tokens("a red fox")["tokens"] == ["a", "red", "fox"]
+    assert len(Model(pipeline).tokens("fox " * 60)["cut"]) == 60 - 38  # what the other two readers have room for

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from diffexplore.model import load
 from diffexplore.pocket import judge, world
 from diffexplore.pocket.factory import judge_training, obedience, pool
 
@@ -29,7 +30,8 @@ def test_bench_scenes_are_always_the_same_and_keep_their_kind():
 def test_bench_counts_agreement_on_pictures_the_pocket_model_draws(tmp_path, capsys):
     obedience.main(["--prompts", "9", "--tables", "pairs", "negative", "--json", str(tmp_path / "out.json")])
     result = json.loads((tmp_path / "out.json").read_text())
-    assert list(result) == ["prompts", "pairs", "negative"]
+    assert list(result) == ["model", "prompts", "pairs", "negative"]
+    assert result["model"] == "pocket"
     assert result["prompts"] == 9
     printed = capsys.readouterr().out
     assert printed.split()[:3] == ["subject", "colour", "setting"]
@@ -45,7 +47,7 @@ def test_bench_counts_agreement_on_pictures_the_pocket_model_draws(tmp_path, cap
 def test_bench_over_a_setting_varies_that_and_nothing_else(monkeypatch):
     asked = {}
 
-    def drawn(label, wanted):
+    def drawn(model, label, wanted):
         asked[label] = wanted
         return np.zeros((len(wanted), 64, 64, 3), np.uint8)
 
@@ -58,6 +60,20 @@ def test_bench_over_a_setting_varies_that_and_nothing_else(monkeypatch):
     assert asked["guidance 16"] == [one.replace(guidance=16) for one in usual]
     with pytest.raises(ValueError, match="a table is one of pairs, guidance, steps, negative; got 'speed'"):
         obedience.bench(4, ["speed"])
+
+
+def test_a_model_of_few_steps_is_asked_for_few_by_its_own_sampler(monkeypatch):
+    asked = {}
+
+    def drawn(model, label, wanted):
+        asked[label] = wanted
+        return np.zeros((len(wanted), 64, 64, 3), np.uint8)
+
+    monkeypatch.setattr(obedience, "_drawn", drawn)
+    turbo = load("pocket-turbo")
+    obedience.bench(2, ["steps", "pairs"], turbo)
+    assert [key for key in asked if "steps" in key] == ["steps 1", "steps 2", "steps 4", "steps 8"]
+    assert {(one.steps, one.sampler) for one in asked["held-out pairs"]} == {(4, turbo.sampler)}
 
 
 def test_a_benchmark_of_no_prompts_is_refused(capsys):

@@ -24,8 +24,8 @@ from tiny import make_pipeline
 
 import diffexplore as dx
 from diffexplore.model import Model
+from diffexplore.pipelines.open import POCKETS
 from diffexplore.pipelines.origin import (
-    POCKETS,
     Origin,
     features_of,
     open_pipeline,

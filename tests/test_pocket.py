@@ -9,7 +9,7 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 
 from diffexplore.model import POCKET
-from diffexplore.pocket import world
+from diffexplore.pocket import learning, world
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +55,17 @@ def test_latents_have_mean_zero_and_deviation_one(plain):
         latents = plain.vae.encode(pixels).latent_dist.mode() * plain.vae.config.scaling_factor
     assert latents.shape[1:] == (4, 16, 16)
     assert 0.6 < latents.std() < 1.5
+
+
+def test_what_a_model_drew_while_it_learned_is_kept():
+    """Eight prompts a row; from row to row the pictures come nearer to the last one."""
+    pixels = np.asarray(learning("pocket-turbo"), dtype=float)
+    rows = pixels.reshape(-1, 64, 512, 3)
+    away = [np.abs(row - rows[-1]).mean() for row in rows]
+    assert len(rows) >= 4
+    assert away[0] > away[-2] > 0
+    with pytest.raises(ValueError, match="of 'pocket-x' nothing was kept"):
+        learning("pocket-x")
 
 
 def test_words_file_is_the_vocabulary():

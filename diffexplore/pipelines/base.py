@@ -52,6 +52,7 @@ class Family:
         reads: names of the tokenizer and the text encoder that decide how much of a prompt is read.
         limit: how many tokens of a prompt its call takes; None: as many as the tokenizer says.
         fewest: steps that the pipeline's loop takes at least.
+        usual_steps: how many a first look takes.
         unguided: the largest guidance at which the pipeline leaves the negative prompt out.
         order: the places of the predictions with and without the prompt among the network's answers at a step, where
             the mix that the pipeline makes of them does not tell.
@@ -69,6 +70,7 @@ class Family:
     reads = ("tokenizer", "text_encoder")
     limit: int | None = None
     fewest = 1
+    usual_steps = 20
     unguided = 1
     order: tuple[int, int] | None = None
     spaces = False

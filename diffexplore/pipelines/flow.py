@@ -48,11 +48,25 @@ class SD3(Transformer):
     def multiple(self, pipeline: Any) -> int:
         return self.factor(pipeline) * int(pipeline.patch_size)
 
+    def arguments(self, pipeline: Any, settings: Sequence[Settings]) -> dict[str, Any]:
+        made = super().arguments(pipeline, settings)
+        if _silent(pipeline):  # the network would compute hundreds of tokens that say the same: nothing
+            made["max_sequence_length"] = pipeline.tokenizer_3.num_special_tokens_to_add()
+        return made
+
     def reader(self, pipeline: Any) -> tuple[Any, int] | None:
-        if getattr(pipeline, "text_encoder_3", None) is not None and pipeline.tokenizer_3 is not None:
+        heard = getattr(pipeline, "text_encoder_3", None) is not None and not _silent(pipeline)
+        if heard and pipeline.tokenizer_3 is not None:
             tokenizer = pipeline.tokenizer_3  # T5 reads on where both CLIPs have stopped
             return tokenizer, 256 - tokenizer.num_special_tokens_to_add()
         return super().reader(pipeline)
+
+
+def _silent(pipeline: Any) -> bool:
+    """Whether its T5 has no layers: it stands in its place so that a folder opens, and answers with zeros."""
+    encoder = getattr(pipeline, "text_encoder_3", None)
+    layers = getattr(getattr(encoder, "config", None), "num_layers", None)
+    return layers == 0 and pipeline.tokenizer_3 is not None
 
 
 class Packed(Transformer):

@@ -21,6 +21,7 @@ from diffexplore.pipelines.whole import check_weights, in_dtype
 from diffexplore.words import sentence, shown
 
 __all__ = [
+    "POCKETS",
     "SOURCES",
     "Found",
     "check_file",
@@ -32,9 +33,15 @@ __all__ = [
     "read_pipeline",
 ]
 
+_HOME = Path(__file__).parents[1] / "pocket"
+POCKETS: dict[str, Path] = {f"pocket{kind}": _HOME / f"weights{kind}" for kind in ("", "-turbo")}
+"""The models that come with the package: name -> a standard diffusers folder. A `Path` of such a name is a folder of
+one's own.
+"""
+
 SOURCES = (
-    "None (the pocket model), a diffusers folder, a single .safetensors file, a hub id such as 'org/name' or a "
-    "ready pipeline"
+    "None (the pocket model), 'pocket-turbo', a diffusers folder, a single .safetensors file, a hub id such as "
+    "'org/name' or a ready pipeline"
 )
 _HUB = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")

@@ -23,14 +23,11 @@ from typing import Any, NamedTuple
 import torch
 
 from diffexplore.pipelines.family import family_of
-from diffexplore.pipelines.open import SOURCES, folder_words, near_words, read_pipeline
+from diffexplore.pipelines.open import POCKETS, SOURCES, folder_words, near_words, read_pipeline
 from diffexplore.samplers.came import moved
 from diffexplore.words import shown
 
-__all__ = ["OFFLOADS", "POCKETS", "Opened", "Origin", "features_of", "open_pipeline", "scheduler_facts", "weights_of"]
-
-POCKETS: dict[str, Path] = {"pocket": Path(__file__).parents[1] / "pocket" / "weights"}
-"""The models that come with the package: name -> a standard diffusers folder."""
+__all__ = ["OFFLOADS", "Opened", "Origin", "features_of", "open_pipeline", "scheduler_facts", "weights_of"]
 
 OFFLOADS = ("model", "sequential")
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
@@ -122,7 +119,7 @@ class Origin:
 
     @property
     def source(self) -> str | None:
-        """What `load` takes: an id with its commit, or a path; None for the pocket model."""
+        """What `load` takes: an id with its commit, a path, or a pocket model's name; None for the first of those."""
         if self.kind == "pocket" and self.where == "pocket":
             return None
         return f"{self.where}@{self.revision}" if self.revision else self.where
@@ -262,17 +259,18 @@ def open_pipeline(
         _offload(source, offload, target)
         own = Origin.of(source)
         return Opened(source, type(source).__name__, replace(own, options={**own.options, **options}))
-    where = str(POCKETS["pocket"]) if source is None else os.fspath(source)
+    where = "pocket" if source is None else os.fspath(source)
     if not isinstance(where, str):
         raise ValueError(f"a model is {SOURCES}, got {shown(source)}")
-    found = read_pipeline(where, kind or torch.float32)
+    ours = None if isinstance(source, os.PathLike) else POCKETS.get(where)
+    found = read_pipeline(where if ours is None else str(ours), kind or torch.float32)
     _predicts(found.pipeline, prediction_type)
     if offload is None:
         found.pipeline.to(place or ("cuda" if torch.cuda.is_available() else "cpu"))
     _offload(found.pipeline, offload, target)
     features = features_of(found.pipeline)
-    if source is None:
-        origin, name = Origin("pocket", "pocket", None, options, features=features), "pocket"
+    if ours is not None:
+        origin, name = Origin("pocket", where, None, options, features=features), where
     else:
         origin, name = Origin(found.kind, found.where, found.revision, options, features=features), found.name
     if found.folder is None:

@@ -21,6 +21,7 @@ class LCM(Family):
     name = "lcm"
     pipelines = ("LatentConsistencyModelPipeline",)
     mixes = False
+    usual_steps = 4
 
     def guided(self, pipeline: Any, settings: Settings) -> bool:
         return False

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 EXAMPLES = Path(__file__).with_name("examples")
+LEARNING = Path(__file__).with_name("learning")
 
 
 def examples() -> list[str]:
@@ -32,3 +33,18 @@ def example(name: str) -> Image:
     if name not in examples():
         raise ValueError(f"there is no example called {name!r}; there are: {', '.join(examples())}")
     return Image.open(path).convert("RGB")
+
+
+def learning(name: str = "pocket-turbo") -> Image:
+    """What a model drew on its way: a row for a moment of its training, the earliest first, of the same eight prompts
+    from the same seeds (`factory.export.LEARN`), at 64 pixels each: RGB. The model card says after how many steps.
+
+    Raises:
+        ValueError: nothing was kept of a model of that name; the message lists those there are.
+    """
+    from PIL import Image
+
+    kept = sorted(path.stem for path in LEARNING.glob("*.png"))
+    if name not in kept:
+        raise ValueError(f"of {name!r} nothing was kept while it learned; there are: {', '.join(kept)}")
+    return Image.open(LEARNING / f"{name}.png").convert("RGB")

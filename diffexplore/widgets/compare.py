@@ -120,7 +120,11 @@ class Compare(Looks, InNotebook, ipywidgets.Box):  # type: ignore[misc]
         )  # fmt: skip
         self._what_if = WhatIf(self.viewer, self._runner.traces_of)
         super().__init__(layout=layout())
-        self._set(shared, cast(Columns, columns) if start is None else start(model, base))
+        own = cast(Columns, columns) if start is None else start(model, base)
+        decided = any(name in values for values in (shared, *own.values()) for name in ("steps", "sigmas"))
+        if not decided and model.usual_steps != base.steps:
+            shared["steps"] = model.usual_steps
+        self._set(shared, own)
         self.live, self.attention = live, attention
         self._ready = True
         self._build()

@@ -404,16 +404,17 @@ def _read(kind: type, text: str) -> Any:
 # --- models and errors ---
 
 _pocket_lock = threading.Lock()
-_pocket_model: Model | None = None
+_pockets: dict[str, Model] = {}
 
 
-def pocket() -> Model:
-    """One pocket model for all widgets: its weights are in memory once, and what it remembers serves them all."""
-    global _pocket_model
+def pocket(name: str = "pocket") -> Model:
+    """One model of each that comes with the package for all widgets: its weights are in memory once, and what it
+    remembers serves them all.
+    """
     with _pocket_lock:
-        if _pocket_model is None:
-            _pocket_model = load()
-        return _pocket_model
+        if name not in _pockets:
+            _pockets[name] = load(name)
+        return _pockets[name]
 
 
 def model_of(value: Any, widget: str) -> Model:

@@ -129,6 +129,8 @@ class Explorer(Looks, Branches, Leveled, Handing, Recipes, InNotebook, ipywidget
         beyond = {name: settings.pop(name) for name in list(settings) if name not in _OWN}
         asked = Settings(**settings)  # refuses nonsense before a model is loaded
         self.model = model_of(model, "Explorer")
+        if "steps" not in settings and asked.sigmas is None:
+            asked = asked.replace(steps=self.model.usual_steps)
         self._plan_of = planning(self.model)
         self._beyond = extras_for(self.model)
         beyond = self._right(asked, beyond)

@@ -9,6 +9,11 @@ goes on from what lies in ``--work``. So they can be called one by one, later or
     python -m diffexplore.pocket.factory.everything --art package --stages judges vae --minutes 4
     python -m diffexplore.pocket.factory.everything --art package --stages unet flow turbo --minutes 7
 
+A fast and a flow model beside a pocket model that is there already: its folder becomes the work folder's VAE, U-Net and
+text encoder, and the new ones learn in its latents and from it::
+
+    python -m diffexplore.pocket.factory.everything --art package --teacher FOLDER --stages flow turbo --minutes 200
+
 After every stage its model is exported to ``WORK/export`` as a diffusers folder, with a sheet of what it draws and a
 strip of how it learned. Where the environment names a folder ``OUT``, all of that also goes there as a few files
 (`parcel`). Call it again with more minutes and it trains on.
@@ -18,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import os
 import time
 import traceback
@@ -58,6 +64,7 @@ class Plan:
         judge_steps, vae_steps: how long those are trained at most; None: as long as their minutes last.
         vae, pocket, flow, turbo: the recipes.
         sheets: draw a sheet of each model.
+        taught: the flow model begins with what the trained U-Net expects.
     """
 
     work: Path
@@ -78,6 +85,7 @@ class Plan:
     flow: flow.Recipe = flow.RECIPE
     turbo: turbo.Recipe = turbo.RECIPE
     sheets: bool = True
+    taught: bool = False
 
 
 class Everything:
@@ -163,7 +171,8 @@ class Everything:
             unet.train(work, plan.pocket, budget, latents, show)
             made = unet.trained(work, plan.pocket, self._vae(), latents.shape)
         elif name == "flow":
-            flow.train(work, plan.flow, budget, latents, show)
+            taught = plan.taught and unet.trained(work, plan.pocket, self._vae(), latents.shape)
+            flow.train(work, plan.flow, budget, latents, show, taught or None)
             made = flow.trained(work, plan.flow, self._vae(), latents.shape)
         else:
             turbo.train(work, plan.turbo, budget, latents, show)
@@ -188,6 +197,33 @@ class Everything:
 def gpu(plan: Plan) -> Plan:
     """The plan for a GPU: bfloat16, large batches, many pictures at hand."""
     return dataclasses.replace(plan, bf16=True, pictures=400_000, pocket=unet.GPU, flow=flow.GPU, turbo=turbo.GPU)
+
+
+def beside(plan: Plan, folder: Path) -> Plan:
+    """The plan for models beside one that is there: its size, layout and world of captions, which do not stray.
+
+    Its weights are taken over into a work folder that has none.
+
+    Raises:
+        FileNotFoundError: `folder` is no diffusers folder.
+    """
+    if not (folder / "model_index.json").is_file():
+        raise FileNotFoundError("it has no model_index.json")
+    if not (plan.work / "unet.pt").is_file():
+        export.adopt(plan.work, folder)
+    told = json.loads((folder / "unet" / "config.json").read_text())
+    text = json.loads((folder / "text_encoder" / "config.json").read_text())
+    pocket = dataclasses.replace(
+        plan.pocket, channels=tuple(told["block_out_channels"]), heads=tuple(told["attention_head_dim"]),
+        text_width=text["hidden_size"], text_layers=text["num_hidden_layers"],
+        text_tokens=text["max_position_embeddings"], astray=0.0,
+    )  # fmt: skip
+    size = json.loads((folder / "vae" / "config.json").read_text())["sample_size"]
+    return dataclasses.replace(
+        plan, pocket=pocket, vae=dataclasses.replace(plan.vae, size=size),
+        turbo=dataclasses.replace(plan.turbo, pocket=pocket), taught=True,
+        flow=dataclasses.replace(plan.flow, astray=0.0, text_tokens=pocket.text_tokens),
+    )  # fmt: skip
 
 
 def _prepare(device: str) -> None:
@@ -235,6 +271,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--reserve", type=float, default=20.0, help="seconds kept for the end (default %(default)g)")
     parser.add_argument("--bf16", action="store_true", help="on a processor: compute in bfloat16 (AVX512-BF16, AMX)")
     parser.add_argument("--batch", type=int, help="of the denoisers")
+    parser.add_argument(
+        "--teacher", type=Path, metavar="FOLDER", help="a pocket model that flow and turbo learn beside"
+    )
     parser.add_argument("--workers", type=int, help="processes that compose")
     parser.add_argument("--step-by-step", action="store_true", help="on a GPU: no CUDA graphs")
     parser.add_argument("--contiguous", action="store_true", help="U-Nets in the plain layout, not channels last")
@@ -253,6 +292,11 @@ def main(argv: list[str] | None = None) -> int:
     )  # fmt: skip
     if args.device == "cuda":
         plan = gpu(plan)
+    if args.teacher:
+        try:
+            plan = beside(plan, args.teacher)
+        except FileNotFoundError as error:
+            parser.error(f"--teacher needs the folder of a pocket model, got {str(args.teacher)!r}: {error}")
     pocket = dataclasses.replace(plan.pocket, channels_last=not args.contiguous)
     plan = dataclasses.replace(plan, pocket=pocket, turbo=dataclasses.replace(plan.turbo, pocket=pocket))
     if args.batch:

@@ -58,6 +58,10 @@ def write_folder(pipeline: Any, out: Path) -> None:
         fields = json.loads(config.read_text())
         fields["dtype"] = "float32"
         config.write_text(json.dumps(fields, indent=2) + "\n")
+    for config in part_of.glob("*/config.json"):  # where it was read from says nothing to others
+        fields = json.loads(config.read_text())
+        if fields.pop("_name_or_path", None) is not None:
+            config.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n")
     for file in part_of.rglob("*.safetensors"):
         file.chmod(0o644)
     (part_of / "words.json").write_text(json.dumps(vocabulary(), indent=0) + "\n")

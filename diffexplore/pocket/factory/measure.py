@@ -29,7 +29,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from diffexplore.model import Model, load
 from diffexplore.pocket.factory import eyes, scenes
-from diffexplore.pocket.factory.export import steps_of
 from diffexplore.pocket.factory.obedience import as_json, bench_scenes, full_caption
 from diffexplore.pocket.factory.pool import end_with_parent, truth
 from diffexplore.pocket.judge import ATTRIBUTES, frechet
@@ -119,14 +118,14 @@ def draw(
         art: folder of the subjects.
         prompts: captions of each kind.
         device: where to draw.
-        changed: `Settings` other than the steps a model is looked at with, guidance 5 and its own sampler.
+        changed: `Settings` other than the model's usual steps, guidance 5 and its own sampler.
         at_once: pictures in one batch.
         workers: processes that compose while the model draws; 1: it is done here, before.
         subjects: whom the sheet shows.
     """
     cutouts = scenes.Art(art)
     model = load(source, device, reuse=0)
-    base = Settings(**{"steps": steps_of(model.pipeline), "guidance": 5.0, **(changed or {})})
+    base = Settings(**{"steps": model.usual_steps, "guidance": 5.0, **(changed or {})})
     chosen, kinds = [], []
     for kind in ("trained", "held-out"):
         chosen += bench_scenes(prompts, holdout=kind == "held-out")

@@ -1,7 +1,8 @@
-"""Does the pocket model draw what prompts say? Hundreds of captions, drawn by it and read by the judge.
+"""Does a pocket model draw what prompts say? Hundreds of captions, drawn by it and read by the judge.
 
     python -m diffexplore.pocket.factory.obedience                               # all tables, 500 prompts a row
     python -m diffexplore.pocket.factory.obedience --prompts 100 --tables pairs steps # fewer prompts, two tables
+    python -m diffexplore.pocket.factory.obedience --model pocket-turbo          # of another model
 
 A caption of the benchmark names style, colour, subject, setting and light, as far as the scene has them; the judge
 never sees it, and has to find them all in the picture.
@@ -20,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from diffexplore.model import load
+from diffexplore.model import Model, load
 from diffexplore.pocket.factory.judge_training import SEED, UNSEEN, Table, agreement, as_text, mean_known
 from diffexplore.pocket.factory.pool import labels_of
 from diffexplore.pocket.judge import ATTRIBUTES, probabilities
@@ -62,17 +63,17 @@ _INVITING = ("blurry", "pixelated", "low contrast")  # "noisy" does not survive 
 _SAID = np.array([name != "quality" for name in ATTRIBUTES])
 
 
-def _drawn(label: str, wanted: Sequence[Settings]) -> np.ndarray:
-    """(N, 64, 64, 3) uint8 by the pocket model, eight at a time, keeping nothing else."""
-    model, out = load(reuse=0), []
+def _drawn(model: Model, label: str, wanted: Sequence[Settings]) -> np.ndarray:
+    """(N, H, W, 3) uint8, eight at a time, keeping nothing else."""
+    out = []
     for start in progress(range(0, len(wanted), 8), label):
         out += [np.array(trace.image) for trace in model.trace_many(wanted[start : start + 8])]
     return np.stack(out)
 
 
-def _asked(chosen: Sequence[Scene], changed: dict[str, Any], ending: str = "") -> list[Settings]:
+def _asked(model: Model, chosen: Sequence[Scene], changed: dict[str, Any], ending: str = "") -> list[Settings]:
     """What the benchmark asks for: scene k by its full caption, with seed k."""
-    base = Settings(**{"steps": 20, "guidance": 5.0, "sampler": "DPM++ 2M Karras", **changed})
+    base = Settings(**{"steps": model.usual_steps, "guidance": 5.0, "sampler": model.sampler, **changed})
     return [base.replace(prompt=full_caption(scene) + ending, seed=k) for k, scene in enumerate(chosen)]
 
 
@@ -92,51 +93,58 @@ def obeyed(pictures: np.ndarray, chosen: Sequence[Scene]) -> dict[str, float]:
     }
 
 
-def _bench_pairs(prompts: int) -> Table:
+def _bench_pairs(model: Model, prompts: int) -> Table:
     kinds = {"trained pairs": False, "held-out pairs": True}
     scenes_of = {kind: bench_scenes(prompts, holdout=holdout) for kind, holdout in kinds.items()}
-    return {kind: obeyed(_drawn(kind, _asked(chosen, {})), chosen) for kind, chosen in scenes_of.items()}
+    return {kind: obeyed(_drawn(model, kind, _asked(model, chosen, {})), chosen) for kind, chosen in scenes_of.items()}
 
 
-def _bench_over(prompts: int, setting: str, values: Sequence[float]) -> Table:
+def _bench_over(model: Model, prompts: int, setting: str, values: Sequence[float]) -> Table:
     chosen = bench_scenes(prompts, holdout=False)
     out = {}
     for value in values:
         label = f"{setting} {value:g}"
-        out[label] = obeyed(_drawn(label, _asked(chosen, {setting: value})), chosen)
+        out[label] = obeyed(_drawn(model, label, _asked(model, chosen, {setting: value})), chosen)
     return out
 
 
-def _bench_negative(prompts: int) -> Table:
+def _bench_steps(model: Model, prompts: int) -> Table:
+    few = model.usual_steps < 20
+    return _bench_over(model, prompts, "steps", (1, 2, 4, 8) if few else (2, 4, 8, 20, 40))
+
+
+def _bench_negative(model: Model, prompts: int) -> Table:
     chosen = bench_scenes(prompts, holdout=False)
     out: Table = {}
     for word in _INVITING:
         for kind, negative in (("", ""), (" and against it", BENCH_NEGATIVE)):
             label = f"{word}{kind}"
-            pictures = _drawn(label, _asked(chosen, {"negative_prompt": negative}, f", {word}"))
+            pictures = _drawn(model, label, _asked(model, chosen, {"negative_prompt": negative}, f", {word}"))
             quality = probabilities(pictures)[list(ATTRIBUTES).index("quality")].argmax(1)
             out[label] = {"degraded": float((quality != 0).mean()), "all": obeyed(pictures, chosen)["all"]}
     return out
 
 
-TABLES: dict[str, Callable[[int], Table]] = {
+TABLES: dict[str, Callable[[Model, int], Table]] = {
     "pairs": _bench_pairs,
     "guidance": functools.partial(_bench_over, setting="guidance", values=(1, 2, 3, 5, 8, 12, 16)),
-    "steps": functools.partial(_bench_over, setting="steps", values=(2, 4, 8, 20, 40)),
+    "steps": _bench_steps,
     "negative": _bench_negative,
 }
-"""The tables of the benchmark, each of so many prompts."""
+"""The tables of the benchmark, each of a model and so many prompts."""
 
 
-def bench(prompts: int = 500, tables: Iterable[str] = tuple(TABLES)) -> dict[str, Table]:
-    """Does the pocket model draw what a full caption says, as the judge reads it?
+def bench(prompts: int = 500, tables: Iterable[str] = tuple(TABLES), model: Model | None = None) -> dict[str, Table]:
+    """Does a pocket model draw what a full caption says, as the judge reads it?
 
-    DPM++ 2M Karras, 20 steps and guidance 5 where the table does not vary them; scene k is drawn with seed k.
+    The model's own sampler, its usual steps and guidance 5 where the table does not vary them; scene k is drawn with
+    seed k.
 
     Args:
         prompts: how many scenes for each row.
         tables: which of `TABLES`: "pairs" (trained and held-out ones), "guidance", "steps", "negative" (captions that
             ask for a flaw, without a negative prompt and with `BENCH_NEGATIVE`).
+        model: which one; None: the pocket model.
 
     Returns:
         Table -> row -> share of pictures, 0 to 1: per attribute those that agree (over those where it can be read),
@@ -153,7 +161,8 @@ def bench(prompts: int = 500, tables: Iterable[str] = tuple(TABLES)) -> dict[str
     for name in wanted:
         if name not in TABLES:
             raise ValueError(f"a table is one of {', '.join(TABLES)}; got {shown(name)}")
-    return {name: TABLES[name](prompts) for name in wanted}
+    model = load(reuse=0) if model is None else model
+    return {name: TABLES[name](model, prompts) for name in wanted}
 
 
 def as_json(result: dict[str, Any]) -> str:
@@ -175,14 +184,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--prompts", type=int, default=500, help="prompts for each row (default: %(default)s)")
     parser.add_argument("--tables", nargs="+", choices=list(TABLES), default=list(TABLES), help="which tables")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the shares there too")
+    parser.add_argument("--model", help="a name, a folder or a file, as load takes it (default: the pocket model)")
     args = parser.parse_args(argv)
     if args.prompts < 1:
         parser.error(f"--prompts must be 1 or more, got {args.prompts}")
-    result = bench(args.prompts, args.tables)
+    result = bench(args.prompts, args.tables, load(args.model, reuse=0))
     print("\n\n".join(as_text(table) for table in result.values()))
     if args.json:
         with written(args.json) as file:
-            file.write(as_json({"prompts": args.prompts, **result}).encode())
+            file.write(as_json({"model": args.model or "pocket", "prompts": args.prompts, **result}).encode())
 
 
 if __name__ == "__main__":
