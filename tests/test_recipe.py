@@ -13,7 +13,7 @@ from PIL import Image, PngImagePlugin
 
 from diffexplore.looks.chunks import MAX_TEXT
 from diffexplore.looks.pictures import encode, save
-from diffexplore.looks.recipe import from_parameters, parameters, read_recipe, recipe_in, texts_of
+from diffexplore.looks.recipe import drawn_by, from_parameters, parameters, read_recipe, recipe_in, texts_of
 from diffexplore.samplers import SAMPLERS
 from diffexplore.settings import Settings
 
@@ -380,3 +380,24 @@ def test_what_a_pipeline_was_given_beyond_settings_is_said_when_a_recipe_is_read
     save(Image.new("RGB", (8, 8)), tmp_path / "a.png", Settings(prompt="a fox"), info)
     with pytest.warns(UserWarning, match=r"to be handed over beside it: image a picture of 48x32 pixels, strength 0.6"):
         assert read_recipe(tmp_path / "a.png") == Settings(prompt="a fox")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_picture_says_by_which_model_it_was_drawn(tmp_path, suffix):
+    path = tmp_path / f"fox{suffix}"
+    save(Image.new("RGB", (8, 8)), path, Settings(), {"model": "pocket-turbo"})
+    assert drawn_by(path) == drawn_by(path.read_bytes()) == "pocket-turbo"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"model": 3}', '{"model": null}', "{" * 10_000, '{"model": ["pocket"]}', "nonsense"]
+)
+def test_a_picture_that_names_no_model_is_of_none(tmp_path, text):
+    assert drawn_by(png(tmp_path / "a.png", diffexplore=text)) == ""
+
+
+def test_the_name_of_a_model_cannot_be_a_flood(tmp_path):
+    assert len(drawn_by(png(tmp_path / "a.png", diffexplore=json.dumps({"model": "x" * 10_000})))) == 200
+    assert drawn_by(png(tmp_path / "b.png", parameters="a fox\nSteps: 3")) == ""
+    with pytest.raises(FileNotFoundError):
+        drawn_by(tmp_path / "nowhere.png")

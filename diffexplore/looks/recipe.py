@@ -25,7 +25,7 @@ from diffexplore.settings import Settings
 from diffexplore.values import a_file, a_path
 from diffexplore.words import listed, shown
 
-__all__ = ["KEY", "Recipe", "from_parameters", "parameters", "read_recipe", "recipe_in", "texts_of"]
+__all__ = ["KEY", "Recipe", "drawn_by", "from_parameters", "parameters", "read_recipe", "recipe_in", "texts_of"]
 
 KEY: Final = "diffexplore"
 
@@ -117,6 +117,22 @@ def recipe_in(picture: str | os.PathLike[str] | bytes, name: str = "") -> Recipe
         return Recipe(*_from_texts(texts))
     except ValueError as error:
         raise ValueError(f"the recipe in {name} cannot be used: {error}") from None
+
+
+def drawn_by(picture: str | os.PathLike[str] | bytes) -> str:
+    """The name of the model that drew a picture, as ``Trace.save_image`` wrote it; "" where it does not say.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: one sentence, if it is no such picture.
+    """
+    with _opened(picture) as file:
+        text = chunks.texts(file, frozenset({KEY})).get(KEY, "{}")
+    try:
+        model = json.loads(text).get("model")
+    except (AttributeError, RecursionError, json.JSONDecodeError):
+        return ""
+    return model[:200] if isinstance(model, str) else ""
 
 
 def _called(picture: str | os.PathLike[str] | bytes) -> str:

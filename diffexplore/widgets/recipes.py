@@ -15,11 +15,12 @@ import traitlets
 from PIL import Image
 
 from diffexplore.looks.pictures import read_picture
-from diffexplore.looks.recipe import Recipe, from_parameters, recipe_in
+from diffexplore.looks.recipe import Recipe, drawn_by, from_parameters, recipe_in
+from diffexplore.pipelines.open import POCKETS
 from diffexplore.pipelines.signature import LackingError
 from diffexplore.settings import Settings
 from diffexplore.widgets.browser import RECIPE, RECIPE_CSS
-from diffexplore.widgets.controls import icon_chip, marked, model_of
+from diffexplore.widgets.controls import icon_chip, marked, model_of, pocket
 from diffexplore.widgets.controls import sentence as whole
 from diffexplore.widgets.picture import PictureField
 from diffexplore.words import sentence, shown
@@ -133,7 +134,7 @@ class Recipes(traitlets.HasTraits):  # type: ignore[misc]
 
         Args:
             picture: A picture with a recipe, as ``diffexplore.read_recipe`` takes it: a path, or what is in a file.
-            model: What draws; None: the pocket model.
+            model: What draws; None: the one that drew it, if it comes with the package, else the pocket model.
             **more: What the widget takes beside, in place of what the picture says.
 
         Raises:
@@ -141,10 +142,11 @@ class Recipes(traitlets.HasTraits):  # type: ignore[misc]
             ValueError: One sentence: the picture carries no recipe or a damaged one, or the model cannot do it.
         """
         found = recipe_in(picture)
-        model = model_of(model, cls.__name__)
+        drew = drawn_by(picture)
+        model = pocket(drew) if model is None and drew in POCKETS else model_of(model, cls.__name__)
         recipe = fitted(model, found.settings)
         made = cls(model, **recipe.settings.model_dump(exclude={"strength"}) | more)
-        made._noted(found.notes + recipe.notes)
+        made._noted(made._another(drew) + found.notes + recipe.notes)
         return made
 
     def use(self, settings: Settings | str) -> None:
@@ -158,11 +160,16 @@ class Recipes(traitlets.HasTraits):  # type: ignore[misc]
         """
         self._use(recipe_of_text(settings) if isinstance(settings, str) else Recipe(settings, []))
 
-    def _use(self, found: Recipe) -> None:
+    def _use(self, found: Recipe, drew: str = "") -> None:
         recipe = fitted(self.model, found.settings)
         size = {name: getattr(self.model.resolve(recipe.settings), name) for name in _SIZE}
         self._take_over(recipe.settings, size)
-        self._noted(found.notes + recipe.notes)
+        self._noted(self._another(drew) + found.notes + recipe.notes)
+
+    def _another(self, drew: str) -> list[str]:
+        """That it was another model, if it was: then the same settings are another picture."""
+        own = self.model.name
+        return [] if drew in ("", own) else [f"it was drawn by {shown(drew)}, and this is {shown(own)}"]
 
     def _take_over(self, settings: Settings, size: Mapping[str, Any]) -> None:
         """Let the controls say settings, and run them where changes run."""
@@ -215,7 +222,7 @@ class Recipes(traitlets.HasTraits):  # type: ignore[misc]
 
     def _dropped(self, data: bytes, name: str) -> None:
         def go() -> None:
-            self._use(recipe_in(data, name))
+            self._use(recipe_in(data, name), drawn_by(data))
 
         self._heard(go, f"from {name}" if name else "from the picture", data)
 
