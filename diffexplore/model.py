@@ -71,10 +71,10 @@ def load(
     """Open a model.
 
     Args:
-        source: None for the pocket model that comes with the package, "pocket-turbo" for its fast copy; a diffusers
-            folder; a single ``.safetensors`` checkpoint; a hub id, "org/name" or
-            "org/name@revision"; or a ready pipeline of a known family, which is watched and never changed but for
-            what `device`, `dtype` and `offload` ask.
+        source: None for the pocket model that comes with the package, "pocket-turbo" for its fast copy (a folder of
+            such a name is "./pocket-turbo"); a diffusers folder; a single ``.safetensors`` checkpoint; a hub id,
+            "org/name" or "org/name@revision"; or a ready pipeline of a known family, which is watched and never changed
+            but for what `device`, `dtype` and `offload` ask.
         device: where to run; None: CUDA if there is one, else the CPU (a ready pipeline stays where it is).
         dtype: a torch dtype or its name, such as "float16"; None: float32 (a ready pipeline stays as it is).
         offload: "model" or "sequential": keep the networks in main memory and take each to the GPU only while
@@ -86,7 +86,7 @@ def load(
         cache: a folder where results stay between sessions, for this process and others (see `runs.shelf`); it never
             holds more than 2 GiB. Runs of pipelines found by looking are not kept. Needs the extra ``cache``.
         threads: on how many threads torch computes its runs on the CPU; "torch": as torch is set; "auto": as many as
-            turn out well here; None: on one for the pocket model, so that the other cores show meanwhile what it does,
+            turn out well here; None: on one for the pocket models, so that the other cores show meanwhile what it does,
             and as torch is set for every other. The bits of a picture depend on it (see `runs.threads`).
 
     Only safetensors weights are read, and no code that comes with a model is ever run. A single file names no layout
@@ -221,7 +221,7 @@ class Model(Pictured, Sampled, Estimated):
     @property
     def samplers(self) -> list[str]:
         """Names of the samplers that are right for this pipeline, in menu order; first "as it came", its own scheduler
-        as it stands, but for the pocket models.
+        as it stands, but for the pocket model.
         """
         return self._schedules.names
 

@@ -122,3 +122,13 @@ def test_a_stopped_run_says_what_it_cost_so_far():
     trace = _stopped(Model(make_pipeline()))
     assert trace.cancelled
     assert (trace.cost.evaluations, trace.cost.decode) == (2, 0.0)
+
+
+def test_a_run_whose_guidance_is_off_for_a_part_counts_what_was_asked(tiny_pipeline):
+    model = Model(tiny_pipeline, reuse=0)
+    way = {"prompt": "a red fox", "steps": 8, "guidance": 5.0}
+    assert model.trace(**way).cost.rows == 16
+    trace = model.trace(**way, changes={0.5: {"guidance": 1.0}})
+    asked = [1 if step.noise_uncond is None else 2 for step in trace]
+    assert set(asked) == {1, 2}
+    assert (trace.cost.evaluations, trace.cost.rows) == (8, sum(asked))

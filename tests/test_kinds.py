@@ -36,6 +36,15 @@ def test_work_is_counted_in_calls_of_the_network(found):
     assert plain["calls"] == 3
 
 
+def test_calls_are_counted_step_by_step():
+    """Guidance that is switched off on the way asks the network once from there on."""
+    way = {"guidance": 5.0, "changes": {0.5: {"guidance": 1.0}}}
+    found = kinds({"one": dx.load(reuse=0)}, [10], **way, **SAID)
+    (row,), (trace,) = found.table(), found.traces.values()
+    assert row["calls"] == trace.cost.rows
+    assert 10 < row["calls"] < 20
+
+
 def test_what_the_prompt_names_is_read_where_the_judge_can(found, tmp_path):
     rows = {(row["model"], row["steps"]): row["adherence"] for row in found.table()}
     assert all(0 <= value <= 1 for value in rows.values())
@@ -79,6 +88,7 @@ def test_the_figures_name_models_steps_and_calls(found):
         ({"guidance": -1}, "guidance"),
     ],
 )
-def test_what_cannot_be_compared_is_refused_before_any_work(given, why):
+def test_what_cannot_be_compared_is_refused_before_anything_is_drawn(given, why, monkeypatch):
+    monkeypatch.setattr(Model, "trace", lambda *_, **__: pytest.fail("something was drawn"))
     with pytest.raises(ValueError, match=why):
         kinds(**{"models": ["pocket"], "steps": [1], **given})

@@ -58,7 +58,7 @@ def test_latents_have_mean_zero_and_deviation_one(plain):
 
 
 def test_what_a_model_drew_while_it_learned_is_kept():
-    """Eight prompts a row; from row to row the pictures come nearer to the last one."""
+    """Eight prompts a row; the row before the last is nearer to that than the first is."""
     pixels = np.asarray(learning("pocket-turbo"), dtype=float)
     rows = pixels.reshape(-1, 64, 512, 3)
     away = [np.abs(row - rows[-1]).mean() for row in rows]

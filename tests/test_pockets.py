@@ -84,22 +84,37 @@ def test_a_run_of_the_fast_one_begins_as_its_teachers_does():
     assert torch.allclose(fast[0].latents / fast[0].latents.std(), slow[0].latents / slow[0].latents.std(), atol=1e-3)
 
 
-def test_widgets_begin_with_the_steps_that_a_model_is_made_for():
+@pytest.fixture
+def closing():
+    made = []
+    yield lambda one: made.append(one) or one
+    for one in made:
+        one.close()
+
+
+def test_widgets_begin_with_the_steps_that_a_model_is_made_for(closing):
     fast = model("pocket-turbo")
-    assert dx.Explorer(fast).steps == 4
-    assert dx.Explorer(fast, steps=8).steps == 8
-    assert {one.steps for one in dx.Compare({"a": {"seed": 1}, "b": {"seed": 2}}, fast).settings.values()} == {4}
-    assert [one.steps for one in dx.Compare({"a": {"steps": 1}, "b": {"steps": 2}}, fast).settings.values()] == [1, 2]
-    assert dx.Explorer(model("pocket")).steps == 20
+
+    def steps(*given, **shared):
+        return [one.steps for one in closing(dx.Compare(*given, model=fast, **shared)).settings.values()]
+
+    assert closing(dx.Explorer(fast)).steps == 4
+    assert closing(dx.Explorer(fast, steps=8)).steps == 8
+    assert closing(dx.Explorer(model("pocket"))).steps == 20
+    assert steps({"a": {"seed": 1}, "b": {"seed": 2}}) == [4, 4]
+    assert steps({"a": {"seed": 1}, "b": {"seed": 2}}, steps=3) == [3, 3]
+    assert steps({"a": {"steps": 2}, "b": {"guidance": 3.0}}) == [2, 4]
+    assert steps("steps") == [1, 2, 4, 8]
+    assert steps("seeds") == [4] * 4
 
 
-def test_noise_levels_of_ones_own_are_as_many_steps_as_they_are():
+def test_noise_levels_of_ones_own_are_as_many_steps_as_they_are(closing):
     opened = model("pocket")
     way = {"sampler": "Euler", "sigmas": (10.0, 4.0, 1.0)}
-    assert dx.Explorer(opened, **way).steps == 3
-    both = dx.Compare({"a": {"seed": 1}, "b": {"seed": 2}}, opened, **way)
+    assert closing(dx.Explorer(opened, **way)).steps == 3
+    both = closing(dx.Compare({"a": {"seed": 1}, "b": {"seed": 2}}, opened, **way))
     assert {one.steps for one in both.settings.values()} == {3}
-    mine = dx.Compare({"a": {"sigmas": (9.0, 3.0)}, "b": {"seed": 2}}, opened, sampler="Euler")
+    mine = closing(dx.Compare({"a": {"sigmas": (9.0, 3.0)}, "b": {"seed": 2}}, opened, sampler="Euler"))
     assert mine.settings["a"].steps == 2
 
 

@@ -385,19 +385,34 @@ def test_what_a_pipeline_was_given_beyond_settings_is_said_when_a_recipe_is_read
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_picture_says_by_which_model_it_was_drawn(tmp_path, suffix):
     path = tmp_path / f"fox{suffix}"
-    save(Image.new("RGB", (8, 8)), path, Settings(), {"model": "pocket-turbo"})
-    assert drawn_by(path) == drawn_by(path.read_bytes()) == "pocket-turbo"
+    save(Image.new("RGB", (8, 8)), path, Settings(), {"model": "a fox", "world": "pocket"})
+    assert drawn_by(path) == drawn_by(path.read_bytes()) == ("a fox", True)
+    save(Image.new("RGB", (8, 8)), path, Settings(), {"model": "a fox"})
+    assert drawn_by(path) == ("a fox", False)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"model": 3}', '{"model": null}', "{" * 10_000, '{"model": ["pocket"]}', "nonsense"]
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"model": 3}',
+        '{"model": null}',
+        "{" * 10_000,
+        '{"model": ["pocket"]}',
+        "nonsense",
+        f'{{"model": {"9" * 5000}}}',
+    ],
 )
 def test_a_picture_that_names_no_model_is_of_none(tmp_path, text):
-    assert drawn_by(png(tmp_path / "a.png", diffexplore=text)) == ""
+    assert drawn_by(png(tmp_path / "a.png", diffexplore=text)) == ("", False)
 
 
 def test_the_name_of_a_model_cannot_be_a_flood(tmp_path):
-    assert len(drawn_by(png(tmp_path / "a.png", diffexplore=json.dumps({"model": "x" * 10_000})))) == 200
-    assert drawn_by(png(tmp_path / "b.png", parameters="a fox\nSteps: 3")) == ""
+    assert len(drawn_by(png(tmp_path / "a.png", diffexplore=json.dumps({"model": "x" * 10_000}))).name) == 200
+    assert drawn_by(png(tmp_path / "b.png", parameters="a fox\nSteps: 3")).name == ""
+    with pytest.raises(ValueError, match="the picture is not a readable"):
+        drawn_by(b"no picture")
     with pytest.raises(FileNotFoundError):
         drawn_by(tmp_path / "nowhere.png")

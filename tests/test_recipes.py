@@ -22,8 +22,8 @@ from diffexplore.widgets.recipes import RecipeField
 FOX = Settings(prompt="a fox", negative_prompt="blurry", steps=7, guidance=3.5, seed=2**60, sampler="Euler a")
 
 
-def picture(settings: Settings | None = None, format: str = "png", by: str | None = None) -> bytes:
-    texts = texts_of(settings, {"model": by}) if settings else None
+def picture(settings: Settings | None = None, format: str = "png", by: str | None = None, world: str = "") -> bytes:
+    texts = texts_of(settings, {"model": by, "world": world}) if settings else None
     return encode(Image.new("RGB", (16, 16), "red"), format, texts=texts)
 
 
@@ -56,19 +56,22 @@ def explorer(model: Model) -> Iterator[Explorer]:
 def test_a_picture_of_another_model_says_so(explorer: Explorer, model: Model) -> None:
     drop(explorer, picture(FOX, by="pocket-turbo"))
     assert explorer.prompt == "a fox"
-    assert any("it was drawn by 'pocket-turbo', and this is 'pocket'" in one for one in notes(explorer))
+    said = "The recipe is of a picture by 'pocket-turbo'; 'pocket' makes another one of it."
+    assert said in notes(explorer)
+    assert not any("Not all" in one for one in notes(explorer))
     drop(explorer, picture(FOX, by="pocket"))
-    assert not any("drawn by" in one for one in notes(explorer))
+    assert not any("picture by" in one for one in notes(explorer))
     drop(explorer, picture(FOX))
-    assert not any("drawn by" in one for one in notes(explorer))
-    assert any("drawn by 'my own'" in one for one in notes(Explorer.from_image(picture(FOX, by="my own"), model)))
+    assert not any("picture by" in one for one in notes(explorer))
+    assert any("picture by 'my own'" in one for one in notes(Explorer.from_image(picture(FOX, by="my own"), model)))
 
 
 def test_a_picture_of_a_model_that_comes_with_the_package_opens_that(model: Model) -> None:
-    made = Explorer.from_image(picture(FOX.replace(sampler="LCM"), by="pocket-turbo"))
+    made = Explorer.from_image(picture(FOX.replace(sampler="LCM"), by="pocket-turbo", world="pocket"))
     assert made.model.name == "pocket-turbo"
-    assert not any("drawn by" in one for one in notes(made))
-    assert Explorer.from_image(picture(FOX, by="pocket-turbo"), model).model is model
+    assert not any("picture by" in one for one in notes(made))
+    assert Explorer.from_image(picture(FOX, by="pocket-turbo", world="pocket"), model).model is model
+    assert Explorer.from_image(picture(FOX, by="pocket-turbo")).model.name == "pocket"  # any folder may be called so
     assert Explorer.from_image(picture(FOX)).model.name == "pocket"
 
 

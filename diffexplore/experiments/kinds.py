@@ -37,7 +37,7 @@ class Kind:
         model: what drew it, by its name there.
         steps: how many.
         trace: the run.
-        calls: how often the network was asked, with and without the prompt counted as two.
+        calls: how often the network was asked, with and without the prompt counted as two, where the two are known.
         adherence: how far it shows what the prompt names, 0 to 1; None where nobody can read that.
     """
 
@@ -58,13 +58,13 @@ def kinds(
     Models that share their latents (those that come with the package) start from the same noise.
 
     Args:
-        models: models by the name that they shall have, or a list of models and of what ``diffexplore.load`` takes;
-            None: all that come with the package.
+        models: models by the name that they shall have, or a list of models, and of names and paths as
+            ``diffexplore.load`` takes them; None: all that come with the package.
         steps: numbers of steps, each 1 to 1000; sorted, each taken once.
         **settings: fields of ``Settings`` but steps and sampler.
 
     Raises:
-        ValueError: one sentence, before any work, for what is refused; for two models of one name.
+        ValueError: one sentence, before anything is drawn, for what is refused; for two models of one name.
     """
     own_fields(settings, ("steps", "sampler"))
     if isinstance(steps, (str, bytes)) or not isinstance(steps, Sequence) or not len(steps):
@@ -73,7 +73,7 @@ def kinds(
     base = Settings(**settings)
     named = _named(list(POCKETS) if models is None else models)
     plan = {
-        name: [model.resolve(base.replace(steps=count, sampler=model.sampler)) for count in counts]
+        name: [model.plan(base, steps=count, sampler=model.sampler).settings for count in counts]
         for name, model in named.items()
     }
     return Kinds([_drawn(name, named[name], one) for name, ones in plan.items() for one in ones])
@@ -83,7 +83,8 @@ def _named(models: Any) -> dict[str, Model]:
     if isinstance(models, Mapping):
         found = [(str(name), a_model(model)) for name, model in models.items()]
     elif isinstance(models, Sequence) and not isinstance(models, (str, bytes)):
-        opened = [load(one) if isinstance(one, (str, os.PathLike)) else a_model(one) for one in models]
+        wanted = [one if isinstance(one, (str, os.PathLike)) else a_model(one) for one in models]
+        opened = [one if isinstance(one, Model) else load(one) for one in wanted]
         found = [(model.name, model) for model in opened]
     else:
         raise ValueError(f"models must be a list of models, or models by name, got {shown(models)}")
@@ -97,10 +98,10 @@ def _named(models: Any) -> dict[str, Model]:
 
 def _drawn(name: str, model: Model, settings: Settings) -> Kind:
     trace = model.trace(settings)
-    halves = 2 if trace[0].noise_uncond is not None else 1
+    calls = sum(1 if step.noise_uncond is None else 2 for step in trace)
     readers = trace.info.get("world") == "pocket" and trace.image is not None and readable(settings.prompt)
     read = adherence(trace.image, settings.prompt) if readers and trace.image is not None else None
-    return Kind(name, settings.steps, trace, halves * len(trace), read)
+    return Kind(name, settings.steps, trace, calls, read)
 
 
 class Kinds(Plotted, Tabled):

@@ -25,7 +25,17 @@ from diffexplore.settings import Settings
 from diffexplore.values import a_file, a_path
 from diffexplore.words import listed, shown
 
-__all__ = ["KEY", "Recipe", "drawn_by", "from_parameters", "parameters", "read_recipe", "recipe_in", "texts_of"]
+__all__ = [
+    "KEY",
+    "Drawer",
+    "Recipe",
+    "drawn_by",
+    "from_parameters",
+    "parameters",
+    "read_recipe",
+    "recipe_in",
+    "texts_of",
+]
 
 KEY: Final = "diffexplore"
 
@@ -50,10 +60,12 @@ def texts_of(settings: Settings, info: Mapping[str, Any] | None = None) -> dict[
 
     Args:
         settings: what was asked for, with everything filled in.
-        info: facts of the run; its ``model`` is named, and what its pipeline was given beyond the settings.
+        info: facts of the run: its ``model`` is named, its ``world`` if it comes with the package, and what its
+            pipeline was given beyond the settings.
     """
-    model, extra = (info or {}).get("model"), (info or {}).get("extra")
-    beside = {"extra": extra} if extra else {}
+    told = info or {}
+    model = told.get("model")
+    beside = {name: told[name] for name in ("world", "extra") if told.get(name)}
     return {
         KEY: json.dumps({"settings": settings.told(), "model": model, **beside}),
         # The name of a model may come from a folder whose name is no text: it is said as near as UTF-8 can.
@@ -119,20 +131,36 @@ def recipe_in(picture: str | os.PathLike[str] | bytes, name: str = "") -> Recipe
         raise ValueError(f"the recipe in {name} cannot be used: {error}") from None
 
 
-def drawn_by(picture: str | os.PathLike[str] | bytes) -> str:
-    """The name of the model that drew a picture, as ``Trace.save_image`` wrote it; "" where it does not say.
+class Drawer(NamedTuple):
+    """Which model drew a picture, as ``Trace.save_image`` wrote it.
+
+    Attributes:
+        name: "" where it does not say.
+        ours: whether it came with the package, whatever others are called.
+    """
+
+    name: str = ""
+    ours: bool = False
+
+
+def drawn_by(picture: str | os.PathLike[str] | bytes) -> Drawer:
+    """Which model drew a picture.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: one sentence, if it is no such picture.
     """
-    with _opened(picture) as file:
-        text = chunks.texts(file, frozenset({KEY})).get(KEY, "{}")
     try:
-        model = json.loads(text).get("model")
-    except (AttributeError, RecursionError, json.JSONDecodeError):
-        return ""
-    return model[:200] if isinstance(model, str) else ""
+        with _opened(picture) as file:
+            text = chunks.texts(file, frozenset({KEY})).get(KEY, "{}")
+    except ValueError as error:
+        raise ValueError(f"{_called(picture)} {error}") from None
+    try:
+        told = json.loads(text)
+        model, world = told.get("model"), told.get("world")
+    except (AttributeError, RecursionError, ValueError):  # no JSON, or a number of thousands of digits
+        return Drawer()
+    return Drawer(model[:200], world == "pocket") if isinstance(model, str) else Drawer()
 
 
 def _called(picture: str | os.PathLike[str] | bytes) -> str:

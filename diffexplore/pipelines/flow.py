@@ -66,7 +66,9 @@ def _silent(pipeline: Any) -> bool:
     """Whether its T5 has no layers: it stands in its place so that a folder opens, and answers with zeros."""
     encoder = getattr(pipeline, "text_encoder_3", None)
     layers = getattr(getattr(encoder, "config", None), "num_layers", None)
-    return layers == 0 and pipeline.tokenizer_3 is not None
+    if encoder is None or layers != 0 or pipeline.tokenizer_3 is None:
+        return False
+    return not bool(encoder.get_input_embeddings().weight.any())
 
 
 class Packed(Transformer):

@@ -53,6 +53,7 @@ def facts_of(model: Model) -> Told:
         "origin": origin.to_json(),
         "samplers": {name: model.label(name) for name in model.samplers},
         "sampler": model.sampler,
+        "usual_steps": model.usual_steps,
         "extras": [_plain(one._asdict()) for one in model.extras],
         "guiders": model.guiders,
         "stages": [list(one) for one in model.stages],

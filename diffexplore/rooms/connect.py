@@ -151,6 +151,10 @@ class Connected(Model):
     def sampler(self) -> str:
         return str(self._line.facts["sampler"])
 
+    @property
+    def usual_steps(self) -> int:
+        return int(self._line.facts.get("usual_steps", 20))
+
     def evaluations(self, sampler: str, steps: int) -> int:
         if sampler != AS_IT_CAME:
             return SAMPLERS[sampler].evaluations(steps)

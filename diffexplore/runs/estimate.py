@@ -196,6 +196,12 @@ class Ledger:
         alone = plan.extra or any(probe.changes for probe in plan.probes)
         return object() if alone else self._family.batch_key(self._pipeline, plan.settings)
 
+    def _halves_of(self, trace: Trace) -> float:
+        """Rows of an evaluation in the mean: guidance may have been off for a part of the run."""
+        if not trace.settings.changes or not len(trace):
+            return self._halves(trace.settings)
+        return sum(1 if step.output_uncond is None else 2 for step in trace) / len(trace)
+
     def _halves(self, settings: Settings) -> int:
         return 2 if any(self._family.guided(self._pipeline, stage) for _, stage in settings.stages()) else 1
 
@@ -248,9 +254,9 @@ class Ledger:
             else:
                 steps = sum(step.seconds for step in trace)
                 seconds = trace.seconds
-                asked = count - len(clock.known)
+                asked = max(0, count - len(clock.known))
                 cost = Cost(
-                    max(0, asked), max(0, asked) * self._halves(trace.settings), seconds / share, steps / share,
+                    asked, round(asked * self._halves_of(trace)), seconds / share, steps / share,
                     clock.decode / share, max(0.0, seconds - steps - clock.decode) / share,
                     remembered=min(count, len(clock.known)), memory=memory,
                     energy=None if energy is None else energy / share, meter=meter.name if meter and energy else "",

@@ -1,6 +1,6 @@
 """On how many threads torch computes a model's runs.
 
-The pocket model, where `load` opens it, on one; every other as torch is set: then a picture has the bits that plain
+The pocket models, where `load` opens them, on one; every other as torch is set: then a picture has the bits that plain
 diffusers gives it beside us. Another count moves them: of one picture as of a batch, by about one part in ten thousand
 of the pocket model's final latents (how sums are split between threads is how they round). On one thread they are the
 same on machines of any number of cores.

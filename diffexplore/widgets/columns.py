@@ -109,7 +109,7 @@ PRESETS: Final[dict[str, Callable[[Model, Settings], Columns]]] = {
         "with": {"negative_prompt": s.negative_prompt or "blurry, noisy, low quality"},
     },
     "samplers": lambda model, _: with_one("sampler", _samplers(model)),
-    "steps": lambda _, __: with_one("steps", [4, 10, 20, 50]),
+    "steps": lambda model, _: with_one("steps", [1, 2, 4, 8] if model.usual_steps < 10 else [4, 10, 20, 50]),
     "guidance": lambda _, __: with_one("guidance", [1.0, 3.0, 5.0, 10.0]),
     "guiders": _guiders,
     "schedules": _schedules,

@@ -120,11 +120,11 @@ class Compare(Looks, InNotebook, ipywidgets.Box):  # type: ignore[misc]
         )  # fmt: skip
         self._what_if = WhatIf(self.viewer, self._runner.traces_of)
         super().__init__(layout=layout())
-        own = cast(Columns, columns) if start is None else start(model, base)
-        decided = any(name in values for values in (shared, *own.values()) for name in ("steps", "sigmas"))
-        if not decided and model.usual_steps != base.steps:
+        levels = start is None and any("sigmas" in own for own in cast(Columns, columns).values())
+        if not levels and not shared.keys() & {"steps", "sigmas"} and model.usual_steps != base.steps:
             shared["steps"] = model.usual_steps
-        self._set(shared, own)
+            base = rules.settings_of(shared)
+        self._set(shared, cast(Columns, columns) if start is None else start(model, base))
         self.live, self.attention = live, attention
         self._ready = True
         self._build()

@@ -126,6 +126,7 @@ class Recipes(traitlets.HasTraits):  # type: ignore[misc]
     _size: dict[str, Any]
     _plain: Settings
     _used: Recipe | None = None  # what the controls were given last, and what was to be said of it
+    _drew: str = ""  # by which model
     _field: RecipeField | None = None
 
     @classmethod
@@ -143,10 +144,11 @@ class Recipes(traitlets.HasTraits):  # type: ignore[misc]
         """
         found = recipe_in(picture)
         drew = drawn_by(picture)
-        model = pocket(drew) if model is None and drew in POCKETS else model_of(model, cls.__name__)
+        known = model is None and drew.ours and drew.name in POCKETS
+        model = pocket(drew.name) if known else model_of(model, cls.__name__)
         recipe = fitted(model, found.settings)
         made = cls(model, **recipe.settings.model_dump(exclude={"strength"}) | more)
-        made._noted(made._another(drew) + found.notes + recipe.notes)
+        made._noted(found.notes + recipe.notes, drew.name)
         return made
 
     def use(self, settings: Settings | str) -> None:
@@ -164,12 +166,7 @@ class Recipes(traitlets.HasTraits):  # type: ignore[misc]
         recipe = fitted(self.model, found.settings)
         size = {name: getattr(self.model.resolve(recipe.settings), name) for name in _SIZE}
         self._take_over(recipe.settings, size)
-        self._noted(self._another(drew) + found.notes + recipe.notes)
-
-    def _another(self, drew: str) -> list[str]:
-        """That it was another model, if it was: then the same settings are another picture."""
-        own = self.model.name
-        return [] if drew in ("", own) else [f"it was drawn by {shown(drew)}, and this is {shown(own)}"]
+        self._noted(found.notes + recipe.notes, drew)
 
     def _take_over(self, settings: Settings, size: Mapping[str, Any]) -> None:
         """Let the controls say settings, and run them where changes run."""
@@ -183,15 +180,21 @@ class Recipes(traitlets.HasTraits):  # type: ignore[misc]
         """What is said beside the pictures."""
         raise NotImplementedError
 
-    def _noted(self, notes: list[str]) -> None:
-        self._used = Recipe(self._asked_now(), notes)
+    def _noted(self, notes: list[str], drew: str) -> None:
+        self._used, self._drew = Recipe(self._asked_now(), notes), drew
         self.viewer.tell(error="", notes=self._notes())
 
     def _of_recipe(self) -> list[str]:
         """What of a recipe could not be carried over, for as long as the controls say what could."""
-        if self._used is None or not self._used.notes or self._used.settings != self._asked_now():
+        if self._used is None or self._used.settings != self._asked_now():
             return []
-        return [f"Not all of the recipe is carried over: {'; '.join(one.rstrip('.') for one in self._used.notes)}."]
+        said, own = [], self.model.name
+        if self._drew not in ("", own):
+            said.append(f"The recipe is of a picture by {shown(self._drew)}; {shown(own)} makes another one of it.")
+        if self._used.notes:
+            lost = "; ".join(one.rstrip(".") for one in self._used.notes)
+            said.append(f"Not all of the recipe is carried over: {lost}.")
+        return said
 
     # --- the button ---
 
@@ -222,7 +225,7 @@ class Recipes(traitlets.HasTraits):  # type: ignore[misc]
 
     def _dropped(self, data: bytes, name: str) -> None:
         def go() -> None:
-            self._use(recipe_in(data, name), drawn_by(data))
+            self._use(recipe_in(data, name), drawn_by(data).name)
 
         self._heard(go, f"from {name}" if name else "from the picture", data)
 

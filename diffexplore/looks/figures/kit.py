@@ -67,9 +67,6 @@ class Figure(figure.Figure):
         return buffer.getvalue(), {"width": round(width), "height": round(height)}
 
 
-# Words
-
-
 class Plotted:
     """What a notebook shows as its figure."""
 
@@ -79,6 +76,9 @@ class Plotted:
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
         return self.plot()._repr_png_()
+
+
+# Words
 
 
 def plain(text: str, size: float, width: float, weight: str = "normal") -> str:

@@ -209,8 +209,6 @@ def beside(plan: Plan, folder: Path) -> Plan:
     """
     if not (folder / "model_index.json").is_file():
         raise FileNotFoundError("it has no model_index.json")
-    if not (plan.work / "unet.pt").is_file():
-        export.adopt(plan.work, folder)
     told = json.loads((folder / "unet" / "config.json").read_text())
     text = json.loads((folder / "text_encoder" / "config.json").read_text())
     pocket = dataclasses.replace(
@@ -219,6 +217,8 @@ def beside(plan: Plan, folder: Path) -> Plan:
         text_tokens=text["max_position_embeddings"], astray=0.0,
     )  # fmt: skip
     size = json.loads((folder / "vae" / "config.json").read_text())["sample_size"]
+    if not (plan.work / "unet.pt").is_file():
+        export.adopt(plan.work, folder)
     return dataclasses.replace(
         plan, pocket=pocket, vae=dataclasses.replace(plan.vae, size=size),
         turbo=dataclasses.replace(plan.turbo, pocket=pocket), taught=True,

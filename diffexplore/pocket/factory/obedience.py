@@ -184,11 +184,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--prompts", type=int, default=500, help="prompts for each row (default: %(default)s)")
     parser.add_argument("--tables", nargs="+", choices=list(TABLES), default=list(TABLES), help="which tables")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the shares there too")
-    parser.add_argument("--model", help="a name, a folder or a file, as load takes it (default: the pocket model)")
+    parser.add_argument("--model", help="a name, ./FOLDER or a file, as load takes it (default: the pocket model)")
     args = parser.parse_args(argv)
     if args.prompts < 1:
         parser.error(f"--prompts must be 1 or more, got {args.prompts}")
-    result = bench(args.prompts, args.tables, load(args.model, reuse=0))
+    try:
+        model = load(args.model, reuse=0)
+    except ValueError as error:
+        parser.error(f"--model: {error}")
+    result = bench(args.prompts, args.tables, model)
     print("\n\n".join(as_text(table) for table in result.values()))
     if args.json:
         with written(args.json) as file:
