@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import socket
 import subprocess
@@ -459,16 +458,6 @@ def test_widgets_begin_with_a_shared_model_as_with_their_own(model: Connected, l
         finally:
             mine.close()
             theirs.close()
-
-
-def test_all_that_is_asked_of_a_model_can_be_asked_of_a_shared_one(model: Connected, local: Model) -> None:
-    """Whatever is a property of a model has an answer here, or one sentence why not."""
-    own = [name for name, what in vars(Model).items() if isinstance(what, property) and name[0] != "_"]
-    assert "usual_steps" in own
-    for name in own:
-        with contextlib.suppress(ValueError):
-            getattr(model, name)
-    assert (model.usual_steps, model.samplers) == (local.usual_steps, local.samplers)
 
 
 def test_who_waits_reads_where_they_stand(room: Room, model: Connected) -> None:

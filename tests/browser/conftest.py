@@ -77,12 +77,12 @@ class Tab:
         self.away: list[str] = []
         self.errors: list[str] = []
         page.on("request", self._asked)
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("console", self._said)
+        page.on("pageerror", lambda error: self._heard(str(error)))
+        page.on("console", lambda message: self._heard(message.text) if message.type == "error" else None)
 
-    def _said(self, message: Any) -> None:
-        if message.type == "error" and not any(own in message.text for own in CUT_SHORT):
-            self.errors.append(message.text)
+    def _heard(self, text: str) -> None:
+        if not any(own in text for own in CUT_SHORT):
+            self.errors.append(text)
 
     def _asked(self, request: Any) -> None:
         url = urlsplit(request.url)

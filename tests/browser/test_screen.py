@@ -381,6 +381,7 @@ def test_a_hand_on_the_controls_makes_the_picture_stale_until_the_kernel_says_ot
     page.settle()
     assert truth.get_attribute("data-state") == "match"
     page.page.locator("#live").check()
+    page.settle()  # the field that is left says once more what was typed into it
     page.page.evaluate("void (told.length = 0)")
     page.page.locator("#prompt").fill("a dog")
     page.settle()
