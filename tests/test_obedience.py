@@ -44,14 +44,20 @@ def test_bench_counts_agreement_on_pictures_the_pocket_model_draws(tmp_path, cap
     assert result["negative"]["blurry"]["degraded"] > result["negative"]["blurry and against it"]["degraded"]
 
 
-def test_bench_over_a_setting_varies_that_and_nothing_else(monkeypatch):
-    asked = {}
+@pytest.fixture
+def asked(monkeypatch):
+    """Row -> what it asks for; nothing is drawn."""
+    found = {}
 
     def drawn(model, label, wanted):
-        asked[label] = wanted
+        found[label] = wanted
         return np.zeros((len(wanted), 64, 64, 3), np.uint8)
 
     monkeypatch.setattr(obedience, "_drawn", drawn)
+    return found
+
+
+def test_bench_over_a_setting_varies_that_and_nothing_else(asked):
     (table,) = obedience.bench(4, ["guidance"]).values()
     assert list(table) == list(asked) == [f"guidance {g}" for g in (1, 2, 3, 5, 8, 12, 16)]
     usual = asked["guidance 5"]
@@ -62,14 +68,7 @@ def test_bench_over_a_setting_varies_that_and_nothing_else(monkeypatch):
         obedience.bench(4, ["speed"])
 
 
-def test_a_model_of_few_steps_is_asked_for_few_by_its_own_sampler(monkeypatch):
-    asked = {}
-
-    def drawn(model, label, wanted):
-        asked[label] = wanted
-        return np.zeros((len(wanted), 64, 64, 3), np.uint8)
-
-    monkeypatch.setattr(obedience, "_drawn", drawn)
+def test_a_model_of_few_steps_is_asked_for_few_by_its_own_sampler(asked):
     turbo = load("pocket-turbo")
     obedience.bench(2, ["steps", "pairs"], turbo)
     assert [key for key in asked if "steps" in key] == ["steps 1", "steps 2", "steps 4", "steps 8"]

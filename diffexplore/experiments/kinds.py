@@ -5,6 +5,7 @@ step, one that was distilled with its guidance once; so pictures are compared by
 """
 
 import dataclasses
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -12,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from diffexplore.experiments.shared import Tabled, a_model, cost_line, own_fields, whole
+from diffexplore.looks.curves import adherence_of
 from diffexplore.looks.figures.kit import COLOURS, LABEL, Figure, Plotted, heading, legend
 from diffexplore.looks.figures.table import Cell, plot_table
 from diffexplore.model import Model, load
 from diffexplore.pipelines.open import POCKETS
-from diffexplore.pocket.judge import adherence, readable
 from diffexplore.settings import MAX_STEPS, Settings
 from diffexplore.trace import Trace
 from diffexplore.words import shown
@@ -99,9 +100,8 @@ def _named(models: Any) -> dict[str, Model]:
 def _drawn(name: str, model: Model, settings: Settings) -> Kind:
     trace = model.trace(settings)
     calls = sum(1 if step.noise_uncond is None else 2 for step in trace)
-    readers = trace.info.get("world") == "pocket" and trace.image is not None and readable(settings.prompt)
-    read = adherence(trace.image, settings.prompt) if readers and trace.image is not None else None
-    return Kind(name, settings.steps, trace, calls, read)
+    read = adherence_of(trace)
+    return Kind(name, settings.steps, trace, calls, None if math.isnan(read) else read)
 
 
 class Kinds(Plotted, Tabled):
