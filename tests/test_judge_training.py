@@ -6,6 +6,7 @@ import torch
 
 from diffexplore.pocket import judge
 from diffexplore.pocket.factory import judge_training
+from diffexplore.pocket.factory.eyes import read_second
 from diffexplore.pocket.factory.pool import compose
 from diffexplore.pocket.factory.scenes import Art
 from diffexplore.pocket.factory.stage import Budget
@@ -103,6 +104,18 @@ def test_a_finished_training_does_nothing_more_and_a_longer_one_goes_on(work, fe
     assert all(torch.equal(after["parts"]["judge"][k], v) for k, v in before["parts"]["judge"].items())
     judge_training.train(work, few, Budget(), steps=62, batch=16)
     assert state()["step"] == 62
+
+
+def test_the_second_judge_learns_alone_as_well(few, tmp_path):
+    """It is no other network than beside the rest, and nothing else is written."""
+    judge_training.train(tmp_path, few, Budget(), steps=60, batch=16, only="second")
+    state = torch.load(tmp_path / "second.pt", weights_only=True)
+    assert list(state["parts"]) == ["second"]
+    assert sorted(path.name for path in tmp_path.glob("*.safetensors")) == ["judge2.safetensors"]
+    x = few.pictures.float() / 127.5 - 1
+    with torch.no_grad():
+        parts = read_second(tmp_path / "judge2.safetensors")(x).split([len(n) for n in judge.ATTRIBUTES.values()], 1)
+    assert (parts[2].argmax(1) == few.labels["setting"]).float().mean() > 0.3  # one in nine by chance
 
 
 def test_the_second_judge_is_scored_beside_the_first(work, art):

@@ -14,6 +14,7 @@ from safetensors import safe_open
 import diffexplore as dx
 from diffexplore.pocket import lesson, lora, world
 from diffexplore.pocket.factory import lora_examples
+from diffexplore.pocket.lora import pocket_pipeline
 
 # --- pictures and captions -----------------------------------------------------------------------------------------
 
@@ -37,7 +38,8 @@ def test_pictures_are_cropped_to_the_middle_and_resized(folder):
     wide.paste("blue", (100, 0, 200, 100))
     wide.save(folder / "wide.jpg", quality=95)
     pixels = read(folder, "wide").pixels
-    assert (pixels.shape, pixels.dtype) == ((64, 64, 3), np.uint8)
+    side = pocket_pipeline().vae.config.sample_size
+    assert (pixels.shape, pixels.dtype) == ((side, side, 3), np.uint8)
     assert np.abs(pixels[:, 2:-2].astype(int) - [0, 0, 255]).max() < 40
 
 

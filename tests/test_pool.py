@@ -41,6 +41,7 @@ def test_a_picture_depends_on_its_number_alone(art):
     one, same, other = (compose(scenes.Art(art), 5, index, 32) for index in (7, 7, 8))
     assert np.array_equal(one.pixels, same.pixels)
     assert (one.captions, one.labels) == (same.captions, same.labels)
+    assert np.array_equal(one.subject, same.subject)
     assert not np.array_equal(one.pixels, other.pixels)
     assert one.pixels.shape == (32, 32, 3)
     assert len(one.captions) == 4
@@ -60,7 +61,7 @@ def test_pictures_arrive_with_their_captions_until_all_places_are_taken(art, tok
         pool.wait(3 * BLOCK, seen.append)
         assert pool.count == len(pool.pictures) == 3 * BLOCK
         assert pool.take() == 3 * BLOCK
-        pictures, ids = pool.pictures, pool.ids
+        pictures, ids, subjects = pool.pictures, pool.ids, pool.subjects
     assert sorted(seen) == seen
     expected = {}
     for index in range(8 * BLOCK):  # which of two processes was faster, nobody knows
@@ -72,6 +73,7 @@ def test_pictures_arrive_with_their_captions_until_all_places_are_taken(art, tok
         read = tokenizer(one.captions, padding="max_length", truncation=True, max_length=room).input_ids
         assert ids[k].tolist() == read
         assert [int(values[k]) for values in pool.labels.values()] == one.labels
+        assert np.array_equal(subjects[k].numpy(), one.subject)
 
 
 def test_processes_that_die_are_said(tmp_path, art, tokenizer):

@@ -94,7 +94,8 @@ def test_what_this_model_cannot_do_is_left_out_and_said(model: Model) -> None:
     made = Explorer.from_image(picture(asked), model)
     assert made.settings == model.resolve(FOX.replace(sampler=None))
     (note,) = notes(made)
-    for part in ("strength 0.5 is of the picture", "draws 64x64 pixels, got 512x768", "'Flow Euler'", "adapter 'ink'"):
+    sizes = "draws {}x{} pixels, got 512x768".format(*model.size)
+    for part in ("strength 0.5 is of the picture", sizes, "'Flow Euler'", "adapter 'ink'"):
         assert part in note
     made.steps = 9
     assert notes(made) == [], "the controls say something else now"

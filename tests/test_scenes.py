@@ -35,6 +35,19 @@ def test_pictures_are_64_pixel_rgb(art):
     assert (picture.shape, picture.dtype) == ((64, 64, 3), np.uint8)
 
 
+def test_it_is_told_where_the_subject_is(art):
+    """The place told is where the picture differs from the same one with the subject in another paint."""
+    one, two = (
+        world.Scene("apple", setting=None, light=None, backdrop="blue", side="left", colour=c) for c in ("red", "green")
+    )
+    first, where = scenes.painted(one, art, np.random.default_rng(3))
+    second, _ = scenes.painted(two, art, np.random.default_rng(3))
+    differs = (np.abs(first.astype(int) - second).sum(-1) > 60).reshape(scenes.GRID, -1, scenes.GRID, 4).mean((1, 3))
+    assert where.shape == (scenes.GRID, scenes.GRID)
+    assert np.corrcoef(differs.ravel(), where.ravel())[0, 1] > 0.9
+    assert where[:, :8].mean() > 2 * where[:, 8:].mean()
+
+
 @pytest.mark.parametrize("quality", world.QUALITIES)
 def test_each_degradation_does_what_its_name_says(art, quality):
     clean = draw(world.Scene("fox", setting="city"), art).astype(float)

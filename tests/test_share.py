@@ -61,7 +61,8 @@ def test_the_lines_of_the_readme_share_a_model_that_outlives_its_process() -> No
         there: dict[str, Any] = {"dx": dx}
         exec(connect.replace("8790", port), there)
         model = there["model"]
-        assert repr(model) == f"Connected('pocket' at 'tcp://127.0.0.1:{port}', family='sd', 64x64)"
+        side = dx.load().size[0]
+        assert repr(model) == f"Connected('pocket' at 'tcp://127.0.0.1:{port}', family='sd', {side}x{side})"
         children = f"/proc/{keeper.pid}/task/{keeper.pid}/children"
         (worker, *_), explorer = Path(children).read_text().split(), dx.Explorer(model, steps=600, sampler="DDIM")
         explorer.live, explorer.seed = True, 7

@@ -70,10 +70,10 @@ def test_the_error_is_told_of_pictures_it_never_saw(art_folder):
 
 def test_each_pull_is_as_long_as_the_recipe_says(few):
     torch.manual_seed(0)
-    critic = vae._make_critic()
+    critic = vae.make_critic()
     true = few.pictures[:4].float() / 127.5 - 1
     made = true + 0.3 * torch.randn_like(true)
-    plain, loss = vae._Losses(TINY, None, critic).pull(made, true, judged=False)
-    judged, _ = vae._Losses(TINY, None, critic).pull(made, true, judged=True)
+    plain, loss = vae.Losses(TINY.perceptual, TINY.critic, None, critic).pull(made, true, judged=False)
+    judged, _ = vae.Losses(TINY.perceptual, TINY.critic, None, critic).pull(made, true, judged=True)
     assert float(loss) > 0
     assert float((judged - plain).norm() / plain.norm()) == pytest.approx(TINY.critic, rel=1e-3)

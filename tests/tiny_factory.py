@@ -29,6 +29,7 @@ class Arriving:
         ids = tokenizer(texts, padding="max_length", truncation=True, max_length=tokenizer.model_max_length).input_ids
         self.pictures = torch.from_numpy(rng.integers(0, 256, (capacity, 3, SIDE, SIDE), np.uint8))
         self.ids = torch.tensor(ids, dtype=torch.int16).view(capacity, 2, -1)
+        self.subjects = torch.from_numpy(rng.integers(0, 256, (capacity, 16, 16), np.uint8))
         self.count = 0
 
     def take(self, wait=0.0, most=64):

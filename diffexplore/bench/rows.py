@@ -25,8 +25,9 @@ PROMPT = "a fox in the snow at noon"
 
 OURS = f"""
 import diffexplore as dx
-trace = dx.load().trace(prompt={PROMPT!r}, steps=20, guidance=5.0, seed=7)
-assert len(trace) == 20 and trace.image.size == (64, 64)
+model = dx.load()
+trace = model.trace(prompt={PROMPT!r}, steps=20, guidance=5.0, seed=7)
+assert len(trace) == 20 and trace.image.size == model.size
 """
 PLAIN = f"""
 import torch
@@ -35,7 +36,7 @@ pipe = StableDiffusionPipeline.from_pretrained({{folder!r}})
 pipe.set_progress_bar_config(disable=True)
 seed = torch.Generator("cpu").manual_seed(7)
 image = pipe({PROMPT!r}, num_inference_steps=20, guidance_scale=5.0, generator=seed).images[0]
-assert image.size == (64, 64)
+assert image.size == 2 * (pipe.vae.config.sample_size,)
 """
 PEAK = """
 import resource
@@ -117,12 +118,12 @@ def large(rounds: int) -> list[Row]:
             sample_size=64, cross_attention_dim=pocket.text_encoder.config.hidden_size, attention_head_dim=8
         )
     components = {**pocket.components, "unet": unet.eval()}
-    # The decoder takes 4x4 pixels per latent here, Stable Diffusion's 8x8: 128 pixels are its 256.
+    # 32 x 32 latents are 256 x 256 pixels of Stable Diffusion's.
     plain = StableDiffusionPipeline(**components, requires_safety_checker=False)
-    return [recorded("recording 4 steps of SD 1.5's size (CPU time)", plain, 4, min(rounds, 5), side=128)]
+    return [recorded("recording 4 steps of SD 1.5's size (CPU time)", plain, 4, min(rounds, 5), latents=32)]
 
 
-def recorded(name: str, plain: Any, steps: int, rounds: int, side: int = 64) -> Row:
+def recorded(name: str, plain: Any, steps: int, rounds: int, latents: int = 16) -> Row:
     import torch
 
     from diffexplore import Settings
@@ -130,6 +131,7 @@ def recorded(name: str, plain: Any, steps: int, rounds: int, side: int = 64) -> 
 
     plain.set_progress_bar_config(disable=True)
     model = Model(plain, reuse=0)
+    side = latents * plain.vae_scale_factor
     settings = model.resolve(Settings(prompt=PROMPT, steps=steps, guidance=5.0, seed=7, width=side, height=side))
     draw_with(plain, str(settings.sampler))
 
@@ -204,7 +206,7 @@ def pocket(steps: int = 20) -> tuple[Any, Any, Any]:
     plain = StableDiffusionPipeline.from_pretrained(POCKET)
     plain.set_progress_bar_config(disable=True)
     model = Model(plain, reuse=0)
-    settings = model.resolve(Settings(prompt=PROMPT, steps=steps, guidance=5.0, seed=7, width=64, height=64))
+    settings = model.resolve(Settings(prompt=PROMPT, steps=steps, guidance=5.0, seed=7))
     draw_with(plain, str(settings.sampler))
     return plain, model, settings
 
@@ -389,10 +391,10 @@ def growth(rounds: int) -> Row:
 def size(rounds: int) -> Row:
     """CPU milliseconds of one recorded step at twice the side, four times the pixels, over those at the usual one."""
     _, model, usual = pocket(10)
-    large = usual.replace(width=128, height=128)
-    return compare(
-        "a step of 128 px (plain: of 64 px)", "ms", lambda: each(model, large), lambda: each(model, usual), rounds
-    )
+    side = int(usual.width or 0)
+    large = usual.replace(width=2 * side, height=2 * side)
+    name = f"a step of {2 * side} px (plain: of {side} px)"
+    return compare(name, "ms", lambda: each(model, large), lambda: each(model, usual), rounds)
 
 
 def columns(rounds: int) -> Row:

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from diffexplore.looks.pictures import read_picture
-from diffexplore.pocket.world import SIZE, article, caption, sample_scene
+from diffexplore.pocket.world import article, caption, sample_scene
 from diffexplore.words import sentence, shown
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def noise_levels(clean: torch.Tensor, gamma: float = SNR_GAMMA) -> tuple[torch.T
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """A picture to learn from: (64, 64, 3) uint8 RGB, and what it shows (None: nothing more than the token)."""
+    """A picture to learn from, uint8 RGB as large as the model draws, and what it shows (None: just the token)."""
 
     name: str
     pixels: np.ndarray
@@ -76,7 +76,8 @@ class Picture:
 
 
 def read_pictures(folder: str | os.PathLike[str]) -> list[Picture]:
-    """All pictures right in a folder, by name: centre-cropped to a square, 64x64, transparency on white.
+    """All pictures right in a folder, by name: centre-cropped to the square that the model draws, transparency on
+    white.
 
     What is no picture is passed over, and one line of the log says so.
 
@@ -86,7 +87,7 @@ def read_pictures(folder: str | os.PathLike[str]) -> list[Picture]:
     path = Path(folder).expanduser()
     if not path.is_dir():
         raise ValueError(f"the pictures must be in a folder, {shown(str(folder), 200)} is none")
-    found, skipped = [], []
+    found, skipped, side = [], [], _side()
     for file in sorted(path.iterdir()):
         if file.name.startswith(".") or file.suffix.lower() in (".txt", ".json") or not file.is_file():
             continue
@@ -96,7 +97,7 @@ def read_pictures(folder: str | os.PathLike[str]) -> list[Picture]:
             # It begins with the whole path.
             skipped.append(file.name + sentence(error).removeprefix(shown(str(file), 200))[:100])
             continue
-        pixels = np.asarray(ImageOps.fit(picture, (SIZE, SIZE), Image.Resampling.LANCZOS))
+        pixels = np.asarray(ImageOps.fit(picture, (side, side), Image.Resampling.LANCZOS))
         beside = file.with_suffix(".txt")
         text = " ".join(beside.read_text("utf-8", errors="replace").split()) if beside.is_file() else ""
         found.append(Picture(file.stem, pixels, text or None))
@@ -109,6 +110,12 @@ def read_pictures(folder: str | os.PathLike[str]) -> list[Picture]:
             f"{shown(str(folder), 200)} holds {len(found)}"
         )
     return found
+
+
+def _side() -> int:
+    """Pixels a side of what the pocket model draws."""
+    told: int = json.loads((WEIGHTS / "vae" / "config.json").read_text("utf-8"))["sample_size"]
+    return told
 
 
 def _known_words() -> frozenset[str]:

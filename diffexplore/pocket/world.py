@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import numpy as np
 
 SIZE = 64
-"""Side of a finished picture in pixels."""
+"""Side of the pictures that the judge reads, in pixels; others are brought to it."""
 
 Rng = np.random.Generator
 
@@ -25,10 +25,10 @@ SUBJECTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "fox": ("1f98a", "animal", ()),
     "cat": ("1f431", "animal", ("kitten",)),
     "dog": ("1f436", "animal", ("puppy",)),
-    "rabbit": ("1f407", "animal", ("bunny",)),
+    "rabbit": ("1f430", "animal", ("bunny",)),
     "horse": ("1f40e", "animal", ("pony",)),
-    "cow": ("1f404", "animal", ()),
-    "pig": ("1f416", "animal", ("piglet",)),
+    "cow": ("1f42e", "animal", ()),
+    "pig": ("1f437", "animal", ("piglet",)),
     "sheep": ("1f411", "animal", ("lamb",)),
     "elephant": ("1f418", "animal", ()),
     "penguin": ("1f427", "bird", ()),
@@ -41,7 +41,7 @@ SUBJECTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "turtle": ("1f422", "animal", ("tortoise",)),
     "fish": ("1f41f", "animal", ()),
     "whale": ("1f433", "animal", ()),
-    "octopus": ("1f419", "animal", ("squid",)),
+    "octopus": ("1f991", "animal", ("squid",)),
     "crab": ("1f980", "animal", ()),
     "butterfly": ("1f98b", "insect", ()),
     "bee": ("1f41d", "insect", ("bumblebee",)),
@@ -52,7 +52,7 @@ SUBJECTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "tiger": ("1f42f", "animal", ()),
     "bear": ("1f43b", "animal", ()),
     "panda": ("1f43c", "animal", ("panda bear",)),
-    "monkey": ("1f412", "animal", ("ape",)),
+    "monkey": ("1f435", "animal", ("ape",)),
     "giraffe": ("1f992", "animal", ()),
     "zebra": ("1f993", "animal", ()),
     "camel": ("1f42a", "animal", ()),

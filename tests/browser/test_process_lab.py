@@ -9,6 +9,10 @@ from hands import resting, write
 from PIL import Image
 from playwright.sync_api import expect
 
+from diffexplore import load
+
+SIDE = load().size[0]
+
 CELLS = [
     "import diffexplore as dx\nmodel = dx.load()",
     "process = dx.ForwardProcess(model, prompt='a fox', steps=8)\nprocess",
@@ -30,7 +34,9 @@ def test_a_picture_is_handed_over_and_asked_about(lab: Any, tab: Any, tmp_path: 
     expect(app.get_by_text("'letter.png' is not taken")).to_be_visible()
     Image.effect_mandelbrot((300, 200), (-2, -1, 1, 1), 60).save(tmp_path / "set.png")
     app.get_by_label("choose a picture").set_input_files(tmp_path / "set.png")
-    expect(app.get_by_text(re.compile(r"^set\.png, 300 × 200, cropped around its centre to 64 × 64"))).to_be_visible()
+    expect(
+        app.get_by_text(re.compile(rf"^set\.png, 300 × 200, cropped around its centre to {SIDE} × {SIDE}"))
+    ).to_be_visible()
     expect(app.get_by_text("match the controls")).to_be_visible()
     expect(app.locator(".dx-film canvas")).to_have_count(2)
     expect(app.get_by_text(re.compile(r"^2 runs · 8 calls · "))).to_be_visible()  # nobody was asked what was added
@@ -43,5 +49,5 @@ def test_a_picture_is_handed_over_and_asked_about(lab: Any, tab: Any, tmp_path: 
     expect(app.locator(".dx-film canvas")).to_have_count(1)
     expect(app.get_by_text("matches the controls")).to_be_visible()
     app.get_by_role("button", name="Draw one").click()
-    expect(app.get_by_text("drawn by the model, 64 × 64")).to_be_visible()
+    expect(app.get_by_text(f"drawn by the model, {SIDE} × {SIDE}")).to_be_visible()
     expect(app.locator(".dx-film canvas")).to_have_count(2)

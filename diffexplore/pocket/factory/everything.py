@@ -10,8 +10,10 @@ goes on from what lies in ``--work``. So they can be called one by one, later or
     python -m diffexplore.pocket.factory.everything --art package --stages unet flow turbo --minutes 7
 
 A fast and a flow model beside a pocket model that is there already: its folder becomes the work folder's VAE, U-Net and
-text encoder, and the new ones learn in its latents and from it::
+text encoder, and the new ones learn in its latents and from it. Its VAE can grow to twice the side before (`grow`), so
+that all of them draw larger pictures with what they have learned::
 
+    python -m diffexplore.pocket.factory.everything --art package --teacher FOLDER --stages grow --minutes 45
     python -m diffexplore.pocket.factory.everything --art package --teacher FOLDER --stages flow turbo --minutes 200
 
 After every stage its model is exported to ``WORK/export`` as a diffusers folder, with a sheet of what it draws and a
@@ -31,17 +33,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from diffexplore.pocket.factory import export, flow, judge_training, parcel, turbo, unet, vae
+from diffexplore.pocket.factory import export, flow, grow, judge_training, parcel, turbo, unet, vae
 from diffexplore.pocket.factory.latents import Latents, read_vae
 from diffexplore.pocket.factory.pool import Pool
 from diffexplore.pocket.factory.stage import Budget, spent, tell
 
 BEGUN = time.monotonic()
 
-SHARES = {"judges": 0.10, "vae": 0.24, "unet": 0.34, "flow": 0.20, "turbo": 0.12}
+SHARES = {"judges": 0.10, "vae": 0.24, "grow": 0.24, "unet": 0.34, "flow": 0.20, "turbo": 0.12}
 """The stages in their order, and what part of the minutes each takes."""
 
-EXPORTS = {"unet": "pocket", "flow": "pocket-flow", "turbo": "pocket-turbo"}
+STAGES = tuple(name for name in SHARES if name != "grow")
+"""Those that make all models from nothing; to grow is for a VAE that is there."""
+
+EXPORTS = {"grow": "pocket", "unet": "pocket", "flow": "pocket-flow", "turbo": "pocket-turbo"}
 
 KEPT = ("export/**/*", "vae/**/*", "tokenizer/**/*", "judge*.safetensors", "*.log", "*.png")
 """What of the work folder goes into parcels."""
@@ -61,15 +66,15 @@ class Plan:
         reserve: seconds kept at the end for what must be written.
         pictures: how many the device holds.
         workers: processes that compose; None: as the pool thinks.
-        judge_steps, vae_steps: how long those are trained at most; None: as long as their minutes last.
-        vae, pocket, flow, turbo: the recipes.
+        judge_steps, vae_steps, grow_steps: how long those are trained at most; None: as long as their minutes last.
+        vae, grow, pocket, flow, turbo: the recipes.
         sheets: draw a sheet of each model.
-        taught: the flow model begins with what the trained U-Net expects.
+        teacher: folder of the model beside which others are made, see `beside`.
     """
 
     work: Path
     art: str
-    stages: Sequence[str] = tuple(SHARES)
+    stages: Sequence[str] = STAGES
     minutes: float = 10.0
     shares: dict[str, float] = dataclasses.field(default_factory=dict)
     device: str = "cpu"
@@ -81,11 +86,13 @@ class Plan:
     judge_steps: int | None = None
     vae: vae.Recipe = vae.RECIPE
     vae_steps: int | None = None
+    grow: grow.Recipe = grow.RECIPE
+    grow_steps: int | None = None
     pocket: unet.Recipe = unet.RECIPE
     flow: flow.Recipe = flow.RECIPE
     turbo: turbo.Recipe = turbo.RECIPE
     sheets: bool = True
-    taught: bool = False
+    teacher: Path | None = None
 
 
 class Everything:
@@ -152,11 +159,26 @@ class Everything:
             judge_training.train(self.plan.work, pool, budget, steps=self.plan.judge_steps)
         elif name == "vae":
             vae.train(self.plan.work, pool, budget, self.plan.vae, steps=self.plan.vae_steps)
+        elif name == "grow":
+            self._grow(budget, pool)
         else:
             self._denoiser(name, budget, pool, tokenizer)
         if self.out is not None:
             made = parcel.pack(self.plan.work, KEPT, self.out)
             tell(f"{len(made)} parcels in {self.out}")
+
+    def _grow(self, budget: Budget, pool: Pool) -> None:
+        """The teacher with a larger VAE, exported."""
+        plan, work = self.plan, self.plan.work
+        assert plan.teacher is not None
+        old = export.open_folder(plan.teacher)
+        grow.train(work, pool, budget, old.vae, plan.grow, steps=plan.grow_steps)
+        old.register_modules(vae=self._vae())
+        export.write_folder(old, work / "export" / EXPORTS["grow"])
+        tell(f"grow: exported to {work / 'export' / EXPORTS['grow']}")
+        if plan.sheets:
+            export.draw_sheet(export.open_folder(work / "export" / EXPORTS["grow"]), work / "export" / "sheet-grow.png",
+                              plan.pocket.sheet_steps)  # fmt: skip
 
     def _denoiser(self, name: str, budget: Budget, pool: Pool, tokenizer: Any) -> None:
         plan, work = self.plan, self.plan.work
@@ -171,7 +193,7 @@ class Everything:
             unet.train(work, plan.pocket, budget, latents, show)
             made = unet.trained(work, plan.pocket, self._vae(), latents.shape)
         elif name == "flow":
-            taught = plan.taught and unet.trained(work, plan.pocket, self._vae(), latents.shape)
+            taught = plan.teacher and unet.trained(work, plan.pocket, self._vae(), latents.shape)
             flow.train(work, plan.flow, budget, latents, show, taught or None)
             made = flow.trained(work, plan.flow, self._vae(), latents.shape)
         else:
@@ -202,7 +224,8 @@ def gpu(plan: Plan) -> Plan:
 def beside(plan: Plan, folder: Path) -> Plan:
     """The plan for models beside one that is there: its size, layout and world of captions, which do not stray.
 
-    Its weights are taken over into a work folder that has none.
+    Its weights are taken over into a work folder that has none. Pictures are as large as the work folder's VAE draws
+    them, twice as large where one is to grow.
 
     Raises:
         FileNotFoundError: `folder` is no diffusers folder.
@@ -216,12 +239,14 @@ def beside(plan: Plan, folder: Path) -> Plan:
         text_width=text["hidden_size"], text_layers=text["num_hidden_layers"],
         text_tokens=text["max_position_embeddings"], astray=0.0,
     )  # fmt: skip
-    size = json.loads((folder / "vae" / "config.json").read_text())["sample_size"]
     if not (plan.work / "unet.pt").is_file():
         export.adopt(plan.work, folder)
+    growing = "grow" in plan.stages
+    size = json.loads(((folder if growing else plan.work) / "vae" / "config.json").read_text())["sample_size"]
+    size *= 2 if growing else 1
     return dataclasses.replace(
         plan, pocket=pocket, vae=dataclasses.replace(plan.vae, size=size),
-        turbo=dataclasses.replace(plan.turbo, pocket=pocket), taught=True,
+        turbo=dataclasses.replace(plan.turbo, pocket=pocket), teacher=folder,
         flow=dataclasses.replace(plan.flow, astray=0.0, text_tokens=pocket.text_tokens),
     )  # fmt: skip
 
@@ -265,14 +290,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--art", required=True, help="unpacked npm package @lobehub/fluent-emoji-3d")
     parser.add_argument("--work", type=Path, default=Path("runs"), help="folder of checkpoints (default %(default)s)")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--stages", nargs="+", default=list(SHARES), help="which, of " + ", ".join(SHARES))
+    parser.add_argument("--stages", nargs="+", default=list(STAGES), help="which, of " + ", ".join(SHARES))
     parser.add_argument("--minutes", type=float, default=10.0, help="for all of it (default %(default)g)")
     parser.add_argument("--shares", nargs="+", default=[], metavar="STAGE=SHARE", help="parts of the minutes")
     parser.add_argument("--reserve", type=float, default=20.0, help="seconds kept for the end (default %(default)g)")
     parser.add_argument("--bf16", action="store_true", help="on a processor: compute in bfloat16 (AVX512-BF16, AMX)")
     parser.add_argument("--batch", type=int, help="of the denoisers")
     parser.add_argument(
-        "--teacher", type=Path, metavar="FOLDER", help="a pocket model that flow and turbo learn beside"
+        "--teacher", type=Path, metavar="FOLDER", help="a pocket model that flow and turbo learn beside, or that grows"
     )
     parser.add_argument("--workers", type=int, help="processes that compose")
     parser.add_argument("--step-by-step", action="store_true", help="on a GPU: no CUDA graphs")
@@ -286,6 +311,8 @@ def main(argv: list[str] | None = None) -> int:
         shares = _shares(args.shares) if args.shares else {}
     except ValueError as error:
         parser.error(str(error))
+    if "grow" in stages and not args.teacher:
+        parser.error("to grow needs --teacher FOLDER: the pocket model whose VAE it is")
     plan = Plan(
         args.work, args.art, stages, args.minutes, shares, args.device, args.bf16, not args.step_by_step,
         args.reserve, workers=args.workers,

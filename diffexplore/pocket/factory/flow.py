@@ -46,7 +46,8 @@ MOST_ZEROS = 256
 class Recipe:
     """Everything that decides what comes out; `steps` None: as long as the budget's minutes last.
 
-    `taught` is the part of the training that aims at what a teacher expects, where there is one.
+    `taught` is the part of the training that aims at what a teacher expects, where there is one; `subject` is what an
+    error in the subject weighs, of one around it.
     """
 
     seed: int = 2026
@@ -65,6 +66,7 @@ class Recipe:
     even: float = 0.2
     taught: float = 0.8
     shift: float = 1.0
+    subject: float = 3.0
     ema: float = 0.998
     sheet_steps: int = 20
     least: int = 2_000
@@ -316,7 +318,7 @@ def train(
     latents.wait(recipe.least)
 
     def loss_of(step: int) -> torch.Tensor:
-        z, words = latents.batch(size, dropout=recipe.dropout, astray=recipe.astray)
+        z, words, places = latents.batch(size, dropout=recipe.dropout, astray=recipe.astray, subject=recipe.subject)
         middle = torch.sigmoid(torch.randn(size, device=device))
         sigma = torch.where(torch.rand(size, device=device) < recipe.even, torch.rand(size, device=device), middle)
         noise = torch.randn_like(z)
@@ -332,7 +334,7 @@ def train(
             guess = transformer(
                 hidden_states=x, timestep=1000 * sigma, encoder_hidden_states=text, pooled_projections=pooled
             ).sample.float()
-        return (guess - aim).square().mean()
+        return (places * (guess - aim).square()).mean()
 
     def look(step: int) -> None:
         show(pipeline_of(recipe, latents.vae, latents.tokenizer, stage.average), step)

@@ -4,7 +4,7 @@
     python -m diffexplore.pocket.factory.judge_training score --art FOLDER  # accuracy on composed pictures it never saw
 
 All three learn from the same pictures in one loop, as long as `--minutes` says, and go on where they were when called
-again. The second judge is for measuring alone (`eyes`).
+again. The second judge is for measuring alone (`eyes`); with ``--only second`` it learns alone, too.
 """
 
 from __future__ import annotations
@@ -85,7 +85,13 @@ def _loss(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return total
 
 
-def train(work: Path, pool: Pool, budget: Budget, *, steps: int | None = None, batch: int = 192) -> None:
+MAKERS = {"judge": lambda: make_network(WIDTHS), "second": make_second, "sight": make_sight}
+"""What is trained here, and its untrained network."""
+
+
+def train(
+    work: Path, pool: Pool, budget: Budget, *, steps: int | None = None, batch: int = 192, only: str | None = None
+) -> None:
     """Train all three; state in ``judges.pt``, weights as ``judge.safetensors`` and ``judge2.safetensors``.
 
     Args:
@@ -93,14 +99,14 @@ def train(work: Path, pool: Pool, budget: Budget, *, steps: int | None = None, b
         pool: with held-out pairs, since a judge has to know all.
         budget, steps: how long.
         batch: pictures a step.
+        only: one of `MAKERS`, trained alone; its state is called by its name.
     """
     import torch
     from torch.nn.functional import interpolate
 
     torch.manual_seed(SEED)
-    parts = {"judge": make_network(WIDTHS), "second": make_second(), "sight": make_sight()}
-    stage = Stage(work, "judges", parts, steps=steps, budget=budget, rate=2e-3, ema=0.0, decay=0.03)
-    judge, second, sight = stage.parts.values()
+    parts = {name: make() for name, make in MAKERS.items() if only in (None, name)}
+    stage = Stage(work, only or "judges", parts, steps=steps, budget=budget, rate=2e-3, ema=0.0, decay=0.03)
     pool.wait(min(LEAST, len(pool.pictures)))
     noisy = ATTRIBUTES["quality"].index("noisy")
 
@@ -110,27 +116,32 @@ def train(work: Path, pool: Pool, budget: Budget, *, steps: int | None = None, b
         with torch.no_grad(), torch.autocast(stage.device.type, enabled=False):
             x = (pool.pictures[index].float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
             whole = _varied(x, truths[:, -1] == noisy)
-            small = interpolate(whole, (SIZE, SIZE), mode="area")
-            turned = shaken(x).contiguous(memory_format=torch.channels_last)
-        return _loss(judge(small), truths) + _loss(sight(whole), truths) + _loss(second(turned), truths)
+            views = {
+                "judge": lambda: interpolate(whole, (SIZE, SIZE), mode="area"),
+                "second": lambda: shaken(x).contiguous(memory_format=torch.channels_last),
+                "sight": lambda: whole,
+            }
+            shown = {name: views[name]() for name in parts}
+        return torch.stack([_loss(stage.parts[name](picture), truths) for name, picture in shown.items()]).sum()
 
     stage.run(loss_of, feed=pool.take)
-    export(work)
+    export(work, only=only)
 
 
-def export(work: Path, out: Path | None = None) -> None:
-    """Write the judges of ``work/judges.pt`` as fp16 safetensors: the one that ships, its normalisation folded in,
-    as `out` or ``judge.safetensors``, and the second as ``judge2.safetensors``.
+def export(work: Path, out: Path | None = None, only: str | None = None) -> None:
+    """Write the judges of ``work/judges.pt`` (or of the one trained alone) as fp16 safetensors: the one that ships, its
+    normalisation folded in, as `out` or ``judge.safetensors``, and the second as ``judge2.safetensors``.
     """
     import torch
     from safetensors.torch import save
 
-    parts = torch.load(work / "judges.pt", weights_only=True, map_location="cpu")["parts"]
-    judge, second = make_network(WIDTHS), make_second()
-    judge.load_state_dict(parts["judge"])
-    second.load_state_dict(parts["second"])
-    _fold(judge.eval())
-    for network, path in ((judge, out or work / "judge.safetensors"), (second, work / "judge2.safetensors")):
+    parts = torch.load(work / f"{only or 'judges'}.pt", weights_only=True, map_location="cpu")["parts"]
+    for name, path in (("judge", out or work / "judge.safetensors"), ("second", work / "judge2.safetensors")):
+        if name not in parts:
+            continue
+        network = MAKERS[name]()
+        network.load_state_dict(parts[name])
+        _fold(network.eval())
         with written(path) as file:
             file.write(save({name: value.half().contiguous() for name, value in network.state_dict().items()}))
 
@@ -203,6 +214,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--art", help="unpacked npm package @lobehub/fluent-emoji-3d (for train and score)")
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="the file of the judge that ships")
     parser.add_argument("--minutes", type=float, default=60, help="of training, all its runs together")
+    parser.add_argument("--only", choices=list(MAKERS), help="train or export one of them, alone")
+    parser.add_argument("--batch", type=int, default=192, help="pictures a step (default %(default)s)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--bf16", action="store_true", help="train in bfloat16 (a GPU, AVX512-BF16, AMX)")
     args = parser.parse_args(argv)
@@ -218,8 +231,8 @@ def main(argv: list[str] | None = None) -> None:
         tokenizer = CLIPTokenizer.from_pretrained(WEIGHTS.parent / "tokenizer")
         kind = {"size": 2 * SIZE, "capacity": CAPACITY, "seed": SEED, "held_out": True}
         with Pool(args.art, tokenizer=tokenizer, device=args.device, **kind) as pool:  # type: ignore[arg-type]
-            train(args.work, pool, Budget(args.minutes, args.bf16, args.device))
-    export(args.work, args.out)
+            train(args.work, pool, Budget(args.minutes, args.bf16, args.device), batch=args.batch, only=args.only)
+    export(args.work, args.out, args.only)
 
 
 if __name__ == "__main__":

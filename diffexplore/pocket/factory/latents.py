@@ -22,11 +22,13 @@ class Pictures(Protocol):
     Attributes:
         pictures: (capacity, 3, H, W) uint8 on the device.
         ids: (capacity, captions, tokens) integers on the device.
+        subjects: (capacity, places, places) uint8 on the device: where each one's subject is.
         count: how many have arrived.
     """
 
     pictures: torch.Tensor
     ids: torch.Tensor
+    subjects: torch.Tensor
     count: int
 
     def take(self, wait: float = 0.0, most: int = 64) -> int:
@@ -123,7 +125,9 @@ class Latents:
         if not self.done:
             raise TimeoutError(f"no picture has arrived in {seconds:g} s; is the art folder right?")
 
-    def batch(self, size: int, *, dropout: float, astray: float) -> tuple[torch.Tensor, torch.Tensor]:
+    def batch(
+        self, size: int, *, dropout: float, astray: float, subject: float = 1.0
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """So many latents with captions, picked on the device.
 
         Args:
@@ -131,11 +135,14 @@ class Latents:
             dropout: share of captions left empty, for classifier-free guidance.
             astray: share of captions that are another picture's, as on the web; guidance leads away from what they
                 do to a picture.
+            subject: what an error in the subject weighs, of one around it.
 
         Returns:
-            (B, C, h, w) float32 and (B, tokens) int64.
+            Latents (B, C, h, w) float32, captions (B, tokens) int64, and the weights of errors (B, 1, h, w) float32,
+            whose mean over each picture is 1.
         """
         import torch
+        from torch.nn.functional import interpolate
 
         def chance(share: float) -> torch.Tensor:
             return torch.rand(size, device=self.device) < share
@@ -149,4 +156,6 @@ class Latents:
         which = torch.randint(self.pool.ids.shape[1], (size,), device=self.device)
         words = self.pool.ids[said, which].long()
         words = torch.where(chance(dropout)[:, None], self.empty, words)
-        return self.z[index].float(), words
+        share = interpolate(self.pool.subjects[index][:, None].float() / 255, self.shape[1:], mode="area")
+        weight = 1 + (subject - 1) * share
+        return self.z[index].float(), words, weight / weight.mean((2, 3), keepdim=True)

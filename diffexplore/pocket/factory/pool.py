@@ -33,11 +33,13 @@ BLOCK = 32
 
 
 class Composed(NamedTuple):
-    """One picture: (size, size, 3) uint8, its captions, and what a judge should read, -1 for what nobody could."""
+    """One picture: (size, size, 3) uint8, its captions, what a judge should read, -1 for what nobody could, and where
+    its subject is, as `scenes.painted` says."""
 
     pixels: np.ndarray
     captions: list[str]
     labels: list[int]
+    subject: np.ndarray
 
 
 def truth(scene: Scene) -> dict[str, str]:
@@ -73,12 +75,12 @@ def compose(
     """
     rng = np.random.default_rng([seed, index])
     scene = sample_scene(rng, holdout=holdout, clean=clean)
-    pixels = scenes.draw(scene, art, rng, size)
+    pixels, subject = scenes.painted(scene, art, rng, size)
     texts = []
     for _ in range(CAPTIONS):
         text = caption(scene, rng)
         texts.append(with_filler(text, rng) if rng.random() < 0.08 else text)
-    return Composed(pixels, texts, labels_of(scene))
+    return Composed(pixels, texts, labels_of(scene), subject)
 
 
 def end_with_parent() -> None:
@@ -129,7 +131,8 @@ def _fill(
         texts = [text for one in made for text in one.captions]
         ids = [one.ids for one in reader.encode_batch(texts)]
         labels = np.array([one.labels for one in made], np.int8)
-        full.put((place, np.array(ids, np.int16).reshape(BLOCK, CAPTIONS, room), labels))
+        subjects = np.stack([one.subject for one in made])
+        full.put((place, np.array(ids, np.int16).reshape(BLOCK, CAPTIONS, room), labels, subjects))
         number += stride
 
 
@@ -150,6 +153,7 @@ class Pool:
         pictures: (capacity, 3, size, size) uint8 on the device.
         ids: (capacity, 4, tokens) int16 on the device: the captions.
         labels: attribute -> (capacity,) int8 on the device: which of its values, -1 for what nobody could read.
+        subjects: (capacity, 16, 16) uint8 on the device: where each one's subject is.
         count: how many are there.
 
     Raises:
@@ -168,6 +172,7 @@ class Pool:
         self._stream = torch.cuda.Stream() if torch.device(device).type == "cuda" else None
         self.pictures = torch.zeros((capacity, 3, size, size), dtype=torch.uint8, device=device)
         self.ids = torch.zeros((capacity, CAPTIONS, tokenizer.model_max_length), dtype=torch.int16, device=device)
+        self.subjects = torch.zeros((capacity, scenes.GRID, scenes.GRID), dtype=torch.uint8, device=device)
         self.labels = {name: torch.full((capacity,), -1, dtype=torch.int8, device=device) for name in ATTRIBUTES}
         self.count = 0
         context = multiprocessing.get_context("spawn")
@@ -251,7 +256,7 @@ class Pool:
         while self.count < min(least, len(self.pictures)):
             told(self.take(wait=1.0))
 
-    def _let_in(self, place: int, ids: np.ndarray, labels: np.ndarray) -> None:
+    def _let_in(self, place: int, ids: np.ndarray, labels: np.ndarray, subjects: np.ndarray) -> None:
         import torch
 
         rows = slice(self.count, self.count + BLOCK)
@@ -259,6 +264,7 @@ class Pool:
         self._free.put(place)
         self.pictures[rows] = pixels.permute(0, 3, 1, 2)
         self.ids[rows] = torch.from_numpy(ids).to(self.ids.device)
+        self.subjects[rows] = torch.from_numpy(subjects).to(self.subjects.device)
         values = torch.from_numpy(labels).to(self.pictures.device)
         for k, kept in enumerate(self.labels.values()):
             kept[rows] = values[:, k]

@@ -120,18 +120,27 @@ _GROUND = {
 }
 
 
+GRID = 16
+"""Places a side at which it is told where the subject is: as many as a latent has."""
+
+
 def draw(scene: Scene, art: Art, rng: Rng, size: int = SIZE) -> np.ndarray:
     """Paint a scene: an array of shape (size, size, 3), uint8 RGB. Equal scenes and generators give equal pictures."""
+    return painted(scene, art, rng, size)[0]
+
+
+def painted(scene: Scene, art: Art, rng: Rng, size: int = SIZE) -> tuple[np.ndarray, np.ndarray]:
+    """What `draw` paints, and where its subject is: (`GRID`, `GRID`) uint8, 255 where there is nothing else."""
     side = 2 * size
     sky = _backdrop(scene, side, rng) if scene.setting is None else _scenery(scene, side, rng)
     cutout = _subject(scene, art, side, rng)
     if scene.style == "line":
         sky, cutout = _pencilled(sky), _inked(cutout, side)
-    picture = _place(scene, sky, cutout, rng)
+    picture, shape = _place(scene, sky, cutout, rng)
     pixels = np.asarray(picture.reduce(2))
     for flaw in scene.flaws:
         pixels = _degraded(pixels, flaw, rng, hard=len(scene.flaws) > 1)
-    return pixels
+    return pixels, np.asarray(shape.resize((GRID, GRID), Image.Resampling.BOX))
 
 
 def _backdrop(scene: Scene, side: int, rng: Rng) -> Image.Image:
@@ -407,7 +416,8 @@ def _outlined(cutout: Image.Image, side: int) -> Image.Image:
     return out
 
 
-def _place(scene: Scene, ground: Image.Image, cutout: Image.Image, rng: Rng) -> Image.Image:
+def _place(scene: Scene, ground: Image.Image, cutout: Image.Image, rng: Rng) -> tuple[Image.Image, Image.Image]:
+    """The subject put on its ground, and its shape there."""
     side, unit = ground.width, ground.width / _FIELD
     w, h = cutout.size
     centre = {"left": 0.27, "centre": 0.5, "right": 0.73}[scene.side] + rng.uniform(-0.06, 0.06)
@@ -421,7 +431,9 @@ def _place(scene: Scene, ground: Image.Image, cutout: Image.Image, rng: Rng) -> 
         ImageDraw.Draw(shadow).ellipse((x + w * 0.12, foot - h * 0.06, x + w * 0.88, foot + h * 0.06), fill=95)
         ground.paste((10, 14, 30), (0, 0), shadow)
     ground.paste(cutout.convert("RGB"), (x, y), cutout.getchannel("A"))
-    return ground
+    shape = Image.new("L", ground.size)
+    shape.paste(cutout.getchannel("A"), (x, y))
+    return ground, shape
 
 
 _PAPER = np.array([250, 248, 242], np.float32)

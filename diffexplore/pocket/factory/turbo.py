@@ -166,7 +166,7 @@ def train(
 
     def loss_of(step: int) -> torch.Tensor:
         with torch.no_grad():
-            z, words = latents.batch(size, dropout=0.0, astray=0.0)
+            z, words, _ = latents.batch(size, dropout=0.0, astray=0.0)
             seen, nothing = text(words)[0], text(latents.empty[None])[0].expand(size, -1, -1)
             t = 1 + (torch.rand(size, device=device) * (len(clean) - 1)).long()
             t = t.clamp(max=len(clean) - 1)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
     from diffusers import AutoencoderKL
 
-__all__ = ["RECIPE", "Recipe", "make_vae", "psnr", "save_grid", "train"]
+__all__ = ["RECIPE", "Losses", "Recipe", "make_critic", "make_vae", "psnr", "read_sight", "save_grid", "train"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +81,7 @@ def make_vae(recipe: Recipe = RECIPE) -> AutoencoderKL:
     )
 
 
-def _make_critic() -> torch.nn.Sequential:
+def make_critic() -> torch.nn.Sequential:
     """(N, 3, S, S) to (N, 1, S / 8, S / 8): how real each patch looks."""
     from torch import nn
 
@@ -107,11 +107,19 @@ def _pixels(made: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
     return loss
 
 
-class _Losses:
-    """What a reconstruction is pulled by, as one gradient at the picture."""
+class Losses:
+    """What a reconstruction is pulled by, as one gradient at the picture.
 
-    def __init__(self, recipe: Recipe, sight: torch.nn.Sequential | None, critic: torch.nn.Sequential) -> None:
-        self.recipe, self.sight, self.critic = recipe, sight, critic
+    Args:
+        perceptual, heard: length of the gradients of the sight and of the critic, as shares of the pixels'.
+        sight: what it is to keep, see `eyes.sees`; None: nothing but pixels.
+        critic: see `make_critic`.
+    """
+
+    def __init__(
+        self, perceptual: float, heard: float, sight: torch.nn.Sequential | None, critic: torch.nn.Sequential
+    ) -> None:
+        self.perceptual, self.heard, self.sight, self.critic = perceptual, heard, sight, critic
 
     def pull(self, made: torch.Tensor, true: torch.Tensor, *, judged: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """(gradient at `made`, loss of the pixels)."""
@@ -124,11 +132,11 @@ class _Losses:
             with torch.no_grad():
                 wanted = sees(self.sight, true)
             far = sum((a - b).square().sum(1).mean() for a, b in zip(sees(self.sight, picture), wanted, strict=True))
-            pull = pull + self._set_against(first, far, picture, self.recipe.perceptual)
+            pull = pull + self._set_against(first, far, picture, self.perceptual)
         if judged:
             frozen = {name: value.detach() for name, value in self.critic.named_parameters()}
             real = -torch.func.functional_call(self.critic, frozen, picture).mean()
-            pull = pull + self._set_against(first, real, picture, self.recipe.critic)
+            pull = pull + self._set_against(first, real, picture, self.heard)
         return pull.detach(), loss.detach()
 
     @staticmethod
@@ -154,10 +162,10 @@ def train(work: Path, pool: Pool, budget: Budget, recipe: Recipe = RECIPE, *, st
     import torch.nn.functional as F
 
     torch.manual_seed(recipe.seed)
-    parts: dict[str, torch.nn.Module] = {"vae": make_vae(recipe), "critic": _make_critic()}
+    parts: dict[str, torch.nn.Module] = {"vae": make_vae(recipe), "critic": make_critic()}
     stage = Stage(work, "vae", parts, steps=steps, budget=budget, rate=recipe.rate, ema=0.998)
     vae: Any = stage.parts["vae"].to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    losses = _Losses(recipe, _sight(work, stage.device), stage.parts["critic"])  # type: ignore[arg-type]
+    losses = Losses(recipe.perceptual, recipe.critic, read_sight(work, stage.device), stage.parts["critic"])  # type: ignore[arg-type]
     pool.wait(8 * recipe.batch)
 
     def loss_of(step: int) -> torch.Tensor:
@@ -189,12 +197,13 @@ def train(work: Path, pool: Pool, budget: Budget, recipe: Recipe = RECIPE, *, st
     finish(stage.average["vae"], pool, work)
 
 
-def _sight(work: Path, device: torch.device) -> torch.nn.Sequential | None:
+def read_sight(work: Path, device: torch.device) -> torch.nn.Sequential | None:
+    """The sight of ``judges.pt``; None, and said, where there is none."""
     import torch
 
     path = work / "judges.pt"
     if not path.is_file():
-        tell("vae: no judges.pt, so no perceptual loss")
+        tell("no judges.pt, so no perceptual loss")
         return None
     sight = make_sight()
     sight.load_state_dict(torch.load(path, weights_only=True, map_location="cpu")["parts"]["sight"])

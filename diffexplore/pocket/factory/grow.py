@@ -1,0 +1,137 @@
+"""Grows a trained VAE to twice the side: the same latents, pictures of four times as many pixels.
+
+A denoiser is the dear part of a model, and all that it has learned lies in the latents of one VAE. So that VAE keeps
+them: the grown one encodes a picture to what the old one made of it at half the side, which is learned by looking at
+both, and its decoder gets one more level, which has to invent the finer half. The old weights are where it begins;
+what pulls at a picture is that of `vae`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffexplore.pocket.factory.pool import Pool
+from diffexplore.pocket.factory.stage import Budget, Stage, tell
+from diffexplore.pocket.factory.vae import Losses, make_critic, read_sight, save_grid
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import AutoencoderKL
+
+__all__ = ["RECIPE", "Recipe", "grown", "train"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What decides the grown VAE.
+
+    Attributes:
+        channels: of the new level, at the full side.
+        rate, batch: of the training.
+        encoded: how many pictures of a batch the encoder learns from.
+        blur: deviation of the noise on the latents that are decoded, at most: a denoiser's are never quite right.
+        perceptual, critic: length of their gradients at the picture, as shares of the pixels'.
+        judged: share of the budget after which the critic is heard; it learns from half of that on.
+        seed: of the new weights.
+    """
+
+    channels: int = 16
+    rate: float = 1e-3
+    batch: int = 16
+    encoded: int = 4
+    blur: float = 0.1
+    perceptual: float = 0.6
+    critic: float = 0.35
+    judged: float = 0.5
+    seed: int = 2026
+
+
+RECIPE = Recipe()
+
+
+def grown(vae: AutoencoderKL, channels: int = RECIPE.channels) -> AutoencoderKL:
+    """A VAE of the same latents with one more level around it, which is new; what fits of the old one is in it."""
+    from diffusers import AutoencoderKL
+
+    config: Any = vae.config
+    widths = (channels, *config.block_out_channels)
+    made = AutoencoderKL(
+        block_out_channels=widths,
+        down_block_types=("DownEncoderBlock2D",) * len(widths),
+        up_block_types=("UpDecoderBlock2D",) * len(widths),
+        layers_per_block=config.layers_per_block,
+        latent_channels=config.latent_channels,
+        norm_num_groups=config.norm_num_groups,
+        mid_block_add_attention=config.mid_block_add_attention,
+        sample_size=2 * config.sample_size,
+        scaling_factor=config.scaling_factor,
+        shift_factor=float(config.shift_factor or 0.0),
+        force_upcast=False,
+    )
+    weights, old = made.state_dict(), vae.state_dict()
+    for name, value in old.items():
+        # Counted from the picture down, each of the encoder's levels is one further; the decoder counts from below.
+        parts = name.split(".")
+        if parts[:2] == ["encoder", "down_blocks"]:
+            name = ".".join([*parts[:2], str(int(parts[2]) + 1), *parts[3:]])
+        if name in weights and weights[name].shape == value.shape:
+            weights[name] = value.clone()
+    made.load_state_dict(weights)
+    return made
+
+
+def train(work: Path, pool: Pool, budget: Budget, base: AutoencoderKL, recipe: Recipe = RECIPE, *,
+          steps: int | None = None) -> None:  # fmt: skip
+    """Train; state in ``grow.pt``, the averaged network as a diffusers folder ``vae``.
+
+    Args:
+        work: folder of the state.
+        pool: pictures of twice the side of `base`.
+        budget, steps: how long.
+        base: whose latents it keeps.
+        recipe: how.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    torch.manual_seed(recipe.seed)
+    parts: dict[str, torch.nn.Module] = {"vae": grown(base, recipe.channels), "critic": make_critic()}
+    stage = Stage(work, "grow", parts, steps=steps, budget=budget, rate=recipe.rate, ema=0.998)
+    vae: Any = stage.parts["vae"]
+    average: Any = stage.average["vae"]
+    base = base.to(stage.device).eval().requires_grad_(False)  # type: ignore[assignment]
+    losses = Losses(recipe.perceptual, recipe.critic, read_sight(work, stage.device), stage.parts["critic"])  # type: ignore[arg-type]
+    pool.wait(8 * recipe.batch)
+
+    def loss_of(step: int) -> torch.Tensor:
+        index = torch.randint(pool.count, (recipe.batch,), device=stage.device)
+        true = pool.pictures[index].float() / 127.5 - 1
+        with torch.no_grad():
+            wanted = base.encode(F.avg_pool2d(true, 2)).latent_dist.parameters.float()
+        latents = wanted.chunk(2, 1)[0]
+        blur = recipe.blur * torch.rand((recipe.batch, 1, 1, 1), device=stage.device)
+        made = vae.decode(latents + blur * torch.randn_like(latents)).sample.float()
+        pull, loss = losses.pull(made, true, judged=stage.share >= recipe.judged)
+        pulled = (made * pull).sum()  # of the gradient `pull`, and of no other use
+        read = vae.encode(true[: recipe.encoded]).latent_dist.parameters.float()
+        mean, logvar = (read - wanted[: recipe.encoded]).square().mean((0, 2, 3)).chunk(2)
+        total = loss + (pulled - pulled.detach()) + mean.mean() + 0.01 * logvar.mean()
+        if stage.share >= recipe.judged / 2:
+            total = total + losses.learn(made, true)
+        return total
+
+    def sheet(path: Path) -> None:
+        """Pictures, what the old one keeps of them, and what the new one does."""
+        with torch.no_grad():
+            true = pool.pictures[:24].to(stage.device).float() / 127.5 - 1
+            old = base.encode(F.avg_pool2d(true, 2)).latent_dist.mode()
+            new = average.encode(true).latent_dist.mode()
+            small = F.interpolate(base.decode(old).sample, scale_factor=2, mode="bicubic")
+            tell(f"grow: latents differ by {float((new - old).square().mean()):.4f} of their variance")
+            rows = torch.stack([true, small, average.decode(old).sample], 1).clamp(-1, 1)
+        save_grid(rows.flatten(0, 1), path.with_name("grow-sheet.png"), columns=12)
+
+    stage.run(loss_of, sheet, every=120, feed=pool.take)
+    average.cpu().eval().save_pretrained(work / "vae")

@@ -1,0 +1,104 @@
+"""A VAE that has grown: the same latents, pictures of twice the side, and what the old one knew is where it begins."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL
+from tiny_factory import FLOW, SIDE, TURBO, UNET, write_vae
+
+from diffexplore.pocket.factory import everything, export, grow
+from diffexplore.pocket.factory.pool import compose
+from diffexplore.pocket.factory.scenes import Art
+from diffexplore.pocket.factory.stage import Budget
+
+TINY = dataclasses.replace(grow.RECIPE, channels=8, batch=8, encoded=8, rate=1e-2)
+
+
+class Few:
+    """24 pictures of twice the small VAE's side that are already there."""
+
+    def __init__(self, art):
+        drawn = [compose(Art(art), 4, index, 2 * SIDE) for index in range(24)]
+        self.pictures = torch.from_numpy(np.stack([one.pixels for one in drawn])).permute(0, 3, 1, 2)
+        self.count = 24
+
+    def wait(self, least):
+        """They are all here."""
+
+    def take(self):
+        return self.count
+
+
+@pytest.fixture
+def base(tmp_path):
+    write_vae(tmp_path / "small")
+    return AutoencoderKL.from_pretrained(tmp_path / "small" / "vae").eval()
+
+
+def test_it_draws_twice_the_side_from_the_same_latents_with_the_old_weights_in_their_places(base):
+    made = grow.grown(base, 8)
+    z = torch.randn(1, 6, 4, 4)
+    with torch.no_grad():
+        assert base.decode(z).sample.shape == (1, 3, SIDE, SIDE)
+        assert made.decode(z).sample.shape == (1, 3, 2 * SIDE, 2 * SIDE)
+        assert made.encode(torch.zeros(1, 3, 2 * SIDE, 2 * SIDE)).latent_dist.mode().shape == z.shape
+        assert torch.equal(made.decoder.conv_in(z), base.decoder.conv_in(z))
+        x = torch.randn(1, 16, 4, 4)
+        assert torch.equal(made.encoder.mid_block(x), base.encoder.mid_block(x))
+        x = torch.randn(1, 8, 8, 8)
+        assert torch.equal(made.encoder.down_blocks[3](x), base.encoder.down_blocks[2](x))
+    assert (made.config.sample_size, made.config.scaling_factor) == (2 * SIDE, base.config.scaling_factor)
+
+
+def test_it_learns_to_draw_and_to_encode_what_the_old_one_would_and_goes_on(base, art_folder, tmp_path):
+    few = Few(str(art_folder))
+    true = few.pictures.float() / 127.5 - 1
+    with torch.no_grad():
+        wanted = base.encode(torch.nn.functional.avg_pool2d(true, 2)).latent_dist.mode()
+
+    def errors(vae):
+        with torch.no_grad():
+            drawn, read = vae.decode(wanted).sample, vae.encode(true).latent_dist.mode()
+        return float((drawn - true).square().mean()), float((read - wanted).square().mean())
+
+    torch.manual_seed(TINY.seed)
+    first = errors(grow.grown(base, 8))
+    grow.train(tmp_path, few, Budget(), base, TINY, steps=40)
+    made = AutoencoderKL.from_pretrained(tmp_path / "vae")
+    # The small VAE was never trained: its latents say little more of a picture than how bright it is.
+    assert np.less(errors(made), np.multiply((0.9, 0.6), first)).all()
+    assert (tmp_path / "grow-sheet.png").is_file()
+    grow.train(tmp_path, few, Budget(), base, TINY, steps=42)
+    assert torch.load(tmp_path / "grow.pt", weights_only=True)["step"] == 42
+
+
+def test_a_model_grows_and_others_learn_beside_it_at_its_new_size(art_folder, tmp_path):
+    write_vae(tmp_path / "there")
+    tiny = {"pocket": dataclasses.replace(UNET, steps=2), "turbo": dataclasses.replace(TURBO, steps=2)}
+    common = {"pictures": 64, "workers": 1, "sheets": False}
+    first = everything.Plan(tmp_path / "there", str(art_folder), ("unet",), 5, **common, **tiny)
+    first = dataclasses.replace(first, vae=dataclasses.replace(first.vae, size=SIDE))
+    assert everything.Everything(first).run() == []
+    old = tmp_path / "there" / "export" / "pocket"
+    here = everything.Plan(tmp_path / "here", str(art_folder), ("grow",), 5, grow=TINY, grow_steps=2, **common)
+    plan = everything.beside(here, old)
+    assert plan.vae.size == 2 * SIDE
+    assert everything.Everything(plan).run() == []
+    grown, small = export.open_folder(tmp_path / "here" / "export" / "pocket"), export.open_folder(old)
+    drawn = grown("a fox", num_inference_steps=2, output_type="np").images
+    assert drawn.shape == (1, 2 * SIDE, 2 * SIDE, 3)
+    assert all(torch.equal(a, b) for a, b in zip(grown.unet.parameters(), small.unet.parameters(), strict=True))
+    later = dataclasses.replace(here, stages=("flow",), flow=dataclasses.replace(FLOW, steps=2))
+    plan = everything.beside(later, old)
+    assert plan.vae.size == 2 * SIDE, "the work folder's VAE has grown"
+    assert everything.Everything(plan).run() == []
+    flow = export.open_folder(tmp_path / "here" / "export" / "pocket-flow")
+    assert flow("a fox", num_inference_steps=2).images[0].size == (2 * SIDE, 2 * SIDE)
+
+
+def test_to_grow_needs_a_teacher(capsys):
+    with pytest.raises(SystemExit):
+        everything.main(["--art", "nowhere", "--stages", "grow"])
+    assert "to grow needs --teacher FOLDER" in capsys.readouterr().err
