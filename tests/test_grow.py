@@ -8,12 +8,12 @@ import torch
 from diffusers import AutoencoderKL
 from tiny_factory import FLOW, SIDE, TURBO, UNET, write_vae
 
-from diffexplore.pocket.factory import everything, export, grow
+from diffexplore.pocket.factory import everything, export, grow, unet
 from diffexplore.pocket.factory.pool import compose
 from diffexplore.pocket.factory.scenes import Art
 from diffexplore.pocket.factory.stage import Budget
 
-TINY = dataclasses.replace(grow.RECIPE, channels=8, batch=8, encoded=8, rate=1e-2)
+TINY = dataclasses.replace(grow.RECIPE, channels=8, batch=8, encoded=8, guessed=4, rate=1e-2)
 
 
 class Few:
@@ -22,6 +22,7 @@ class Few:
     def __init__(self, art):
         drawn = [compose(Art(art), 4, index, 2 * SIDE) for index in range(24)]
         self.pictures = torch.from_numpy(np.stack([one.pixels for one in drawn])).permute(0, 3, 1, 2)
+        self.ids = torch.full((24, 2, 40), 5)
         self.count = 24
 
     def wait(self, least):
@@ -32,9 +33,18 @@ class Few:
 
 
 @pytest.fixture
-def base(tmp_path):
+def teacher(tmp_path):
+    """An untrained pocket model that draws 32 pixels."""
     write_vae(tmp_path / "small")
-    return AutoencoderKL.from_pretrained(tmp_path / "small" / "vae").eval()
+    vae = AutoencoderKL.from_pretrained(tmp_path / "small" / "vae").eval()
+    tokenizer = unet.make_tokenizer(tmp_path / "small")
+    torch.manual_seed(1)
+    return unet.pipeline_of(vae, tokenizer, unet.make_text_encoder(UNET, tokenizer), unet.make_unet(UNET, (6, 4, 4)))
+
+
+@pytest.fixture
+def base(teacher):
+    return teacher.vae
 
 
 def test_it_draws_twice_the_side_from_the_same_latents_with_the_old_weights_in_their_places(base):
@@ -52,7 +62,8 @@ def test_it_draws_twice_the_side_from_the_same_latents_with_the_old_weights_in_t
     assert (made.config.sample_size, made.config.scaling_factor) == (2 * SIDE, base.config.scaling_factor)
 
 
-def test_it_learns_to_draw_and_to_encode_what_the_old_one_would_and_goes_on(base, art_folder, tmp_path):
+def test_it_learns_to_draw_and_to_encode_what_the_old_one_would_and_goes_on(teacher, art_folder, tmp_path):
+    base = teacher.vae
     few = Few(str(art_folder))
     true = few.pictures.float() / 127.5 - 1
     with torch.no_grad():
@@ -65,13 +76,36 @@ def test_it_learns_to_draw_and_to_encode_what_the_old_one_would_and_goes_on(base
 
     torch.manual_seed(TINY.seed)
     first = errors(grow.grown(base, 8))
-    grow.train(tmp_path, few, Budget(), base, TINY, steps=40)
+    grow.train(tmp_path, few, Budget(), teacher, TINY, steps=40)
     made = AutoencoderKL.from_pretrained(tmp_path / "vae")
     # The small VAE was never trained: its latents say little more of a picture than how bright it is.
     assert np.less(errors(made), np.multiply((0.9, 0.6), first)).all()
     assert (tmp_path / "grow-sheet.png").is_file()
-    grow.train(tmp_path, few, Budget(), base, TINY, steps=42)
+    grow.train(tmp_path, few, Budget(), teacher, TINY, steps=42)
     assert torch.load(tmp_path / "grow.pt", weights_only=True)["step"] == 42
+
+
+def test_a_guess_is_what_the_denoiser_makes_of_noised_latents(teacher):
+    """With a denoiser that sees exactly the noise it is the latents; with one that sees none, they and the noise."""
+    torch.manual_seed(0)
+    z, words = torch.randn(64, 6, 4, 4), torch.full((64, 40), 5)
+    clean = teacher.scheduler.alphas_cumprod
+    seen = {}
+
+    def sees_all(x, t, text):
+        a = clean[t].view(-1, 1, 1, 1)
+        seen["levels"] = t
+        return type("Out", (), {"sample": (x - a.sqrt() * z) / (1 - a).sqrt()})
+
+    guesses = grow._Guesses(teacher, (100, 550), z.device)
+    assert guesses(z, words).shape == z.shape
+    assert not guesses(z, words).requires_grad
+    guesses.unet = sees_all
+    assert torch.allclose(guesses(z, words), z, atol=1e-4)
+    assert 100 <= int(seen["levels"].min()) < int(seen["levels"].max()) < 550
+    guesses.unet = lambda x, t, text: type("Out", (), {"sample": torch.zeros_like(x)})
+    error = guesses(z, words) - z
+    assert 0.1 < float(error.std()) < float(((1 - clean[549]) / clean[549]).sqrt())
 
 
 def test_a_model_grows_and_others_learn_beside_it_at_its_new_size(art_folder, tmp_path):

@@ -172,7 +172,7 @@ class Everything:
         plan, work = self.plan, self.plan.work
         assert plan.teacher is not None
         old = export.open_folder(plan.teacher)
-        grow.train(work, pool, budget, old.vae, plan.grow, steps=plan.grow_steps)
+        grow.train(work, pool, budget, old, plan.grow, steps=plan.grow_steps)
         old.register_modules(vae=self._vae())
         export.write_folder(old, work / "export" / EXPORTS["grow"])
         tell(f"grow: exported to {work / 'export' / EXPORTS['grow']}")
@@ -224,7 +224,8 @@ def gpu(plan: Plan) -> Plan:
 def beside(plan: Plan, folder: Path) -> Plan:
     """The plan for models beside one that is there: its size, layout and world of captions, which do not stray.
 
-    Its weights are taken over into a work folder that has none. Pictures are as large as the work folder's VAE draws
+    Its weights are taken over into a work folder that has none; its U-Net goes on at half the rate, which shakes less
+    of what it knows. Pictures are as large as the work folder's VAE draws
     them, twice as large where one is to grow.
 
     Raises:
@@ -237,7 +238,7 @@ def beside(plan: Plan, folder: Path) -> Plan:
     pocket = dataclasses.replace(
         plan.pocket, channels=tuple(told["block_out_channels"]), heads=tuple(told["attention_head_dim"]),
         text_width=text["hidden_size"], text_layers=text["num_hidden_layers"],
-        text_tokens=text["max_position_embeddings"], astray=0.0,
+        text_tokens=text["max_position_embeddings"], astray=0.0, rate=plan.pocket.rate / 2,
     )  # fmt: skip
     if not (plan.work / "unet.pt").is_file():
         export.adopt(plan.work, folder)

@@ -4,6 +4,10 @@ A denoiser is the dear part of a model, and all that it has learned lies in the 
 them: the grown one encodes a picture to what the old one made of it at half the side, which is learned by looking at
 both, and its decoder gets one more level, which has to invent the finer half. The old weights are where it begins;
 what pulls at a picture is that of `vae`.
+
+What a decoder is given in its life are a denoiser's latents, not an encoder's: their shapes are right and their edges
+soft. So a part of what it learns from are guesses: latents to which noise was added, and what the denoiser, told the
+caption, makes of them at once. The picture that it should have been is known.
 """
 
 from __future__ import annotations
@@ -31,7 +35,9 @@ class Recipe:
         channels: of the new level, at the full side.
         rate, batch: of the training.
         encoded: how many pictures of a batch the encoder learns from.
-        blur: deviation of the noise on the latents that are decoded, at most: a denoiser's are never quite right.
+        blur: deviation of the noise on the latents that are decoded, at most.
+        guessed: how many pictures of a batch are decoded from what the denoiser guesses.
+        noise: first and last training step whose noise those were guessed through.
         perceptual, critic: length of their gradients at the picture, as shares of the pixels'.
         judged: share of the budget after which the critic is heard; it learns from half of that on.
         seed: of the new weights.
@@ -42,6 +48,8 @@ class Recipe:
     batch: int = 16
     encoded: int = 4
     blur: float = 0.1
+    guessed: int = 8
+    noise: tuple[int, int] = (100, 550)
     perceptual: float = 0.6
     critic: float = 0.35
     judged: float = 0.5
@@ -82,7 +90,33 @@ def grown(vae: AutoencoderKL, channels: int = RECIPE.channels) -> AutoencoderKL:
     return made
 
 
-def train(work: Path, pool: Pool, budget: Budget, base: AutoencoderKL, recipe: Recipe = RECIPE, *,
+class _Guesses:
+    """What a denoiser makes of noised latents, told what they show.
+
+    Args:
+        teacher: a pipeline of the pocket model's kind, see `unet.pipeline_of`.
+        noise: as in `Recipe`.
+        device: where it looks.
+    """
+
+    def __init__(self, teacher: Any, noise: tuple[int, int], device: torch.device) -> None:
+        self.text = teacher.text_encoder.to(device).eval().requires_grad_(False)
+        self.unet = teacher.unet.to(device).eval().requires_grad_(False)
+        self.clean, self.noise = teacher.scheduler.alphas_cumprod.to(device), noise
+
+    def __call__(self, latents: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
+        """(B, C, h, w) and captions (B, tokens) to (B, C, h, w), without a gradient."""
+        import torch
+
+        with torch.no_grad():
+            t = torch.randint(*self.noise, (len(latents),), device=latents.device)
+            a = self.clean[t].view(-1, 1, 1, 1)
+            x = a.sqrt() * latents + (1 - a).sqrt() * torch.randn_like(latents)
+            noise = self.unet(x, t, self.text(words)[0]).sample.float()
+            return (x - (1 - a).sqrt() * noise) / a.sqrt()
+
+
+def train(work: Path, pool: Pool, budget: Budget, teacher: Any, recipe: Recipe = RECIPE, *,
           steps: int | None = None) -> None:  # fmt: skip
     """Train; state in ``grow.pt``, the averaged network as a diffusers folder ``vae``.
 
@@ -90,18 +124,19 @@ def train(work: Path, pool: Pool, budget: Budget, base: AutoencoderKL, recipe: R
         work: folder of the state.
         pool: pictures of twice the side of `base`.
         budget, steps: how long.
-        base: whose latents it keeps.
+        teacher: the pipeline whose VAE grows and whose denoiser guesses.
         recipe: how.
     """
     import torch
     import torch.nn.functional as F
 
     torch.manual_seed(recipe.seed)
-    parts: dict[str, torch.nn.Module] = {"vae": grown(base, recipe.channels), "critic": make_critic()}
+    parts: dict[str, torch.nn.Module] = {"vae": grown(teacher.vae, recipe.channels), "critic": make_critic()}
     stage = Stage(work, "grow", parts, steps=steps, budget=budget, rate=recipe.rate, ema=0.998)
     vae: Any = stage.parts["vae"]
     average: Any = stage.average["vae"]
-    base = base.to(stage.device).eval().requires_grad_(False)  # type: ignore[assignment]
+    base = teacher.vae.to(stage.device).eval().requires_grad_(False)
+    guesses, few = _Guesses(teacher, recipe.noise, stage.device), recipe.guessed
     losses = Losses(recipe.perceptual, recipe.critic, read_sight(work, stage.device), stage.parts["critic"])  # type: ignore[arg-type]
     pool.wait(8 * recipe.batch)
 
@@ -112,7 +147,11 @@ def train(work: Path, pool: Pool, budget: Budget, base: AutoencoderKL, recipe: R
             wanted = base.encode(F.avg_pool2d(true, 2)).latent_dist.parameters.float()
         latents = wanted.chunk(2, 1)[0]
         blur = recipe.blur * torch.rand((recipe.batch, 1, 1, 1), device=stage.device)
-        made = vae.decode(latents + blur * torch.randn_like(latents)).sample.float()
+        shown = latents + blur * torch.randn_like(latents)
+        if few:
+            which = torch.randint(pool.ids.shape[1], (few,), device=stage.device)
+            shown = torch.cat([guesses(latents[:few], pool.ids[index[:few], which].long()), shown[few:]])
+        made = vae.decode(shown).sample.float()
         pull, loss = losses.pull(made, true, judged=stage.share >= recipe.judged)
         pulled = (made * pull).sum()  # of the gradient `pull`, and of no other use
         read = vae.encode(true[: recipe.encoded]).latent_dist.parameters.float()
@@ -123,13 +162,14 @@ def train(work: Path, pool: Pool, budget: Budget, base: AutoencoderKL, recipe: R
         return total
 
     def sheet(path: Path) -> None:
-        """Pictures, what the old one keeps of them, and what the new one does."""
+        """Pictures, what the old one keeps of them, and what the new one does; the lower half, of what is guessed."""
         with torch.no_grad():
             true = pool.pictures[:24].to(stage.device).float() / 127.5 - 1
             old = base.encode(F.avg_pool2d(true, 2)).latent_dist.mode()
             new = average.encode(true).latent_dist.mode()
-            small = F.interpolate(base.decode(old).sample, scale_factor=2, mode="bicubic")
             tell(f"grow: latents differ by {float((new - old).square().mean()):.4f} of their variance")
+            old = torch.cat([old[:12], guesses(old[12:], pool.ids[12:24, 0].long())])
+            small = F.interpolate(base.decode(old).sample, scale_factor=2, mode="bicubic")
             rows = torch.stack([true, small, average.decode(old).sample], 1).clamp(-1, 1)
         save_grid(rows.flatten(0, 1), path.with_name("grow-sheet.png"), columns=12)
 
