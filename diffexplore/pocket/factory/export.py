@@ -3,6 +3,7 @@
 python -m diffexplore.pocket.factory.export sheet --out FOLDER  # the prompts of sheet.txt, by an exported model
 python -m diffexplore.pocket.factory.export psnr --art FOLDER   # how well its VAE keeps pictures it never saw
 python -m diffexplore.pocket.factory.export adopt --out FOLDER  # exported weights as checkpoints to go on from
+python -m diffexplore.pocket.factory.export average --work FOLDER --others FOLDER  # two trainings become one
 """
 
 from __future__ import annotations
@@ -16,17 +17,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from diffexplore.pocket.factory import flow, scenes, unet
+from diffexplore.pocket.factory import flow, unet, vae
+from diffexplore.pocket.factory.sheets import save_grid
 from diffexplore.pocket.factory.stage import Budget, Stage
-from diffexplore.pocket.world import NEAR, sample_scene, vocabulary
+from diffexplore.pocket.world import NEAR, vocabulary
+from diffexplore.record.file import written
 
 if TYPE_CHECKING:
     import torch
 
 SHEET = Path(__file__).parents[1] / "sheet.txt"
 WEIGHTS = Path(__file__).parents[1] / "weights"
+CELL = 128
+"""Pixels a side of a picture on a sheet."""
 
 LEARN = (
     "a fox in the snow", "a red car in a city at noon", "a castle in the mountains at dawn",
@@ -86,18 +89,6 @@ def _copied(part: Any) -> Any:
 # --- sheets --------------------------------------------------------------------------------------------------------
 
 
-def save_grid(pictures: torch.Tensor, path: Path, columns: int, side: int = 128) -> None:
-    """Pictures (N, 3, H, W) in -1..1 in rows, as a PNG or JPEG of cells of `side` pixels."""
-    from PIL import Image
-
-    pixels = ((pictures.float().cpu().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
-    rows = -(-len(pixels) // columns)
-    pixels = np.concatenate([pixels, np.full((rows * columns - len(pixels), *pixels.shape[1:]), 255, np.uint8)])
-    size = pixels.shape[1]
-    grid = pixels.reshape(rows, columns, size, size, 3).swapaxes(1, 2).reshape(rows * size, columns * size, 3)
-    Image.fromarray(grid).resize((columns * side, rows * side), Image.Resampling.NEAREST).save(path)
-
-
 def samples(pipeline: Any, prompts: Sequence[str], steps: int, guidance: float = 5.0, at_once: int = 8) -> torch.Tensor:
     """(N, 3, H, W) in -1..1: a picture of each prompt, with its place as its seed."""
     import torch
@@ -119,13 +110,13 @@ def draw_sheet(pipeline: Any, path: Path, steps: int, guidance: float = 5.0) -> 
     """The prompts of ``sheet.txt``, eight to a row."""
     on_gpu = str(pipeline.device).startswith("cuda")
     made = samples(pipeline, SHEET.read_text().splitlines(), steps, guidance, at_once=64 if on_gpu else 8)
-    save_grid(made, path, columns=8)
+    save_grid(made, path, columns=8, side=CELL)
 
 
 def learn_row(pipeline: Any, work: Path, name: str, step: int, steps: int) -> None:
     """What a model draws of `LEARN` after so many steps of training, kept in ``work/learn``."""
     (work / "learn").mkdir(exist_ok=True)
-    save_grid(samples(pipeline, LEARN, steps), work / "learn" / f"{name}-{step:08}.png", columns=len(LEARN))
+    save_grid(samples(pipeline, LEARN, steps), work / "learn" / f"{name}-{step:08}.png", len(LEARN), CELL)
 
 
 def learn_strip(work: Path, name: str, out: Path) -> None:
@@ -164,21 +155,12 @@ def steps_of(pipeline: Any) -> int:
 # --- exported weights, measured and taken up again -------------------------------------------------------------------
 
 
-def psnr(folder: Path, art: str, count: int = 256, seed: int = 2026) -> float:
+def psnr(folder: Path, art: str, count: int = 256) -> float:
     """Peak signal-to-noise ratio in dB (mean over pictures) of an exported VAE on clean pictures it never saw."""
-    import torch
     from diffusers import AutoencoderKL
 
-    vae: Any = AutoencoderKL.from_pretrained(folder / "vae")
-    cutouts, errors = scenes.Art(art), []
-    for index in range(count):
-        rng = np.random.default_rng([seed, 10**9 + index])
-        pixels = torch.tensor(scenes.draw(sample_scene(rng, clean=True), cutouts, rng))
-        true = pixels.permute(2, 0, 1)[None].float() / 127.5 - 1
-        with torch.inference_mode():
-            made = vae.decode(vae.encode(true).latent_dist.mode()).sample.clamp(-1, 1)
-        errors.append(float(((made - true) / 2).square().mean()))
-    return float(np.mean(-10 * np.log10(errors)))
+    made: Any = AutoencoderKL.from_pretrained(folder / "vae")
+    return vae.psnr(made.eval(), art, made.config.sample_size, count)
 
 
 def adopt(work: Path, folder: Path) -> None:
@@ -203,13 +185,48 @@ def adopt(work: Path, folder: Path) -> None:
     stage.save()
 
 
+def average(work: Path, others: Sequence[Path], name: str) -> None:
+    """Put the mean of the weights of several trainings that had one beginning into the first's checkpoint.
+
+    Trainings that went different ways from the same weights lie in one valley, and its middle is better than their ends
+    (https://arxiv.org/abs/2203.05482): several processes can train without speaking to each other.
+
+    Args:
+        work: work folder of the first, whose ``NAME.pt`` is written anew.
+        others: work folders of the others.
+        name: of the stage.
+
+    Raises:
+        FileNotFoundError: one has no such checkpoint.
+        ValueError: one is of another shape, or there are no others.
+    """
+    import torch
+
+    if not others:
+        raise ValueError("a mean needs other work folders, got none")
+    states = [torch.load(folder / f"{name}.pt", weights_only=True, map_location="cpu") for folder in (work, *others)]
+    for kind in ("parts", "average"):
+        for key, part in states[0][kind].items():
+            for weight, value in part.items():
+                found = [state[kind].get(key, {}).get(weight) for state in states]
+                wrong = [k for k, one in enumerate(found) if one is None or one.shape != value.shape]
+                if wrong:
+                    raise ValueError(f"{others[wrong[0] - 1]} holds another network: {key}.{weight} differs in shape")
+                if value.is_floating_point():
+                    part[weight] = torch.stack(found).mean(0)
+    with written(work / f"{name}.pt") as file:
+        torch.save(states[0], file)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Draw a sheet, measure a VAE, or take weights up again."""
     parser = argparse.ArgumentParser(
         prog="python -m diffexplore.pocket.factory.export", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("what", choices=["sheet", "psnr", "adopt"])
-    parser.add_argument("--work", type=Path, default=Path("runs"), help="folder of checkpoints (for adopt)")
+    parser.add_argument("what", choices=["sheet", "psnr", "adopt", "average"])
+    parser.add_argument("--work", type=Path, default=Path("runs"), help="folder of checkpoints (for adopt and average)")
+    parser.add_argument("--others", type=Path, nargs="+", default=[], help="folders of other checkpoints (for average)")
+    parser.add_argument("--stage", default="unet", help="whose checkpoints (for average; default %(default)s)")
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="the exported folder")
     parser.add_argument("--art", help="unpacked npm package @lobehub/fluent-emoji-3d (for psnr)")
     args = parser.parse_args(argv)
@@ -222,6 +239,11 @@ def main(argv: list[str] | None = None) -> None:
         draw_sheet(pipeline, args.out.with_name(name), steps_of(pipeline))
     elif args.what == "psnr":
         print(f"{psnr(args.out, args.art):.2f} dB")
+    elif args.what == "average":
+        try:
+            average(args.work, args.others, args.stage)
+        except (FileNotFoundError, ValueError) as error:
+            parser.error(str(error))
     else:
         adopt(args.work, args.out)
 

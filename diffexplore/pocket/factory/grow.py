@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffexplore.pocket.factory.pool import Pool
+from diffexplore.pocket.factory.sheets import save_grid
 from diffexplore.pocket.factory.stage import Budget, Stage, tell
-from diffexplore.pocket.factory.vae import Losses, make_critic, read_sight, save_grid
+from diffexplore.pocket.factory.vae import Losses, make_critic, read_sight
 
 if TYPE_CHECKING:
     import torch

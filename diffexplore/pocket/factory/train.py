@@ -39,6 +39,7 @@ import numpy as np
 
 from diffexplore.pocket.factory import scenes
 from diffexplore.pocket.factory.pool import end_with_parent
+from diffexplore.pocket.factory.sheets import save_grid
 from diffexplore.pocket.factory.unet import make_tokenizer
 from diffexplore.pocket.lesson import SNR_GAMMA, noise_levels
 from diffexplore.pocket.world import NEAR, SIZE, caption, sample_scene, vocabulary, with_filler
@@ -430,20 +431,10 @@ def _vae_sheet(vae: Any, true: torch.Tensor, path: Path) -> None:
         made = vae.decode(latents).sample.clamp(-1, 1)
     error = ((made - true) / 2).square().mean((1, 2, 3))
     rows = torch.stack([true, made], 1).reshape(-1, *true.shape[1:])
-    _save_grid(rows, path, columns=12)
+    save_grid(rows, path, columns=12, side=128)
     line = f"psnr {(-10 * error.log10()).mean():.2f} std {[round(v, 2) for v in latents.std((0, 2, 3)).tolist()]}\n"
     with path.with_suffix(".txt").open("a") as scores:
         scores.write(line)
-
-
-def _save_grid(pictures: torch.Tensor, path: Path, columns: int) -> None:
-    from PIL import Image
-
-    pixels = ((pictures.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
-    rows = len(pixels) // columns
-    side = pixels.shape[1]
-    grid = pixels.reshape(rows, columns, side, side, 3).swapaxes(1, 2).reshape(rows * side, columns * side, 3)
-    Image.fromarray(grid).resize((columns * 128, rows * 128), Image.Resampling.NEAREST).save(path)
 
 
 def trained_vae(work: Path, recipe: Recipe) -> AutoencoderKL:
@@ -573,7 +564,7 @@ def train_unet(work: Path, recipe: Recipe, budget: Budget) -> None:
 def draw_sheet(pipeline: Any, recipe: Recipe, path: Path) -> None:
     """Draw the prompts of ``sheet.txt``, eight to a row."""
     prompts = (Path(__file__).parents[1] / "sheet.txt").read_text().splitlines()
-    _save_grid(_samples(pipeline, prompts, recipe.sheet_steps), path, columns=8)
+    save_grid(_samples(pipeline, prompts, recipe.sheet_steps), path, columns=8, side=128)
 
 
 def released_sheet(folder: Path, recipe: Recipe) -> None:

@@ -17,13 +17,14 @@ import numpy as np
 from diffexplore.pocket.factory import scenes
 from diffexplore.pocket.factory.eyes import make_sight, sees
 from diffexplore.pocket.factory.pool import Pool, compose
+from diffexplore.pocket.factory.sheets import save_grid
 from diffexplore.pocket.factory.stage import Budget, Stage, tell
 
 if TYPE_CHECKING:
     import torch
     from diffusers import AutoencoderKL
 
-__all__ = ["RECIPE", "Losses", "Recipe", "make_critic", "make_vae", "psnr", "read_sight", "save_grid", "train"]
+__all__ = ["RECIPE", "Losses", "Recipe", "make_critic", "make_vae", "psnr", "read_sight", "train"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -266,13 +267,3 @@ def _sheet(vae: Any, pool: Pool, path: Path) -> None:
         made = vae.decode(vae.encode(true).latent_dist.mode()).sample.clamp(-1, 1)
     rows = torch.stack([true, made], 1).reshape(-1, *true.shape[1:])
     save_grid(rows, path.with_name("vae-sheet.png"), columns=8)
-
-
-def save_grid(pictures: torch.Tensor, path: Path, columns: int) -> None:
-    """Pictures (N, 3, S, S) in -1..1 as one PNG, row by row."""
-    from PIL import Image
-
-    pixels = ((pictures.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    rows, side = len(pixels) // columns, pixels.shape[1]
-    grid = pixels[: rows * columns].reshape(rows, columns, side, side, 3).swapaxes(1, 2)
-    Image.fromarray(grid.reshape(rows * side, columns * side, 3)).save(path)
