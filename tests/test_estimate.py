@@ -132,3 +132,26 @@ def test_a_run_whose_guidance_is_off_for_a_part_counts_what_was_asked(tiny_pipel
     asked = [1 if step.noise_uncond is None else 2 for step in trace]
     assert set(asked) == {1, 2}
     assert (trace.cost.evaluations, trace.cost.rows) == (8, sum(asked))
+
+
+@pytest.mark.parametrize("sampler", ["DDIM", "Heun", "DPM++ 2M Karras", "Euler a"])
+@pytest.mark.parametrize(
+    "changes",
+    [{0.5: {"guidance": 1.0}}, {0.9: {"guidance": 1.0}, 0.3: {"guidance": 7.0}}, {0.5: {"prompt": "a cat"}},
+     {0.9: {"guidance": 8.0}, 1e-6: {"guidance": 1.0}}],
+    ids=["off at half", "off between", "always on", "off too late"],
+)  # fmt: skip
+def test_what_changes_on_the_way_is_foretold_call_by_call(tiny_model, sampler, changes):
+    way = {"prompt": "a red fox", "steps": 6, "guidance": 5.0, "sampler": sampler, "changes": changes}
+    foretold, cost = tiny_model.estimate(**way), Model(tiny_model.pipeline, reuse=0).trace(**way).cost
+    assert (foretold.evaluations, foretold.rows) == (cost.evaluations, cost.rows)
+
+
+def test_a_part_without_guidance_takes_less_and_teaches_what_it_took(own):
+    model = Model(make_pipeline(), reuse=0)
+    off = {0.5: {"guidance": 1.0}}
+    for seed in range(3):
+        model.trace(seed=seed, changes=off, **ASKED)
+    (*_, took) = past().runs(model.ledger.key(model.resolve(dx.Settings(**ASKED))))
+    assert 1 < took.rows < 2
+    assert model.estimate(changes=off, **ASKED).seconds < model.estimate(**ASKED).seconds

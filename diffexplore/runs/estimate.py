@@ -169,8 +169,9 @@ class Ledger:
         known, fewest = False, 1_000_000
         for batch in grouped(plans, lambda plan: self._together(plan)):
             first, count = batch[0].settings, len(batch)
-            asked, halves = self._evaluations(batch[0]), self._halves(first)
-            evaluations, rows = evaluations + asked * count, rows + asked * count * halves
+            parts = self._parts(batch[0])
+            asked, calls, halves = sum(n for n, _ in parts), sum(n * m for n, m in parts), max(m for _, m in parts)
+            evaluations, rows = evaluations + asked * count, rows + calls * count
             laws = self._laws(first)
             fewest = min(fewest, laws.runs)
             pixels = (first.width or 1) * (first.height or 1)
@@ -179,8 +180,9 @@ class Ledger:
                 continue
             known = True
             if seconds is not None:
-                seconds += laws.text + laws.steps.of(asked, pixels * halves * count) + laws.decode * pixels * count
-            kept += laws.kept * asked * pixels * halves * count
+                steps = sum(laws.steps.of(n, pixels * m * count) for n, m in parts)
+                seconds += laws.text + steps + laws.decode * pixels * count
+            kept += laws.kept * calls * pixels * count
             preview += laws.decode * pixels * asked * count
             size = max(size, round(laws.memory.of(1, pixels * halves * count))) if laws.memory else size
         runs = 0 if fewest == 1_000_000 else fewest
@@ -205,6 +207,21 @@ class Ledger:
     def _halves(self, settings: Settings) -> int:
         return 2 if any(self._family.guided(self._pipeline, stage) for _, stage in settings.stages()) else 1
 
+    def _parts(self, plan: Plan) -> list[tuple[int, int]]:
+        """How often the network will be asked for each picture, and for how many halves of guidance: a pair for what a
+        run begins with, and for each change on its way that matters here.
+        """
+        settings = plan.settings
+        left, stages = self._evaluations(plan), settings.stages()
+        halves = [2 if self._family.guided(self._pipeline, stage) else 1 for _, stage in stages]
+        shares, order = self._shares(settings) if len(set(halves)) > 1 else ([], 1)
+        if not left or len(shares) < left:
+            return [(left, max(halves))]
+        # Evaluations that only try a point further on belong to the step that they are made for.
+        begun = [shares[k - k % order] for k in range(len(shares) - left, len(shares))]
+        come = [sum(share <= mark for mark, _ in stages) - 1 for share in begun]
+        return [(come.count(k), halves[k]) for k in range(len(stages)) if k in come]
+
     def _evaluations(self, plan: Plan) -> int:
         """How often the network will be asked for each picture."""
         settings = plan.settings
@@ -214,16 +231,24 @@ class Ledger:
             return max(0, whole - since)
         if settings.strength == 0:
             return 0
+        shares, order = self._shares(settings)
+        for k in range(0, len(shares), order):
+            if shares[k] <= settings.strength + 1e-6:
+                return len(shares) - k
+        return max(1, round(whole * settings.strength))
+
+    def _shares(self, settings: Settings) -> tuple[list[float], int]:
+        """The share of noise at each evaluation of a whole run, none where a scheduler does not tell beforehand; and
+        how many of them a step takes.
+        """
         try:
             made = self._schedules.make(str(settings.sampler))
             begin(made, settings.steps)
-            levels, order = Levels(made), int(getattr(made, "order", 1))
-            for k in range(0, len(levels.schedule), order):
-                if share_of_noise(*levels.at(k)[:2]) <= settings.strength + 1e-6:
-                    return len(levels.schedule) - k
+            levels = Levels(made)
+            shares = [share_of_noise(*levels.at(k, t)[:2]) for k, t in enumerate(levels.schedule)]
+            return shares, int(getattr(made, "order", 1))
         except Exception:  # a scheduler that wants to be told more, or taken step by step
-            pass
-        return max(1, round(whole * settings.strength))
+            return [], 1
 
     def _laws(self, settings: Settings) -> _Laws:
         threads = self._threads.known(self.place(settings), (settings.width or 0, settings.height or 0))
@@ -266,7 +291,7 @@ class Ledger:
             return
         first = drawn[0]
         width, height = first.image.size if first.image is not None else (1, 1)
-        halves = self._halves(first.settings)
+        halves = self._halves_of(first)
         steps = sum(step.seconds for step in first)
         took = Took(
             evaluations=len(first), rows=halves * len(drawn), pixels=width * height, pictures=len(drawn), steps=steps,

@@ -62,7 +62,7 @@ class Took:
 
     Attributes:
         evaluations: of each picture.
-        rows: rows of an evaluation: pictures, twice where both halves of guidance are asked for.
+        rows: rows of an evaluation in the mean: pictures, twice where both halves of guidance are asked for.
         pixels: of a picture.
         pictures: how many were drawn together.
         steps, decode, text: seconds, as a `Cost` has them, of all together.
@@ -73,7 +73,7 @@ class Took:
     """
 
     evaluations: int
-    rows: int
+    rows: float
     pixels: int
     pictures: int
     steps: float
