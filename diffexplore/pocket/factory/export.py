@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffexplore.pocket.factory import flow, unet, vae
+from diffexplore.pocket.factory.critic import make_heads
 from diffexplore.pocket.factory.sheets import save_grid
 from diffexplore.pocket.factory.stage import Budget, Stage
 from diffexplore.pocket.world import NEAR, vocabulary
@@ -177,6 +178,7 @@ def adopt(work: Path, folder: Path) -> None:
         parts = {"text": pipeline.text_encoder, "text_2": pipeline.text_encoder_2, "transformer": pipeline.transformer}
     elif pipeline.unet.config.time_cond_proj_dim is not None:
         name, rate, parts = "turbo", unet.RECIPE.rate, {"unet": pipeline.unet}
+        parts["critic"] = make_heads(tuple(pipeline.unet.config.block_out_channels))
     else:
         name, rate, parts = "unet", unet.RECIPE.rate, {"text": pipeline.text_encoder, "unet": pipeline.unet}
     stage = Stage(work, name, {k: p.to(torch.float32) for k, p in parts.items()}, steps=1, budget=Budget(), rate=rate,

@@ -6,6 +6,7 @@ student's answer before it shall be its own answer after it. How strong the guid
 number, so one evaluation of it stands for two of the teacher's and guidance can still be chosen.
 
 The steps are long at first, so that what is known at the end of a path soon reaches its beginning, and become shorter.
+Later a `critic` is heard as well: the student shall not answer with the mean of what may come, but with one of it.
 
 Sources: consistency models, https://arxiv.org/abs/2303.01469; latent consistency models, https://arxiv.org/abs/2310.04378;
 no average on the target's side and the loss, https://arxiv.org/abs/2310.14189.
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffexplore.pocket.factory import unet as pocket
+from diffexplore.pocket.factory.critic import Critic, make_heads
 from diffexplore.pocket.factory.latents import Latents
 from diffexplore.pocket.factory.stage import Budget, Stage
 from diffexplore.pocket.factory.unet import SHOWS, attention
@@ -35,7 +37,11 @@ SIGMA_DATA, SCALING = 0.5, 10.0
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """Everything that decides what comes out; `steps` None: as long as the budget's minutes last."""
+    """Everything that decides what comes out; `steps` None: as long as the budget's minutes last.
+
+    `critic` is the length of the critic's gradient at the answer, as a share of that of the distillation; it learns
+    from the beginning and is heard from the share `judged` of the budget on.
+    """
 
     seed: int = 2026
     pocket: pocket.Recipe = pocket.RECIPE
@@ -43,6 +49,8 @@ class Recipe:
     guidance: tuple[float, float] = (1.0, 9.0)
     leaps: tuple[float, float] = (100.0, 25.0)
     huber: float = 0.03
+    critic: float = 0.5
+    judged: float = 0.25
     batch: int = 16
     steps: int | None = None
     rate: float = 2e-4
@@ -154,12 +162,14 @@ def train(
     layout = torch.channels_last if recipe.pocket.channels_last else torch.contiguous_format
     teacher = whole.unet.to(device=device, memory_format=layout).eval().requires_grad_(False)
     student = student_of(teacher, recipe, latents.shape).to(memory_format=layout)
+    parts = {"unet": student, "critic": make_heads(recipe.pocket.channels)}
     stage = Stage(
-        work, "turbo", {"unet": student}, steps=recipe.steps, budget=budget, rate=recipe.rate, ema=recipe.ema,
-        warm=recipe.warm, decay=0.0,
+        work, "turbo", parts, steps=recipe.steps, budget=budget, rate=recipe.rate, ema=recipe.ema, warm=recipe.warm,
+        decay=0.0,
     )  # fmt: skip
     unet, size = stage.parts["unet"], recipe.batch
     clean = make_scheduler().alphas_cumprod.to(device)
+    critic = Critic(teacher, stage.parts["critic"], clean)  # type: ignore[arg-type]
     leap = torch.full((), recipe.leaps[0], device=device)
     low, high = recipe.guidance
     latents.wait(recipe.least)
@@ -184,7 +194,16 @@ def train(
             aim = answer(down, unet(down, s, seen, timestep_cond=told).sample.float(), s, clean)
         with attention(device):
             guess = answer(x, unet(x, t, seen, timestep_cond=told).sample.float(), t, clean)
-        return ((guess - aim).square() + recipe.huber**2).sqrt().mean() - recipe.huber
+        loss = ((guess - aim).square() + recipe.huber**2).sqrt().mean() - recipe.huber
+        if not recipe.critic:
+            return loss
+        total = loss + critic.learn(guess, z, seen)
+        if stage.share >= recipe.judged:
+            own, pull = torch.autograd.grad(loss, guess, retain_graph=True)[0], critic.pull(guess, seen)
+            pull = pull * (recipe.critic * own.norm() / pull.norm().clamp(min=1e-12))
+            pulled = (guess * pull).sum()  # of the gradient `pull`, and of no other use
+            total = total + (pulled - pulled.detach())
+        return total
 
     def feed() -> None:
         latents.feed()
