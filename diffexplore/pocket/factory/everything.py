@@ -225,8 +225,7 @@ def beside(plan: Plan, folder: Path) -> Plan:
     """The plan for models beside one that is there: its size, layout and world of captions, which do not stray.
 
     Its weights are taken over into a work folder that has none; its U-Net goes on at half the rate, which shakes less
-    of what it knows. Pictures are as large as the work folder's VAE draws
-    them, twice as large where one is to grow.
+    of what it knows. Pictures are as large as the work folder's VAE draws them, twice as large where one is to grow.
 
     Raises:
         FileNotFoundError: `folder` is no diffusers folder.

@@ -123,7 +123,7 @@ def train(work: Path, pool: Pool, budget: Budget, teacher: Any, recipe: Recipe =
 
     Args:
         work: folder of the state.
-        pool: pictures of twice the side of `base`.
+        pool: pictures of twice the side that the teacher draws.
         budget, steps: how long.
         teacher: the pipeline whose VAE grows and whose denoiser guesses.
         recipe: how.

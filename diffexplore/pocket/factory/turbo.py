@@ -170,7 +170,7 @@ def train(
     unet, size = stage.parts["unet"], recipe.batch
     clean = make_scheduler().alphas_cumprod.to(device)
     critic = Critic(teacher, stage.parts["critic"], clean)  # type: ignore[arg-type]
-    leap = torch.full((), recipe.leaps[0], device=device)
+    leap, heard = torch.full((), recipe.leaps[0], device=device), torch.zeros((), device=device)
     low, high = recipe.guidance
     latents.wait(recipe.least)
 
@@ -197,18 +197,16 @@ def train(
         loss = ((guess - aim).square() + recipe.huber**2).sqrt().mean() - recipe.huber
         if not recipe.critic:
             return loss
-        total = loss + critic.learn(guess, z, seen)
-        if stage.share >= recipe.judged:
-            own, pull = torch.autograd.grad(loss, guess, retain_graph=True)[0], critic.pull(guess, seen)
-            pull = pull * (recipe.critic * own.norm() / pull.norm().clamp(min=1e-12))
-            pulled = (guess * pull).sum()  # of the gradient `pull`, and of no other use
-            total = total + (pulled - pulled.detach())
-        return total
+        own, pull = torch.autograd.grad(loss, guess, retain_graph=True)[0], critic.pull(guess, seen)
+        pull = pull * (heard * own.norm() / pull.norm().clamp(min=1e-12))
+        pulled = (guess * pull).sum()  # of the gradient `pull`, and of no other use
+        return loss + critic.learn(guess, z, seen) + pulled - pulled.detach()
 
     def feed() -> None:
         latents.feed()
         first, last = recipe.leaps
         leap.fill_(first * (last / first) ** min(1.0, 1.5 * stage.share))
+        heard.fill_(recipe.critic if stage.share >= recipe.judged else 0.0)
 
     def look(step: int) -> None:
         show(pipeline_of(latents.vae, latents.tokenizer, text, stage.average["unet"]), step)
