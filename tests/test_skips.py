@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from tiny import make_pipeline
-from tiny_families import MAKERS
+from tiny_families import MAKERS, SIZES
 
 from diffexplore.model import Model
 from diffexplore.runs.probes import Probe
@@ -124,7 +124,8 @@ def test_runs_of_other_skips_share_no_batch(model: Model) -> None:
 @pytest.mark.parametrize("family", ["sdxl", "lcm", "kandinsky3"])
 def test_every_stage_of_every_unet(family: str) -> None:
     other = Model(MAKERS[family]())
-    asked = Settings(prompt="a", steps=2 if family != "kandinsky3" else 3, seed=1)
+    width, height = SIZES.get(family, (None, None))
+    asked = Settings(prompt="a", steps=2 if family != "kandinsky3" else 3, seed=1, width=width, height=height)
     before = final(other.trace(asked))
     assert other.abilities["skips"] is True
     assert [stage.name for stage in other.stages] == ["stage 1, coarsest", "stage 2, finest"]
