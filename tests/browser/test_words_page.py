@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hands import until
 
 from diffexplore.widgets.viewer import Replay
 
@@ -50,6 +51,21 @@ def test_a_click_on_a_word_lays_where_it_looks_over_the_picture(
         chips.nth(one).locator("button").click()
     page.step.fill("3")
     assert page.pixels() == plain
+
+
+def test_a_line_of_words_fades_where_it_goes_on(host: Callable[..., Any], looked: list[Any]) -> None:
+    page = host(Replay(looked[0]))
+    line = page.root.locator(".dx-words")
+
+    def fades(before: str, after: str) -> None:
+        read = "(line, names) => names.map((name) => getComputedStyle(line).getPropertyValue(name))"
+        assert line.evaluate(read, ["--dx-before", "--dx-after"]) == [before, after]
+
+    fades("0px", "0px")  # all of it is in sight
+    line.evaluate("line => { line.style.width = '150px' }")
+    until(page.page, lambda: fades("0px", "28px"))
+    line.evaluate("line => { line.scrollLeft = line.scrollWidth }")
+    until(page.page, lambda: fades("28px", "0px"))
 
 
 def test_several_runs_show_the_words_that_they_have_on_a_tab(host: Callable[..., Any], looked: list[Any]) -> None:
