@@ -59,7 +59,7 @@ def test_both_sides_of_the_cold_start_run(code):
 
 
 def test_a_recorded_and_a_plain_run_are_both_timed():
-    row = rows.recorded("x", make_pipeline(), steps=2, rounds=2, side=32)
+    row = rows.recorded("x", make_pipeline(), steps=2, rounds=2, latents=16)
     assert row.low <= row.ratio <= row.high
     assert row.ours > 0 < row.plain
 
