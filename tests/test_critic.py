@@ -21,7 +21,7 @@ def batch(real):
 
 def test_it_looks_at_every_level_on_the_way_down():
     critic, text = made(), torch.randn(16, 40, 32)
-    said = critic._judged(batch(True), text, critic.heads)
+    said = critic.judged(batch(True), text)
     assert said.shape == (16, 8 * 8 + 4 * 4 + 2 * 2)
 
 
@@ -43,9 +43,9 @@ def test_it_learns_to_tell_real_latents_from_others_and_only_its_heads_do():
     pull = critic.pull(z, text)
     with torch.no_grad():
         torch.manual_seed(3)
-        now = critic._judged(z, text, critic.heads).mean()
+        now = critic.judged(z, text).mean()
         torch.manual_seed(3)
-        then = critic._judged(z - pull * (3 / pull.norm()), text, critic.heads).mean()
+        then = critic.judged(z - pull * (3 / pull.norm()), text).mean()
     assert then > now
 
 

@@ -147,6 +147,13 @@ def test_what_changes_on_the_way_is_foretold_call_by_call(tiny_model, sampler, c
     assert (foretold.evaluations, foretold.rows) == (cost.evaluations, cost.rows)
 
 
+@pytest.mark.parametrize("sampler", ["DDIM", "Heun", "DPM++ 2M Karras", "UniPC"])
+def test_the_part_of_a_run_on_a_picture_is_foretold(tiny_model, tiny_trace, sampler):
+    for strength in (0.1, 0.3, 0.9):
+        way = {"prompt": "a red fox", "steps": 6, "sampler": sampler, "image": tiny_trace.image, "strength": strength}
+        assert tiny_model.estimate(**way).evaluations == len(tiny_model.trace(**way))
+
+
 def test_a_part_without_guidance_takes_less_and_teaches_what_it_took(own):
     model = Model(make_pipeline(), reuse=0)
     off = {0.5: {"guidance": 1.0}}

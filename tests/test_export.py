@@ -90,28 +90,3 @@ def test_exported_weights_can_be_adopted(work, tmp_path, name, stage, part):
 
 def test_how_well_a_vae_keeps_pictures_is_a_number_of_decibels(work, art_folder):
     assert 0 < export.psnr(work / "export" / "pocket", str(art_folder), count=2) < 60
-
-
-def test_trainings_that_had_one_beginning_become_their_mean(work, tmp_path, capsys):
-    one, other = tmp_path / "one", tmp_path / "other"
-    state = torch.load(work / "unet.pt", weights_only=True)
-    for folder, shift in ((one, 0.0), (other, 0.5)):
-        folder.mkdir()
-        for part in (*state["parts"].values(), *state["average"].values()):
-            for value in part.values():
-                if value.is_floating_point():
-                    value += shift
-        torch.save(state, folder / "unet.pt")
-    export.main(["average", "--work", str(one), "--others", str(other)])
-    made, first = (torch.load(folder / "unet.pt", weights_only=True) for folder in (one, work))
-    for kind in ("parts", "average"):
-        for key, value in first[kind]["unet"].items():
-            assert torch.allclose(made[kind]["unet"][key], value + 0.25, atol=1e-5)
-    assert made["step"] == first["step"]
-    for others, said in (([str(tmp_path)], "unet.pt"), ([], "needs other work folders")):
-        with pytest.raises(SystemExit):
-            export.main(["average", "--work", str(one), *(["--others", *others] if others else [])])
-        assert said in capsys.readouterr().err
-    torch.save({kind: {"unet": {}} for kind in ("parts", "average")}, other / "unet.pt")
-    with pytest.raises(ValueError, match=f"{other.name} holds another network"):
-        export.average(one, [other], "unet")

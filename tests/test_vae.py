@@ -8,6 +8,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from diffexplore.pocket.factory import judge_training, vae
+from diffexplore.pocket.factory.critic import make_critic
 from diffexplore.pocket.factory.pool import compose
 from diffexplore.pocket.factory.scenes import Art
 from diffexplore.pocket.factory.stage import Budget
@@ -70,7 +71,7 @@ def test_the_error_is_told_of_pictures_it_never_saw(art_folder):
 
 def test_each_pull_is_as_long_as_the_recipe_says(few):
     torch.manual_seed(0)
-    critic = vae.make_critic()
+    critic = make_critic()
     true = few.pictures[:4].float() / 127.5 - 1
     made = true + 0.3 * torch.randn_like(true)
     plain, loss = vae.Losses(TINY.perceptual, TINY.critic, None, critic).pull(made, true, judged=False)

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import numpy as np
 
 SIZE = 64
-"""Side of the pictures that the judge reads, in pixels; others are brought to it."""
+"""Side in pixels of a composed picture where nothing else is said, and of those that the judge reads."""
 
 Rng = np.random.Generator
 

@@ -1,9 +1,9 @@
-"""A critic of latents: how real they look to somebody who can denoise, at some level of noise, told what they show.
+"""Critics: how real pictures look, patch by patch, and how real latents do, to somebody who can denoise.
 
-A denoiser that predicts the mean of all that may come is soft by nature, and what learns from it inherits that. A
-critic asks for one picture instead of a mean. It is cheap: it looks through the frozen first half of a trained U-Net,
-and only small heads learn. Sources: adversarial distillation in the features of the teacher,
-https://arxiv.org/abs/2403.12015; a hinge, https://arxiv.org/abs/1705.02894.
+What learns to be near gets soft; a critic that learns to tell drawn from real pulls the other way. That of pictures
+looks at patches (https://arxiv.org/abs/1611.07004). That of latents noises them and looks through the frozen first half
+of a trained U-Net that is told what they show, so that only small heads learn (adversarial distillation in the features
+of the teacher, https://arxiv.org/abs/2403.12015). Both learn by a hinge (https://arxiv.org/abs/1705.02894).
 """
 
 from __future__ import annotations
@@ -13,9 +13,37 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Critic", "make_heads"]
+__all__ = ["Critic", "along", "hinge", "make_critic", "make_heads", "set_against"]
 
 WIDTH = 64
+
+
+def hinge(drawn: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    """A critic's own loss, from what it says of both: what it is sure of no longer counts."""
+    loss: torch.Tensor = ((1 + drawn).clamp(min=0).mean() + (1 - real).clamp(min=0).mean()).float()
+    return loss
+
+
+def set_against(first: torch.Tensor, other: torch.Tensor, share: float | torch.Tensor) -> torch.Tensor:
+    """The gradient `other`, made `share` times as long as `first` (https://arxiv.org/abs/2012.09841)."""
+    return other * (share * first.norm() / other.norm().clamp(min=1e-12))
+
+
+def along(made: torch.Tensor, pull: torch.Tensor) -> torch.Tensor:
+    """Zero, whose gradient at `made` is `pull`: to be added to a loss."""
+    pulled = (made * pull).sum()
+    return pulled - pulled.detach()
+
+
+def make_critic() -> torch.nn.Sequential:
+    """(N, 3, S, S) to (N, 1, S / 8, S / 8): how real each patch looks."""
+    from torch import nn
+
+    def block(wide: int, out: int) -> list[nn.Module]:
+        return [nn.Conv2d(wide, out, 4, 2, 1), nn.GroupNorm(8, out), nn.LeakyReLU(0.2)]
+
+    layers = [nn.Conv2d(3, 48, 4, 2, 1), nn.LeakyReLU(0.2), *block(48, 96), *block(96, 128), nn.Conv2d(128, 1, 3, 1, 1)]
+    return nn.Sequential(*layers)
 
 
 def make_heads(channels: tuple[int, ...]) -> torch.nn.ModuleList:
@@ -62,31 +90,23 @@ class Critic:
             found.append(kept[0])
         return found
 
-    def _judged(self, z: torch.Tensor, text: torch.Tensor, heads: Any) -> torch.Tensor:
-        """(B, places): how real latents look, noised to one level for all of them."""
+    def judged(self, z: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        """(B, places): how real latents (B, C, h, w) look, each noised to a level of its own."""
         import torch
 
         t = torch.randint(*self.noise, (len(z),), device=z.device)
         a = self.clean[t].view(-1, 1, 1, 1)
         x = a.sqrt() * z + (1 - a).sqrt() * torch.randn_like(z)
         seen = self._sees(x, t, text)
-        return torch.cat([head(one).flatten(1).float() for head, one in zip(heads, seen, strict=True)], 1)
+        return torch.cat([head(one).flatten(1).float() for head, one in zip(self.heads, seen, strict=True)], 1)
 
     def pull(self, z: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
         """The gradient, at latents (B, C, h, w), of how unreal they look; the heads learn nothing from it."""
         import torch
 
         asked = z.detach().requires_grad_(True)
-        wanted = [one.requires_grad for one in self.heads.parameters()]
-        self.heads.requires_grad_(False)
-        unreal = -self._judged(asked, text, self.heads).mean()
-        found = torch.autograd.grad(unreal, asked)[0].float()
-        for one, before in zip(self.heads.parameters(), wanted, strict=True):
-            one.requires_grad_(before)
-        return found
+        return torch.autograd.grad(-self.judged(asked, text).mean(), asked)[0].float()
 
     def learn(self, drawn: torch.Tensor, real: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-        """The heads' own loss: hinge, so that what they are sure of no longer counts."""
-        said = self._judged(drawn.detach(), text, self.heads)
-        true = self._judged(real, text, self.heads)
-        return (1 + said).clamp(min=0).mean() + (1 - true).clamp(min=0).mean()
+        """The heads' own loss, see `hinge`."""
+        return hinge(self.judged(drawn.detach(), text), self.judged(real, text))

@@ -174,11 +174,7 @@ class Everything:
         old = export.open_folder(plan.teacher)
         grow.train(work, pool, budget, old, plan.grow, steps=plan.grow_steps)
         old.register_modules(vae=self._vae())
-        export.write_folder(old, work / "export" / EXPORTS["grow"])
-        tell(f"grow: exported to {work / 'export' / EXPORTS['grow']}")
-        if plan.sheets:
-            export.draw_sheet(export.open_folder(work / "export" / EXPORTS["grow"]), work / "export" / "sheet-grow.png",
-                              plan.pocket.sheet_steps)  # fmt: skip
+        self._export("grow", old)
 
     def _denoiser(self, name: str, budget: Budget, pool: Pool, tokenizer: Any) -> None:
         plan, work = self.plan, self.plan.work
@@ -199,12 +195,17 @@ class Everything:
         else:
             turbo.train(work, plan.turbo, budget, latents, show)
             made = turbo.trained(work, plan.turbo, self._vae(), latents.shape)
-        export.write_folder(made, work / "export" / called)
-        export.learn_strip(work, called, work / "export" / f"learn-{called}.png")
-        tell(f"{name}: exported to {work / 'export' / called}")
-        if plan.sheets:
-            made.to(plan.device)
-            export.draw_sheet(made, work / "export" / f"sheet-{called}.png", self._steps(name))
+        self._export(name, made)
+
+    def _export(self, name: str, made: Any) -> None:
+        """A stage's model as a folder, with what it drew on its way and its sheet."""
+        called, out = EXPORTS[name], self.plan.work / "export"
+        export.write_folder(made, out / called)
+        export.learn_strip(self.plan.work, called, out / f"learn-{called}.png")
+        tell(f"{name}: exported to {out / called}")
+        if self.plan.sheets:
+            made.to(self.plan.device)
+            export.draw_sheet(made, out / f"sheet-{called}.png", self._steps(name))
             tell(f"{name}: drew its sheet")
 
     def _vae(self) -> Any:
@@ -212,7 +213,12 @@ class Everything:
 
     def _steps(self, name: str) -> int:
         plan = self.plan
-        steps = {"unet": plan.pocket.sheet_steps, "flow": plan.flow.sheet_steps, "turbo": plan.turbo.sheet_steps}
+        steps = {
+            "grow": plan.pocket.sheet_steps,
+            "unet": plan.pocket.sheet_steps,
+            "flow": plan.flow.sheet_steps,
+            "turbo": plan.turbo.sheet_steps,
+        }
         return steps[name]
 
 

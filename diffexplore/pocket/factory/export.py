@@ -3,7 +3,6 @@
 python -m diffexplore.pocket.factory.export sheet --out FOLDER  # the prompts of sheet.txt, by an exported model
 python -m diffexplore.pocket.factory.export psnr --art FOLDER   # how well its VAE keeps pictures it never saw
 python -m diffexplore.pocket.factory.export adopt --out FOLDER  # exported weights as checkpoints to go on from
-python -m diffexplore.pocket.factory.export average --work FOLDER --others FOLDER  # two trainings become one
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ from diffexplore.pocket.factory.critic import make_heads
 from diffexplore.pocket.factory.sheets import save_grid
 from diffexplore.pocket.factory.stage import Budget, Stage
 from diffexplore.pocket.world import NEAR, vocabulary
-from diffexplore.record.file import written
 
 if TYPE_CHECKING:
     import torch
@@ -187,48 +185,13 @@ def adopt(work: Path, folder: Path) -> None:
     stage.save()
 
 
-def average(work: Path, others: Sequence[Path], name: str) -> None:
-    """Put the mean of the weights of several trainings that had one beginning into the first's checkpoint.
-
-    Trainings that went different ways from the same weights lie in one valley, and its middle is better than their ends
-    (https://arxiv.org/abs/2203.05482): several processes can train without speaking to each other.
-
-    Args:
-        work: work folder of the first, whose ``NAME.pt`` is written anew.
-        others: work folders of the others.
-        name: of the stage.
-
-    Raises:
-        FileNotFoundError: one has no such checkpoint.
-        ValueError: one is of another shape, or there are no others.
-    """
-    import torch
-
-    if not others:
-        raise ValueError("a mean needs other work folders, got none")
-    states = [torch.load(folder / f"{name}.pt", weights_only=True, map_location="cpu") for folder in (work, *others)]
-    for kind in ("parts", "average"):
-        for key, part in states[0][kind].items():
-            for weight, value in part.items():
-                found = [state[kind].get(key, {}).get(weight) for state in states]
-                wrong = [k for k, one in enumerate(found) if one is None or one.shape != value.shape]
-                if wrong:
-                    raise ValueError(f"{others[wrong[0] - 1]} holds another network: {key}.{weight} differs in shape")
-                if value.is_floating_point():
-                    part[weight] = torch.stack(found).mean(0)
-    with written(work / f"{name}.pt") as file:
-        torch.save(states[0], file)
-
-
 def main(argv: list[str] | None = None) -> None:
     """Draw a sheet, measure a VAE, or take weights up again."""
     parser = argparse.ArgumentParser(
         prog="python -m diffexplore.pocket.factory.export", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("what", choices=["sheet", "psnr", "adopt", "average"])
-    parser.add_argument("--work", type=Path, default=Path("runs"), help="folder of checkpoints (for adopt and average)")
-    parser.add_argument("--others", type=Path, nargs="+", default=[], help="folders of other checkpoints (for average)")
-    parser.add_argument("--stage", default="unet", help="whose checkpoints (for average; default %(default)s)")
+    parser.add_argument("what", choices=["sheet", "psnr", "adopt"])
+    parser.add_argument("--work", type=Path, default=Path("runs"), help="folder of checkpoints (for adopt)")
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="the exported folder")
     parser.add_argument("--art", help="unpacked npm package @lobehub/fluent-emoji-3d (for psnr)")
     args = parser.parse_args(argv)
@@ -241,11 +204,6 @@ def main(argv: list[str] | None = None) -> None:
         draw_sheet(pipeline, args.out.with_name(name), steps_of(pipeline))
     elif args.what == "psnr":
         print(f"{psnr(args.out, args.art):.2f} dB")
-    elif args.what == "average":
-        try:
-            average(args.work, args.others, args.stage)
-        except (FileNotFoundError, ValueError) as error:
-            parser.error(str(error))
     else:
         adopt(args.work, args.out)
 

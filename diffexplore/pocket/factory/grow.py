@@ -16,10 +16,11 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffexplore.pocket.factory.critic import along, make_critic
 from diffexplore.pocket.factory.pool import Pool
 from diffexplore.pocket.factory.sheets import save_grid
 from diffexplore.pocket.factory.stage import Budget, Stage, tell
-from diffexplore.pocket.factory.vae import Losses, make_critic, read_sight
+from diffexplore.pocket.factory.vae import Losses, read_sight
 
 if TYPE_CHECKING:
     import torch
@@ -154,10 +155,9 @@ def train(work: Path, pool: Pool, budget: Budget, teacher: Any, recipe: Recipe =
             shown = torch.cat([guesses(latents[:few], pool.ids[index[:few], which].long()), shown[few:]])
         made = vae.decode(shown).sample.float()
         pull, loss = losses.pull(made, true, judged=stage.share >= recipe.judged)
-        pulled = (made * pull).sum()  # of the gradient `pull`, and of no other use
         read = vae.encode(true[: recipe.encoded]).latent_dist.parameters.float()
         mean, logvar = (read - wanted[: recipe.encoded]).square().mean((0, 2, 3)).chunk(2)
-        total = loss + (pulled - pulled.detach()) + mean.mean() + 0.01 * logvar.mean()
+        total = loss + along(made, pull) + mean.mean() + 0.01 * logvar.mean()
         if stage.share >= recipe.judged / 2:
             total = total + losses.learn(made, true)
         return total

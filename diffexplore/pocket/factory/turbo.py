@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffexplore.pocket.factory import unet as pocket
-from diffexplore.pocket.factory.critic import Critic, make_heads
+from diffexplore.pocket.factory.critic import Critic, along, make_heads, set_against
 from diffexplore.pocket.factory.latents import Latents
 from diffexplore.pocket.factory.stage import Budget, Stage
 from diffexplore.pocket.factory.unet import SHOWS, attention
@@ -197,10 +197,9 @@ def train(
         loss = ((guess - aim).square() + recipe.huber**2).sqrt().mean() - recipe.huber
         if not recipe.critic:
             return loss
-        own, pull = torch.autograd.grad(loss, guess, retain_graph=True)[0], critic.pull(guess, seen)
-        pull = pull * (heard * own.norm() / pull.norm().clamp(min=1e-12))
-        pulled = (guess * pull).sum()  # of the gradient `pull`, and of no other use
-        return loss + critic.learn(guess, z, seen) + pulled - pulled.detach()
+        own = torch.autograd.grad(loss, guess, retain_graph=True)[0]
+        pull = set_against(own, critic.pull(guess, seen), heard)
+        return loss + critic.learn(guess, z, seen) + along(guess, pull)
 
     def feed() -> None:
         latents.feed()

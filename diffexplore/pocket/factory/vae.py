@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diffexplore.pocket.factory import scenes
+from diffexplore.pocket.factory.critic import along, hinge, make_critic, set_against
 from diffexplore.pocket.factory.eyes import make_sight, sees
 from diffexplore.pocket.factory.pool import Pool, compose
 from diffexplore.pocket.factory.sheets import save_grid
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     import torch
     from diffusers import AutoencoderKL
 
-__all__ = ["RECIPE", "Losses", "Recipe", "make_critic", "make_vae", "psnr", "read_sight", "train"]
+__all__ = ["RECIPE", "Losses", "Recipe", "make_vae", "psnr", "read_sight", "train"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,17 +83,6 @@ def make_vae(recipe: Recipe = RECIPE) -> AutoencoderKL:
     )
 
 
-def make_critic() -> torch.nn.Sequential:
-    """(N, 3, S, S) to (N, 1, S / 8, S / 8): how real each patch looks."""
-    from torch import nn
-
-    def block(wide: int, out: int) -> list[nn.Module]:
-        return [nn.Conv2d(wide, out, 4, 2, 1), nn.GroupNorm(8, out), nn.LeakyReLU(0.2)]
-
-    layers = [nn.Conv2d(3, 48, 4, 2, 1), nn.LeakyReLU(0.2), *block(48, 96), *block(96, 128), nn.Conv2d(128, 1, 3, 1, 1)]
-    return nn.Sequential(*layers)
-
-
 def _pixels(made: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
     """Absolute and squared error, the error of edges, which keeps outlines from going soft, and that of patches.
 
@@ -114,7 +104,7 @@ class Losses:
     Args:
         perceptual, heard: length of the gradients of the sight and of the critic, as shares of the pixels'.
         sight: what it is to keep, see `eyes.sees`; None: nothing but pixels.
-        critic: see `make_critic`.
+        critic: see `critic.make_critic`.
     """
 
     def __init__(
@@ -133,25 +123,21 @@ class Losses:
             with torch.no_grad():
                 wanted = sees(self.sight, true)
             far = sum((a - b).square().sum(1).mean() for a, b in zip(sees(self.sight, picture), wanted, strict=True))
-            pull = pull + self._set_against(first, far, picture, self.perceptual)
+            pull = pull + self._seen(first, far, picture, self.perceptual)
         if judged:
-            frozen = {name: value.detach() for name, value in self.critic.named_parameters()}
-            real = -torch.func.functional_call(self.critic, frozen, picture).mean()
-            pull = pull + self._set_against(first, real, picture, self.heard)
+            pull = pull + self._seen(first, -self.critic(picture).mean(), picture, self.heard)
         return pull.detach(), loss.detach()
 
     @staticmethod
-    def _set_against(first: torch.Tensor, loss: Any, picture: torch.Tensor, share: float) -> torch.Tensor:
+    def _seen(first: torch.Tensor, loss: Any, picture: torch.Tensor, share: float) -> torch.Tensor:
+        """The gradient of `loss` at the picture, set against the first; nothing else has one from it."""
         import torch
 
-        own = torch.autograd.grad(loss.float(), picture)[0].float()
-        scale: torch.Tensor = share * first.norm() / own.norm().clamp(min=1e-12)
-        return own * scale
+        return set_against(first, torch.autograd.grad(loss.float(), picture)[0].float(), share)
 
     def learn(self, made: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
-        """The critic's own loss: hinge, so that what it is sure of no longer counts."""
-        real, drawn = self.critic(true), self.critic(made.detach())
-        return ((1 - real).clamp(min=0).mean() + (1 + drawn).clamp(min=0).mean()).float()
+        """The critic's own loss, see `critic.hinge`."""
+        return hinge(self.critic(made.detach()), self.critic(true))
 
 
 def train(work: Path, pool: Pool, budget: Budget, recipe: Recipe = RECIPE, *, steps: int | None = None) -> None:
@@ -187,8 +173,7 @@ def train(work: Path, pool: Pool, budget: Budget, recipe: Recipe = RECIPE, *, st
         pull, loss = losses.pull(made, true, judged=whole and stage.share >= recipe.judged)
         mean, logvar = posterior.mean.float(), posterior.logvar.float()
         spread = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
-        pulled = (made * pull).sum()  # of the gradient `pull`, and of no other use
-        total = loss + (pulled - pulled.detach()) + recipe.kl * min(1.0, (step + 1) / 1000) * spread
+        total = loss + along(made, pull) + recipe.kl * min(1.0, (step + 1) / 1000) * spread
         if whole and step % recipe.half_scale != 1:
             total = total + losses.learn(made, true)
         return total
