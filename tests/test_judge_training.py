@@ -118,6 +118,15 @@ def test_the_second_judge_learns_alone_as_well(few, tmp_path):
     assert (parts[2].argmax(1) == few.labels["setting"]).float().mean() > 0.3  # one in nine by chance
 
 
+def test_a_judge_goes_on_from_the_one_that_ships(few, tmp_path):
+    judge_training.train(tmp_path, few, Budget(), steps=1, batch=16, only="judge", like=judge.WEIGHTS)
+    pictures = few.pictures.permute(0, 2, 3, 1).numpy()
+    was = judge.probabilities(pictures)
+    now = judge.probabilities(pictures, tmp_path / "judge.safetensors")
+    assert all((a.argmax(1) == b.argmax(1)).mean() > 0.9 for a, b in zip(was, now, strict=True))
+    assert any(not np.array_equal(a, b) for a, b in zip(was, now, strict=True))  # and has learned one step
+
+
 def test_the_second_judge_is_scored_beside_the_first(work, art):
     result = judge_training.score(
         art, count=6, size=64, judge=work / "judge.safetensors", second=work / "judge2.safetensors"

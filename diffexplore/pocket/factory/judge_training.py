@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -47,6 +47,41 @@ def _fold(network: torch.nn.Module) -> None:
             setattr(network, name, nn.Sequential(fuse_conv_bn_eval(layer, part[1])))
         else:
             _fold(part)
+
+
+def _unfold(weights: Path, seen: torch.Tensor) -> torch.nn.Module:
+    """A judge that can be trained on, from one that is kept: each normalisation gives back what it takes from `seen`,
+    (N, 3, 64, 64) in -1..1, so that it says of those pictures what it said.
+    """
+    import torch
+    from safetensors.torch import load_file
+    from torch import nn
+
+    kept = make_network(WIDTHS, folded=True)
+    kept.load_state_dict({name: value.float() for name, value in load_file(weights).items()})
+    network, hooks = make_network(WIDTHS), []
+    for name, part in network.named_modules():
+        if isinstance(part, nn.Linear):
+            part.load_state_dict(kept.get_submodule(name).state_dict())
+        if not (isinstance(part, nn.Sequential) and len(part) == 2 and isinstance(part[1], nn.BatchNorm2d)):
+            continue
+        layer = kept.get_submodule(f"{name}.0")
+        part[0].load_state_dict({"weight": layer.weight})
+
+        def settle(normal: nn.Module, given: tuple[torch.Tensor], bias: Any = layer.bias) -> None:
+            assert isinstance(normal, nn.BatchNorm2d)
+            mean, var = given[0].mean((0, 2, 3)), given[0].var((0, 2, 3))
+            normal.weight.copy_((var + normal.eps).sqrt())
+            normal.bias.copy_(mean + bias)
+            normal.running_mean.copy_(mean)  # type: ignore[union-attr]
+            normal.running_var.copy_(var)  # type: ignore[union-attr]
+
+        hooks.append(part[1].register_forward_pre_hook(settle))
+    with torch.no_grad():
+        network.eval()(seen)
+    for hook in hooks:
+        hook.remove()
+    return network.train()
 
 
 # --- training ------------------------------------------------------------------------------------------------------
@@ -90,8 +125,9 @@ MAKERS = {"judge": lambda: make_network(WIDTHS), "second": make_second, "sight":
 
 
 def train(
-    work: Path, pool: Pool, budget: Budget, *, steps: int | None = None, batch: int = 192, only: str | None = None
-) -> None:
+    work: Path, pool: Pool, budget: Budget, *, steps: int | None = None, batch: int = 192, only: str | None = None,
+    like: Path | None = None,
+) -> None:  # fmt: skip
     """Train all three; state in ``judges.pt``, weights as ``judge.safetensors`` and ``judge2.safetensors``.
 
     Args:
@@ -100,14 +136,20 @@ def train(
         budget, steps: how long.
         batch: pictures a step.
         only: one of `MAKERS`, trained alone; its state is called by its name.
+        like: weights of a judge that ships, as which the judge begins; it learns at half the rate, which shakes less of
+            what is known.
     """
     import torch
     from torch.nn.functional import interpolate
 
     torch.manual_seed(SEED)
-    parts = {name: make() for name, make in MAKERS.items() if only in (None, name)}
-    stage = Stage(work, only or "judges", parts, steps=steps, budget=budget, rate=2e-3, ema=0.0, decay=0.03)
     pool.wait(min(LEAST, len(pool.pictures)))
+    parts = {name: make() for name, make in MAKERS.items() if only in (None, name)}
+    if like is not None and "judge" in parts:
+        first = pool.pictures[:LEAST:8].float().cpu() / 127.5 - 1
+        parts["judge"] = _unfold(like, interpolate(first, (SIZE, SIZE), mode="area"))
+    rate = 2e-3 if like is None else 1e-3
+    stage = Stage(work, only or "judges", parts, steps=steps, budget=budget, rate=rate, ema=0.0, decay=0.03)
     noisy = ATTRIBUTES["quality"].index("noisy")
 
     def loss_of(step: int) -> torch.Tensor:
@@ -215,6 +257,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="the file of the judge that ships")
     parser.add_argument("--minutes", type=float, default=60, help="of training, all its runs together")
     parser.add_argument("--only", choices=list(MAKERS), help="train or export one of them, alone")
+    parser.add_argument("--like", type=Path, metavar="FILE", help="weights of a judge, as which it begins")
     parser.add_argument("--batch", type=int, default=192, help="pictures a step (default %(default)s)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--bf16", action="store_true", help="train in bfloat16 (a GPU, AVX512-BF16, AMX)")
@@ -231,7 +274,8 @@ def main(argv: list[str] | None = None) -> None:
         tokenizer = CLIPTokenizer.from_pretrained(WEIGHTS.parent / "tokenizer")
         kind = {"size": 2 * SIZE, "capacity": CAPACITY, "seed": SEED, "held_out": True}
         with Pool(args.art, tokenizer=tokenizer, device=args.device, **kind) as pool:  # type: ignore[arg-type]
-            train(args.work, pool, Budget(args.minutes, args.bf16, args.device), batch=args.batch, only=args.only)
+            budget = Budget(args.minutes, args.bf16, args.device)
+            train(args.work, pool, budget, batch=args.batch, only=args.only, like=args.like)
     export(args.work, args.out, args.only)
 
 
