@@ -88,5 +88,26 @@ def test_exported_weights_can_be_adopted(work, tmp_path, name, stage, part):
         assert torch.allclose(ours["parts"][part][key], value, rtol=2e-3, atol=1e-4), key
 
 
+def test_what_distilling_changed_moves_onto_another_teacher(work, tmp_path):
+    """Of a teacher that has moved by a tenth everywhere, the fast model has moved as far."""
+    told = work / "export"
+    with pytest.raises(FileNotFoundError):
+        export.adopt(tmp_path, told / "pocket-turbo", of=told / "pocket")
+    with pytest.raises(ValueError, match="pocket was not distilled"):
+        export.adopt(tmp_path, told / "pocket", of=told / "pocket")
+    export.adopt(tmp_path, told / "pocket")
+    state = torch.load(tmp_path / "unet.pt", weights_only=True)
+    for value in state["average"]["unet"].values():
+        value += 0.1
+    torch.save(state, tmp_path / "unet.pt")
+    export.adopt(tmp_path, told / "pocket-turbo")
+    before = torch.load(tmp_path / "turbo.pt", weights_only=True)["parts"]["unet"]
+    export.adopt(tmp_path, told / "pocket-turbo", of=told / "pocket")
+    after = torch.load(tmp_path / "turbo.pt", weights_only=True)["parts"]["unet"]
+    for key, value in before.items():
+        moved = 0.1 if key in state["average"]["unet"] else 0.0
+        assert torch.allclose(after[key], value + moved, atol=1e-4), key
+
+
 def test_how_well_a_vae_keeps_pictures_is_a_number_of_decibels(work, art_folder):
     assert 0 < export.psnr(work / "export" / "pocket", str(art_folder), count=2) < 60

@@ -162,8 +162,22 @@ def psnr(folder: Path, art: str, count: int = 256) -> float:
     return vae.psnr(made.eval(), art, made.config.sample_size, count)
 
 
-def adopt(work: Path, folder: Path) -> None:
-    """Take an exported model as the checkpoint of a stage that begins, so that training goes on from its weights."""
+def adopt(work: Path, folder: Path, of: Path | None = None) -> None:
+    """Take an exported model as the checkpoint of a stage that begins, so that training goes on from its weights.
+
+    A checkpoint that the stage has is replaced.
+
+    Args:
+        work: folder of the checkpoints.
+        folder: the exported model.
+        of: folder of the teacher that a fast model was distilled from, where `work` has another now: what
+            distilling changed is then put on top of the new teacher, and nearly makes that one's fast model
+            (arithmetic of tasks, https://arxiv.org/abs/2212.04089).
+
+    Raises:
+        FileNotFoundError: with `of`, if `work` has no teacher.
+        ValueError: `of` is given beside a model that is no fast one.
+    """
     import torch
 
     work.mkdir(parents=True, exist_ok=True)
@@ -171,18 +185,36 @@ def adopt(work: Path, folder: Path) -> None:
     pipeline.tokenizer.save_pretrained(work / "tokenizer")
     pipeline.vae.save_pretrained(work / "vae")
     parts: dict[str, Any]
+    fast = hasattr(pipeline, "unet") and pipeline.unet.config.time_cond_proj_dim is not None
+    if of is not None and not fast:
+        raise ValueError(f"what was distilled has a teacher, {folder.name} was not distilled")
     if hasattr(pipeline, "transformer"):
         name, rate = "flow", flow.RECIPE.rate
         parts = {"text": pipeline.text_encoder, "text_2": pipeline.text_encoder_2, "transformer": pipeline.transformer}
-    elif pipeline.unet.config.time_cond_proj_dim is not None:
+    elif fast:
+        if of is not None:
+            _move(pipeline.unet, open_folder(of).unet, work)
         name, rate, parts = "turbo", unet.RECIPE.rate, {"unet": pipeline.unet}
         parts["critic"] = make_heads(tuple(pipeline.unet.config.block_out_channels))
     else:
         name, rate, parts = "unet", unet.RECIPE.rate, {"text": pipeline.text_encoder, "unet": pipeline.unet}
+    for suffix in ("", "-stable"):  # or the stage would go on from there
+        (work / f"{name}{suffix}.pt").unlink(missing_ok=True)
     stage = Stage(work, name, {k: p.to(torch.float32) for k, p in parts.items()}, steps=1, budget=Budget(), rate=rate,
                   ema=0.0)  # fmt: skip
     stage.save("-stable")
     stage.save()
+
+
+def _move(fast: torch.nn.Module, teacher: torch.nn.Module, work: Path) -> None:
+    """Put what tells `fast` from its `teacher` on top of the teacher of `work`, in place."""
+    import torch
+
+    theirs = torch.load(work / "unet.pt", weights_only=True, map_location="cpu")["average"]["unet"]
+    with torch.no_grad():
+        for name, value in teacher.named_parameters():
+            own = fast.get_parameter(name)
+            own.copy_(theirs[name] + (own.float() - value.float()))
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -194,6 +226,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, default=Path("runs"), help="folder of checkpoints (for adopt)")
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="the exported folder")
     parser.add_argument("--art", help="unpacked npm package @lobehub/fluent-emoji-3d (for psnr)")
+    parser.add_argument(
+        "--of", type=Path, metavar="FOLDER", help="the teacher that --out had; --work has another (for adopt)"
+    )
     args = parser.parse_args(argv)
     if args.what == "psnr" and not args.art:
         parser.error("psnr needs --art FOLDER: npm pack @lobehub/fluent-emoji-3d, then unpack it")
@@ -205,7 +240,7 @@ def main(argv: list[str] | None = None) -> None:
     elif args.what == "psnr":
         print(f"{psnr(args.out, args.art):.2f} dB")
     else:
-        adopt(args.work, args.out)
+        adopt(args.work, args.out, args.of)
 
 
 if __name__ == "__main__":
