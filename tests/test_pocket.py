@@ -57,13 +57,17 @@ def test_latents_have_mean_zero_and_deviation_one(plain):
     assert 0.6 < latents.std() < 1.5
 
 
-def test_what_a_model_drew_while_it_learned_is_kept():
+@pytest.mark.parametrize("name", ["pocket", "pocket-turbo"])
+def test_what_a_model_drew_while_it_learned_is_kept(name):
     """Eight prompts a row; the row before the last is nearer to that than the first is."""
-    pixels = np.asarray(learning("pocket-turbo"), dtype=float)
+    pixels = np.asarray(learning(name), dtype=float)
     rows = pixels.reshape(-1, 64, 512, 3)
     away = [np.abs(row - rows[-1]).mean() for row in rows]
     assert len(rows) >= 4
     assert away[0] > away[-2] > 0
+
+
+def test_what_was_not_kept_is_said():
     with pytest.raises(ValueError, match="of 'pocket-x' nothing was kept"):
         learning("pocket-x")
 
