@@ -87,6 +87,7 @@ def test_a_cell_that_fails_leaves_the_others_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("threads", [False, True])
 def test_interrupted_it_keeps_what_is_done_and_goes_on_from_there(tmp_path: Path, threads: bool) -> None:
     pipeline, ran = make_pipeline(), []
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in a shell's background is deaf to it
 
     def interrupt(module: torch.nn.Module, args: tuple) -> None:
         ran.append(1)
