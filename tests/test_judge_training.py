@@ -146,6 +146,12 @@ def test_commands_without_art_say_how_to_get_it(what, capsys):
     assert f"{what} needs --art FOLDER: npm pack @lobehub/fluent-emoji-3d" in capsys.readouterr().err
 
 
+def test_a_judge_that_is_not_there_is_said_before_anything_is_drawn(capsys):
+    with pytest.raises(SystemExit):
+        judge_training.main(["train", "--art", "art", "--like", "nowhere.safetensors"])
+    assert "there is no file 'nowhere.safetensors'" in capsys.readouterr().err
+
+
 def test_score_is_one_table_of_both_kinds(art):
     result = judge_training.score(art, count=30)
     head, *rows = judge_training.as_text(result).splitlines()

@@ -21,6 +21,7 @@ from diffexplore.pocket.factory.critic import make_heads
 from diffexplore.pocket.factory.sheets import save_grid
 from diffexplore.pocket.factory.stage import Budget, Stage
 from diffexplore.pocket.world import NEAR, vocabulary
+from diffexplore.words import sentence
 
 if TYPE_CHECKING:
     import torch
@@ -180,20 +181,20 @@ def adopt(work: Path, folder: Path, of: Path | None = None) -> None:
     """
     import torch
 
-    work.mkdir(parents=True, exist_ok=True)
     pipeline = open_folder(folder)
+    fast = hasattr(pipeline, "unet") and pipeline.unet.config.time_cond_proj_dim is not None
+    if of is not None and not fast:
+        raise ValueError(f"only a fast model has a teacher, {folder.name} was not distilled")
+    if of is not None:
+        _move(pipeline.unet, open_folder(of).unet, work)
+    work.mkdir(parents=True, exist_ok=True)
     pipeline.tokenizer.save_pretrained(work / "tokenizer")
     pipeline.vae.save_pretrained(work / "vae")
     parts: dict[str, Any]
-    fast = hasattr(pipeline, "unet") and pipeline.unet.config.time_cond_proj_dim is not None
-    if of is not None and not fast:
-        raise ValueError(f"what was distilled has a teacher, {folder.name} was not distilled")
     if hasattr(pipeline, "transformer"):
         name, rate = "flow", flow.RECIPE.rate
         parts = {"text": pipeline.text_encoder, "text_2": pipeline.text_encoder_2, "transformer": pipeline.transformer}
     elif fast:
-        if of is not None:
-            _move(pipeline.unet, open_folder(of).unet, work)
         name, rate, parts = "turbo", unet.RECIPE.rate, {"unet": pipeline.unet}
         parts["critic"] = make_heads(tuple(pipeline.unet.config.block_out_channels))
     else:
@@ -240,7 +241,10 @@ def main(argv: list[str] | None = None) -> None:
     elif args.what == "psnr":
         print(f"{psnr(args.out, args.art):.2f} dB")
     else:
-        adopt(args.work, args.out, args.of)
+        try:
+            adopt(args.work, args.out, args.of)
+        except (OSError, ValueError) as error:
+            parser.error(sentence(error))
 
 
 if __name__ == "__main__":

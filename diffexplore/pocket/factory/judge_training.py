@@ -35,48 +35,50 @@ LEAST = 4_000
 UNSEEN = 10_000_000  # index of the first picture that is for scoring and not for training
 
 
+def _normalised(network: torch.nn.Module) -> dict[str, torch.nn.Sequential]:
+    """Every convolution with the batch normalisation behind it, by name."""
+    from torch import nn
+
+    parts = ((name, part) for name, part in network.named_modules() if isinstance(part, nn.Sequential))
+    return {name: part for name, part in parts if len(part) == 2 and isinstance(part[1], nn.BatchNorm2d)}
+
+
 def _fold(network: torch.nn.Module) -> None:
     """Move every batch normalisation of a trained network into the convolution before it, in place."""
-    from torch import nn
     from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-    for name, part in network.named_children():
-        if isinstance(part, nn.Sequential) and len(part) == 2 and isinstance(part[1], nn.BatchNorm2d):
-            layer = part[0]
-            assert isinstance(layer, nn.Conv2d)
-            setattr(network, name, nn.Sequential(fuse_conv_bn_eval(layer, part[1])))
-        else:
-            _fold(part)
+    for part in _normalised(network).values():
+        part[0] = fuse_conv_bn_eval(part[0], part[1])  # type: ignore[arg-type, type-var]
+        del part[1]
 
 
-def _unfold(weights: Path, seen: torch.Tensor) -> torch.nn.Module:
+def _kept(weights: Path) -> torch.nn.Sequential:
+    """A judge as it ships."""
+    from safetensors.torch import load_file
+
+    network = make_network(WIDTHS, folded=True)
+    network.load_state_dict({name: value.float() for name, value in load_file(weights).items()})
+    return network
+
+
+def _unfold(kept: torch.nn.Sequential, seen: torch.Tensor) -> torch.nn.Sequential:
     """A judge that can be trained on, from one that is kept: each normalisation gives back what it takes from `seen`,
     (N, 3, 64, 64) in -1..1, so that it says of those pictures what it said.
     """
     import torch
-    from safetensors.torch import load_file
     from torch import nn
 
-    kept = make_network(WIDTHS, folded=True)
-    kept.load_state_dict({name: value.float() for name, value in load_file(weights).items()})
+    def settle(normal: nn.BatchNorm2d, given: torch.Tensor, bias: Any) -> None:
+        mean, var = given.mean((0, 2, 3)), given.var((0, 2, 3))
+        told = {"weight": (var + normal.eps).sqrt(), "bias": mean + bias, "running_mean": mean, "running_var": var}
+        normal.load_state_dict(told, strict=False)
+
     network, hooks = make_network(WIDTHS), []
-    for name, part in network.named_modules():
-        if isinstance(part, nn.Linear):
-            part.load_state_dict(kept.get_submodule(name).state_dict())
-        if not (isinstance(part, nn.Sequential) and len(part) == 2 and isinstance(part[1], nn.BatchNorm2d)):
-            continue
-        layer = kept.get_submodule(f"{name}.0")
-        part[0].load_state_dict({"weight": layer.weight})
-
-        def settle(normal: nn.Module, given: tuple[torch.Tensor], bias: Any = layer.bias) -> None:
-            assert isinstance(normal, nn.BatchNorm2d)
-            mean, var = given[0].mean((0, 2, 3)), given[0].var((0, 2, 3))
-            normal.weight.copy_((var + normal.eps).sqrt())
-            normal.bias.copy_(mean + bias)
-            normal.running_mean.copy_(mean)  # type: ignore[union-attr]
-            normal.running_var.copy_(var)  # type: ignore[union-attr]
-
-        hooks.append(part[1].register_forward_pre_hook(settle))
+    network[-1].load_state_dict(kept[-1].state_dict())
+    for name, (layer, normal) in _normalised(network).items():
+        was = kept.get_submodule(f"{name}.0")
+        layer.load_state_dict({"weight": was.weight})
+        hooks.append(normal.register_forward_pre_hook(lambda one, given, bias=was.bias: settle(one, given[0], bias)))
     with torch.no_grad():
         network.eval()(seen)
     for hook in hooks:
@@ -136,19 +138,22 @@ def train(
         budget, steps: how long.
         batch: pictures a step.
         only: one of `MAKERS`, trained alone; its state is called by its name.
-        like: weights of a judge that ships, as which the judge begins; it learns at half the rate, which shakes less of
-            what is known.
+        like: weights of a judge that ships, as which the judge begins; half the rate then shakes less of what it knows.
+
+    Raises:
+        FileNotFoundError: there is no such file of weights.
     """
     import torch
     from torch.nn.functional import interpolate
 
     torch.manual_seed(SEED)
+    kept = _kept(like) if like is not None else None
     pool.wait(min(LEAST, len(pool.pictures)))
     parts = {name: make() for name, make in MAKERS.items() if only in (None, name)}
-    if like is not None and "judge" in parts:
+    if kept is not None and "judge" in parts:
         first = pool.pictures[:LEAST:8].float().cpu() / 127.5 - 1
-        parts["judge"] = _unfold(like, interpolate(first, (SIZE, SIZE), mode="area"))
-    rate = 2e-3 if like is None else 1e-3
+        parts["judge"] = _unfold(kept, interpolate(first, (SIZE, SIZE), mode="area"))
+    rate = 2e-3 if kept is None else 1e-3
     stage = Stage(work, only or "judges", parts, steps=steps, budget=budget, rate=rate, ema=0.0, decay=0.03)
     noisy = ATTRIBUTES["quality"].index("noisy")
 
@@ -264,6 +269,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.what in ("train", "score") and not args.art:
         parser.error(f"{args.what} needs --art FOLDER: npm pack @lobehub/fluent-emoji-3d, then unpack it")
+    if args.like and not args.like.is_file():
+        parser.error(f"--like needs the weights of a judge, there is no file {str(args.like)!r}")
     if args.what == "score":
         second = args.work / "judge2.safetensors"
         print(as_text(score(args.art, judge=args.out, second=second if second.is_file() else None)))
