@@ -42,9 +42,10 @@ def told(widget):
     if traces is None:
         settings, traces = {"": settings}, {"": widget.trace} if widget.trace is not None else {}
     wanted = [one.to_json() for one in settings.values()]
-    shown = [trace.settings.to_json() for trace in traces.values() if not trace.cancelled]
+    shown = [trace.settings.to_json() for trace in traces.values()]
+    whole = all(not trace.cancelled and len(trace) == trace.expected for trace in traces.values())
     wrong = bool(getattr(widget, "_wrong", {}))
-    print(json.dumps({"status": widget.status, "same": wanted == shown and not wrong}))
+    print(json.dumps({"status": widget.status, "same": bool(shown) and wanted == shown and whole and not wrong}))
 '''
 
 Action = Callable[[Any, Any, random.Random], None]

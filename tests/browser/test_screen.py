@@ -16,6 +16,7 @@ from PIL import Image
 from test_viewer_page import SMALL, behind, driven, finish, grow, growing, look_at, played, status, turn  # noqa: F401
 
 from diffexplore.trace import Trace
+from diffexplore.widgets.feed import HERE
 from diffexplore.widgets.page import to_html
 from diffexplore.widgets.viewer import Replay, Viewer
 
@@ -387,6 +388,44 @@ def test_a_hand_on_the_controls_makes_the_picture_stale_until_the_kernel_says_ot
     page.settle()
     told = page.page.evaluate("told")
     assert not [one for one in told if one.startswith("stale")], "with live on, the run that follows says it"
+
+
+def test_a_hand_between_the_truth_and_the_answer_is_asked_for_anew(host: Open, tiny_trace: Trace) -> None:
+    """The kernel says what is true, and some time later that it listens. What a hand did in between may have changed
+    nothing in the kernel, which then has nothing more to say by itself.
+    """
+    viewer = Replay(tiny_trace)
+    viewer.truth = matches = {"state": "match", "text": "picture matches the controls"}
+    page = host(viewer)
+    page.page.evaluate(CONTROLS)
+    truth = page.root.locator(".dx-truth")
+    page.settle()
+    page.page.evaluate(IN_SIGHT)
+
+    def pings() -> int:
+        return sum(content["kind"] == "ping" for content in page.heard)
+
+    def answered(count: int) -> None:
+        viewer.truth = matches | {"answers": count}
+        page.push()
+        page.settle()
+
+    page.page.locator("#prompt").fill("a fox")
+    page.settle()
+    assert pings() == 1
+    answered(1)
+    assert truth.get_attribute("data-state") == "match"
+    page.page.locator("#prompt").fill("a cat")
+    page.settle()
+    assert (truth.get_attribute("data-state"), pings()) == ("stale", 1), "one question at a time"
+    viewer.send({"kind": HERE})
+    page.settle()
+    assert pings() == 2, "what was answered was asked before the hand"
+    answered(2)
+    assert truth.get_attribute("data-state") == "match"
+    viewer.send({"kind": HERE})
+    page.settle()
+    assert pings() == 2
 
 
 def test_what_the_next_run_will_take_stands_there_until_the_picture_matches(host: Open, tiny_trace: Trace) -> None:

@@ -1,8 +1,6 @@
 // What is around a viewer: the controls it stands with, the keys for both, the whole screen.
 import { combined, quiet } from "./dom.js";
-import { PING } from "./wire.js";
 
-const PATIENT = 900; // ms that a kernel has to answer a hand on the controls
 const TYPED = "input:not([type=range]):not([type=checkbox]):not([type=radio]), textarea, select, [contenteditable=true]";
 
 export class Around {
@@ -25,7 +23,6 @@ export class Around {
 		seen.observe(view.root);
 		view.signal.addEventListener("abort", () => {
 			seen.disconnect();
-			clearTimeout(view.session.asking);
 			this.hands?.disconnect();
 		});
 		document.addEventListener("fullscreenchange", () => this.cover(document.fullscreenElement === this.app), { signal: view.signal });
@@ -55,7 +52,7 @@ export class Around {
 		this.hands.observe(app, { attributeFilter: ["aria-valuenow"], subtree: true });
 		view.on(app, "click", (event) => {
 			const button = /** @type {Element} */ (event.target).closest("button");
-			if (button && !view.root.contains(button)) this.ask();
+			if (button && !view.root.contains(button)) view.session.doubt.ask();
 		});
 	}
 
@@ -89,16 +86,8 @@ export class Around {
 		const node = /** @type {Element} */ (target);
 		if (this.view.root.contains(node) || node.closest(".dx-live, .dx-eye")) return;
 		this.last(node);
-		this.view.session.touch(!this.live);
-		this.ask();
-	}
-
-	/** Ask whether the kernel listens, and say so where no answer comes in time. */
-	ask() {
-		const { session } = this.view;
-		if (session.asking) return;
-		session.send({ kind: PING });
-		session.asking = setTimeout(() => session.set({ deaf: true }), PATIENT);
+		this.view.session.doubt.touch(!this.live);
+		this.view.session.doubt.ask();
 	}
 
 	/**

@@ -1,5 +1,6 @@
 // What one widget shows, and its end of the wire; every place that shows the widget is a view (viewer.js) of it.
 import { Calm } from "./calm.js";
+import { Doubt } from "./doubt.js";
 import { behind, ghostOf, identical, inPlaceOf, shot, unpack, wordOf } from "./films.js";
 import { stepOf } from "./numbers.js";
 import { frameRate, framesOf, rowOf } from "./reel.js";
@@ -43,9 +44,7 @@ export class Session {
 		/** @type {Record<string, boolean>} */ this.cells = {}; // views wanted with plain squares, or without
 		/** @type {Record<string, boolean>} */ this.strong = {}; // views wanted as a map of how strong
 		this.edited = NaN; // the mark whose flag was pressed
-		this.stale = false; // a hand was on the controls, and the kernel has not said since what that means
-		this.asking = 0; // the timer of a question whether the kernel listens
-		this.deaf = false; // it has not answered
+		this.doubt = new Doubt((content) => this.send(content), () => this.changed());
 		this.severed = false; // the line to the kernel changed
 		this.complete = false; // the films came out of the traits: nothing is missing
 		this.silent = false; // asked, and the kernel gave no answer
@@ -73,7 +72,7 @@ export class Session {
 			["change:_marks", () => this.changed()],
 			["change:branches", () => this.changed()],
 			["change:levels", () => this.changed()],
-			["change:truth", () => this.set({ stale: false })],
+			["change:truth", () => (this.doubt.told(), this.changed())],
 		];
 		for (const [name, wire] of this.wires) model.on(name, wire);
 		this.adopt();
@@ -96,8 +95,8 @@ export class Session {
 		for (const [name, wire] of this.wires) this.model.off(name, wire);
 		clearTimeout(this.timer);
 		clearTimeout(this.roller);
-		clearTimeout(this.asking);
 		clearTimeout(this.pacing);
+		this.doubt.close();
 		clearInterval(this.watch);
 		this.shelf.close();
 		this.views.clear();
@@ -321,14 +320,6 @@ export class Session {
 		this.changed();
 	}
 
-	/**
-	 * A hand is on the controls: what is on show may no longer be theirs.
-	 * @param {boolean} stale
-	 */
-	touch(stale) {
-		if (stale !== this.stale) this.set({ stale });
-	}
-
 	/** @param {number} by */
 	faster(by) {
 		this.set({ speed: SPEEDS[Math.max(0, Math.min(SPEEDS.indexOf(this.speed) + by, SPEEDS.length - 1))] });
@@ -392,9 +383,8 @@ export class Session {
 	 */
 	hear(content, buffers) {
 		this.heard = performance.now();
-		this.silent = this.deaf = false;
-		clearTimeout(this.asking);
-		this.asking = 0;
+		this.silent = false;
+		this.doubt.heard();
 		if (content?.kind === PIECE) this.take(content, buffers);
 		if (content?.kind === STATE && (content.run > this.run || (content.run === this.run && !this.complete)))
 			this.ask(content.run, missing(content.run > this.run ? new Set() : this.seen, content.pieces));

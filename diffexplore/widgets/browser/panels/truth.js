@@ -11,12 +11,13 @@ panel("truth", (view) => {
 	return {
 		nodes: { foot: [truth, due] },
 		draw() {
+			const { deaf, stale } = session.doubt;
 			const known = session.model.get("truth") ?? {};
 			// What is true of a run is not yet true of the page: its pictures are on their way.
 			const there = known.run === undefined || (known.run === session.run && session.films.every(({ status }) => status !== "running"));
 			const told = there ? known : { state: "busy", text: "drawing" };
-			const state = view.gone ? "none" : session.deaf ? "busy" : session.stale ? "stale" : (told.state ?? "none");
-			const text = view.gone ? "" : session.deaf ? DEAF : session.stale ? "settings changed: Run" : (told.text ?? "");
+			const state = view.gone ? "none" : deaf ? "busy" : stale ? "stale" : (told.state ?? "none");
+			const text = view.gone ? "" : deaf ? DEAF : stale ? "settings changed: Run" : (told.text ?? "");
 			truth.dataset.state = state;
 			say(truth, text);
 			truth.title = text;
