@@ -13,7 +13,7 @@ from diffexplore.pocket.factory.pool import compose
 from diffexplore.pocket.factory.scenes import Art
 from diffexplore.pocket.factory.stage import Budget
 
-TINY = dataclasses.replace(grow.RECIPE, channels=8, batch=8, encoded=8, guessed=4, rate=1e-2)
+TINY = dataclasses.replace(grow.RECIPE, batch=8, encoded=8, guessed=4, rate=1e-2)
 
 
 class Few:
@@ -48,7 +48,7 @@ def base(teacher):
 
 
 def test_it_draws_twice_the_side_from_the_same_latents_with_the_old_weights_in_their_places(base):
-    made = grow.grown(base, 8)
+    made = grow.grown(base)
     z = torch.randn(1, 6, 4, 4)
     with torch.no_grad():
         assert base.decode(z).sample.shape == (1, 3, SIDE, SIDE)
@@ -60,6 +60,19 @@ def test_it_draws_twice_the_side_from_the_same_latents_with_the_old_weights_in_t
         x = torch.randn(1, 8, 8, 8)
         assert torch.equal(made.encoder.down_blocks[3](x), base.encoder.down_blocks[2](x))
     assert (made.config.sample_size, made.config.scaling_factor) == (2 * SIDE, base.config.scaling_factor)
+
+
+def test_it_begins_as_the_old_one_between_a_halving_and_a_doubling(base):
+    torch.manual_seed(3)
+    z, smooth = torch.randn(4, 6, 4, 4), torch.nn.functional.interpolate(torch.rand(4, 3, 4, 4), (2 * SIDE, 2 * SIDE))
+    made = grow.grown(base)
+    with torch.no_grad():
+        small, large = base.decode(z).sample, made.decode(z).sample
+        before, after = (vae.encode(x).latent_dist.mode() for vae, x in (
+            (base, torch.nn.functional.avg_pool2d(smooth, 2)), (made, smooth)
+        ))  # fmt: skip
+    for old, new in ((small, torch.nn.functional.avg_pool2d(large, 2)), (before, after)):
+        assert float((new - old).std()) < 0.5 * float(old.std())
 
 
 def test_it_learns_to_draw_and_to_encode_what_the_old_one_would_and_goes_on(teacher, art_folder, tmp_path):
@@ -75,7 +88,7 @@ def test_it_learns_to_draw_and_to_encode_what_the_old_one_would_and_goes_on(teac
         return float((drawn - true).square().mean()), float((read - wanted).square().mean())
 
     torch.manual_seed(TINY.seed)
-    first = errors(grow.grown(base, 8))
+    first = errors(grow.grown(base))
     grow.train(tmp_path, few, Budget(), teacher, TINY, steps=40)
     made = AutoencoderKL.from_pretrained(tmp_path / "vae")
     # The small VAE was never trained: its latents say little more of a picture than how bright it is.

@@ -34,7 +34,6 @@ class Recipe:
     """What decides the grown VAE.
 
     Attributes:
-        channels: of the new level, at the full side.
         rate, batch: of the training.
         encoded: how many pictures of a batch the encoder learns from.
         blur: deviation of the noise on the latents that are decoded, at most.
@@ -45,7 +44,6 @@ class Recipe:
         seed: of the new weights.
     """
 
-    channels: int = 16
     rate: float = 1e-3
     batch: int = 16
     encoded: int = 4
@@ -61,12 +59,17 @@ class Recipe:
 RECIPE = Recipe()
 
 
-def grown(vae: AutoencoderKL, channels: int = RECIPE.channels) -> AutoencoderKL:
-    """A VAE of the same latents with one more level around it, which is new; what fits of the old one is in it."""
+def grown(vae: AutoencoderKL) -> AutoencoderKL:
+    """A VAE of the same latents with one more level around it, as wide as the old one's first.
+
+    It begins as the old one with a picture's halving before and its bilinear doubling behind, as nearly as one level
+    can say it: the new blocks add nothing yet, and the filters next to the picture are the old ones.
+    """
+    import torch
     from diffusers import AutoencoderKL
 
     config: Any = vae.config
-    widths = (channels, *config.block_out_channels)
+    widths = (config.block_out_channels[0], *config.block_out_channels)
     made = AutoencoderKL(
         block_out_channels=widths,
         down_block_types=("DownEncoderBlock2D",) * len(widths),
@@ -80,16 +83,31 @@ def grown(vae: AutoencoderKL, channels: int = RECIPE.channels) -> AutoencoderKL:
         shift_factor=float(config.shift_factor or 0.0),
         force_upcast=False,
     )
-    weights, old = made.state_dict(), vae.state_dict()
-    for name, value in old.items():
+    weights = made.state_dict()
+    for name, value in vae.state_dict().items():
         # Counted from the picture down, each of the encoder's levels is one further; the decoder counts from below.
         parts = name.split(".")
         if parts[:2] == ["encoder", "down_blocks"]:
             name = ".".join([*parts[:2], str(int(parts[2]) + 1), *parts[3:]])
-        if name in weights and weights[name].shape == value.shape:
-            weights[name] = value.clone()
+        weights[name] = value.clone()
     made.load_state_dict(weights)
+    top: Any = made.decoder.up_blocks[-1]
+    with torch.no_grad():
+        for block in (*made.encoder.down_blocks[0].resnets, *top.resnets):
+            block.conv2.weight.zero_()
+            block.conv2.bias.zero_()
+        halves, doubles = made.encoder.down_blocks[0].downsamplers[0].conv, made.decoder.up_blocks[-2].upsamplers[0].conv
+        # A picture is padded to the right and below before it is halved; what is doubled has each value four times.
+        _each(halves, torch.tensor([1.0, 1.0, 0.0]) / 2)
+        _each(doubles, torch.tensor([1.0, 2.0, 1.0]) / 4)
     return made
+
+
+def _each(conv: torch.nn.Conv2d, line: torch.Tensor) -> None:
+    """Let a convolution do the same to each channel, along both sides."""
+    conv.weight.zero_()
+    conv.weight.diagonal(dim1=0, dim2=1).copy_((line[:, None] * line)[..., None])
+    conv.bias.zero_()  # type: ignore[union-attr]
 
 
 class _Guesses:
@@ -133,7 +151,7 @@ def train(work: Path, pool: Pool, budget: Budget, teacher: Any, recipe: Recipe =
     import torch.nn.functional as F
 
     torch.manual_seed(recipe.seed)
-    parts: dict[str, torch.nn.Module] = {"vae": grown(teacher.vae, recipe.channels), "critic": make_critic()}
+    parts: dict[str, torch.nn.Module] = {"vae": grown(teacher.vae), "critic": make_critic()}
     stage = Stage(work, "grow", parts, steps=steps, budget=budget, rate=recipe.rate, ema=0.998)
     vae: Any = stage.parts["vae"]
     average: Any = stage.average["vae"]
