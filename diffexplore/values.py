@@ -6,12 +6,21 @@ import os
 import unicodedata
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TypeVar
 
 from diffexplore.words import shown
 
-__all__ = ["a_file", "a_path", "as_int", "as_key", "as_number", "as_pairs", "as_secret", "is_writable", "whole_number"]
+__all__ = [
+    "MOST", "a_file", "a_path", "as_int", "as_key", "as_number", "as_pairs", "as_secret", "is_writable", "members",
+    "whole_number",
+]  # fmt: skip
+
+MOST: Final = 100_000
+"""How many values are taken where several may be given: what has no end is not waited for."""
+
+T = TypeVar("T")
 
 
 def a_path(value: Any) -> str | os.PathLike[str]:
@@ -41,11 +50,24 @@ def a_file(value: Any) -> Path:
     raise FileNotFoundError(f"there is no file {shown(os.fspath(value), 200)}")
 
 
+def members(name: str, values: Iterable[T]) -> list[T]:
+    """What holds several values as a list.
+
+    Raises:
+        ValueError: one sentence, for more than `MOST` of them: a range of billions, or what has no end.
+    """
+    found = list(islice(values, MOST + 1))
+    if len(found) > MOST:
+        raise ValueError(f"{name} may be at most {MOST:,}, got more")
+    return found
+
+
 def as_pairs(name: str, value: object, what: str) -> Iterable[tuple[Any, Any]]:
     """The entries of a mapping, or of what holds pairs."""
     try:
         # Not by way of a dict, which would drop the first of two equal keys.
-        found = list(value.items()) if isinstance(value, Mapping) else [(one, other) for one, other in value]  # type: ignore[attr-defined]
+        several = value.items() if isinstance(value, Mapping) else ((one, other) for one, other in value)  # type: ignore[attr-defined]
+        found = members(name, several)
         dict(found)
     except (TypeError, ValueError):
         raise ValueError(f"{name} must map {what}; got {shown(value)}") from None

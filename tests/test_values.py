@@ -1,11 +1,23 @@
 """What people give, as the numbers and pairs that it is meant as."""
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 
-from diffexplore.values import a_file, a_path, as_int, as_key, as_number, as_pairs, is_writable, whole_number
+import diffexplore as dx
+from diffexplore.values import (
+    a_file,
+    a_path,
+    as_int,
+    as_key,
+    as_number,
+    as_pairs,
+    is_writable,
+    members,
+    whole_number,
+)
 
 
 def test_numbers_of_any_library_keep_the_digits_that_were_given() -> None:
@@ -25,6 +37,20 @@ def test_what_is_none_is_refused_by_name() -> None:
         as_pairs("x", 3, "numbers")
     assert is_writable("狐")
     assert not is_writable("\ud800")
+
+
+def test_what_has_no_end_is_not_waited_for() -> None:
+    assert members("x", range(3)) == [0, 1, 2]
+    with pytest.raises(ValueError, match="x may be at most 100,000, got more"):
+        members("x", itertools.count())
+    with pytest.raises(ValueError, match="x must map numbers; got repeat"):
+        as_pairs("x", itertools.repeat((1, 2)), "numbers")
+    with pytest.raises(ValueError, match="sigmas must be finite noise levels, 1 to 1000 of them"):
+        dx.Settings(sigmas=itertools.count(1))
+    with pytest.raises(ValueError, match="n may be at most 100,000, got more"):
+        dx.seeds(dx.load(), range(10**12), prompt="a fox")
+    with pytest.raises(ValueError, match="the values of x may be at most 100,000, got more"):
+        dx.sweep(dx.load(), ("seed", itertools.count()), prompt="a fox")
 
 
 @pytest.mark.parametrize("value", [None, 5, b"a.png", []])

@@ -22,6 +22,7 @@ from diffexplore.looks.views import frame
 from diffexplore.pocket.judge import judge_many, readable
 from diffexplore.record.record import Record
 from diffexplore.settings import MAX_SEED, Settings
+from diffexplore.values import members
 from diffexplore.words import near, shown
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def arrival(
 
 def _seeds(first: int, seeds: Any) -> list[int]:
     if isinstance(seeds, Sequence) and not isinstance(seeds, (str, bytes)):
-        used = [whole("a seed", seed, 0, MAX_SEED) for seed in seeds]
+        used = [whole("a seed", seed, 0, MAX_SEED) for seed in members("seeds", seeds)]
         if len(set(used)) < 2:
             raise ValueError(f"seeds must be two or more, each another, got {shown(seeds)}")
         return list(dict.fromkeys(used))

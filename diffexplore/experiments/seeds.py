@@ -21,7 +21,7 @@ from diffexplore.looks.figures.kit import Plotted
 from diffexplore.pocket.judge import judge_many
 from diffexplore.settings import MAX_SEED, Settings
 from diffexplore.trace import Trace
-from diffexplore.values import is_writable
+from diffexplore.values import is_writable, members
 from diffexplore.words import near, sentence, shown
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Seeds(Plotted):
                 raise ValueError(f"yes and no must be two texts, got {shown(yes)} and {shown(no)}")
         if isinstance(seeds, (str, bytes)) or not isinstance(seeds, Iterable):
             raise ValueError(f"the seeds that are marked must be a list, got {shown(seeds)}")
-        chosen = list(seeds)
+        chosen = members("the seeds that are marked", seeds)
         strange = [seed for seed in chosen if seed not in self.seeds]
         if strange:
             raise ValueError(f"the seeds are {shown(list(self.seeds))}, got {shown(strange[0])}")
@@ -246,7 +246,7 @@ def numbers_of(name: str, value: Any) -> list[int]:
     """
     if isinstance(value, (str, bytes, Settings)) or not isinstance(value, Iterable):
         return list(range(whole(name, value, 1, MOST)))
-    found = list(dict.fromkeys(whole("a seed", seed, 0, MAX_SEED) for seed in value))
+    found = list(dict.fromkeys(whole("a seed", seed, 0, MAX_SEED) for seed in members(name, value)))
     if not 1 <= len(found) <= MOST:
         raise ValueError(f"{name} must be 1 to {MOST} seeds, got {len(found)}")
     return found

@@ -13,6 +13,7 @@ from diffexplore.record.file import written
 from diffexplore.samplers import AS_IT_CAME, SAMPLERS, facts_of, unknown
 from diffexplore.samplers.came import noise_of
 from diffexplore.trace import Trace
+from diffexplore.values import members
 from diffexplore.words import shown
 
 __all__ = [
@@ -103,7 +104,7 @@ def several(name: str, value: Any) -> list[Any]:
     """
     if isinstance(value, np.ndarray):
         value = value.ravel().tolist()
-    found = list(value) if isinstance(value, Sequence) and not isinstance(value, (str, bytes)) else [value]
+    found = members(name, value) if isinstance(value, Sequence) and not isinstance(value, (str, bytes)) else [value]
     if not found:
         raise ValueError(f"{name} must be a number or several, got none")
     return found

@@ -32,6 +32,7 @@ from diffexplore.progress import progress
 from diffexplore.record import file
 from diffexplore.settings import Settings
 from diffexplore.trace import Trace
+from diffexplore.values import members
 from diffexplore.words import sentence, shown
 
 __all__ = ["Grid", "sweep"]
@@ -305,7 +306,7 @@ def _axis(which: str, axis: Any, shared: dict[str, Any]) -> tuple[str, list[Any]
         raise ValueError(f"{field} is the {which} axis and cannot be set for all cells too, got {got}")
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
         raise ValueError(f"the values of {which} must be a list, got {shown(values)}")
-    values = list(values)
+    values = members(f"the values of {which}", values)
     if not values:
         raise ValueError(f"the values of {which} must be a list of at least one, got []")
     return field, values

@@ -9,7 +9,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from types import MappingProxyType
 from typing import Any
 
@@ -68,7 +68,7 @@ def read_levels(value: Any, most: int = 1000) -> Levels:
     if isinstance(value, (str, bytes, Mapping)):
         raise wrong
     try:
-        found = [as_number(one.item() if hasattr(one, "item") else one) for one in value]
+        found = [as_number(one.item() if hasattr(one, "item") else one) for one in islice(value, most + 2)]
     except (TypeError, ValueError, RuntimeError):
         raise wrong from None
     levels = [one for one in found if one is not None and math.isfinite(one)]
