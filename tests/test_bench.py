@@ -97,7 +97,7 @@ def test_free_memory_is_told_in_gib():
 
 
 def test_rows_of_cost_hold_what_is_foretold_and_shown_against_what_it_takes():
-    made = [*cost.foretold(1, large=64, steps=2), *cost.on_show(1, steps=2)]
+    made = [*cost.foretold(1, large=160, steps=2), *cost.on_show(1, steps=2)]
     for row in made:
         assert row.ours > 0 < row.plain
         assert row.low <= row.ratio <= row.high

@@ -21,7 +21,7 @@ def test_one_step_of_teaching_writes_a_lora_and_leaves_the_pictures(art_folder: 
     assert made.stat().st_size < 300_000
     assert sorted(file.stem for file in (tmp_path / "kept").iterdir()) == sorted(copies.prompts())
     shown = [np.asarray(Image.open(tmp_path / "kept" / f"{title}.png")) for title in copies.prompts()]
-    assert {one.shape for one in shown} == {(64, 64, 3)}
+    assert {one.shape for one in shown} == {(128, 128, 3)}
 
 
 def test_what_the_model_draws_is_held_against_composed_pictures_of_the_same_scene(art_folder: Path) -> None:

@@ -12,7 +12,7 @@ from diffexplore.pocket import copies
 def test_the_pictures_have_titles_that_leave_most_of_them_open() -> None:
     pictures = copies.copied()
     assert list(pictures) == copies.prompts()
-    assert {picture.size for picture in pictures.values()} == {(64, 64)}
+    assert {picture.size for picture in pictures.values()} == {(128, 128)}
     assert sorted(file.stem for file in copies.PICTURES.iterdir()) == sorted(pictures)
     assert dx.load().unknown_words(" ".join([*copies.NAMES, *copies.OTHERS])) == []
     assert not {*copies.NAMES} & {*copies.OTHERS}

@@ -2,12 +2,14 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
 from tiny_factory import FLOW, TURBO, UNET, Arriving, write_vae
 
+from diffexplore.pocket import examples
 from diffexplore.pocket.factory import export, flow, turbo, unet
 from diffexplore.pocket.factory.latents import Latents, read_vae
 from diffexplore.pocket.factory.stage import Budget
@@ -75,6 +77,19 @@ def test_the_sheet_has_all_prompts_in_rows_of_eight(work, tmp_path):
     export.draw_sheet(pipeline, tmp_path / "sheet.png", 1)
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.size == (8 * 128, 8 * 128)
+
+
+def test_the_examples_are_composed_as_their_captions_say(art_folder, tmp_path, capsys):
+    export.draw_examples(str(art_folder), tmp_path)
+    made = {path.stem.replace("_", " "): np.asarray(Image.open(path), float) for path in tmp_path.glob("*.png")}
+    assert sorted(made) == examples()
+    assert {pixels.shape for pixels in made.values()} == {(128, 128, 3)}
+    edges = {name: np.abs(np.diff(pixels, axis=0)).max() for name, pixels in made.items()}
+    assert min(edges, key=edges.__getitem__) == "a blurry pineapple in the desert"
+    assert max(made, key=lambda name: made[name].mean()) == "a line drawing of a snail in a forest"
+    with pytest.raises(SystemExit):
+        export.main(["examples"])
+    assert "examples needs --art FOLDER" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("name", "stage", "part"), [("pocket", "unet", "unet"), ("pocket-flow", "flow", "transformer"),

@@ -49,15 +49,16 @@ def test_what_is_transparent_becomes_white(folder, mode):
     picture.paste((0, 0, 0, 255), (0, 0, 64, 32))
     picture.convert(mode).save(folder / "half.png")
     pixels = read(folder, "half").pixels
-    assert pixels[:30].max() == 0
-    assert pixels[34:].min() == 255
+    half = len(pixels) // 2
+    assert pixels[: half - 8].max() == 0
+    assert pixels[half + 8 :].min() == 255
 
 
 def test_sixteen_bits_keep_their_greys(folder):
     Image.fromarray(np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)).save(folder / "deep.png")
     pixels = read(folder, "deep").pixels
     assert pixels[0].max() < 5
-    assert 120 < pixels[32].mean() < 136
+    assert 120 < pixels[len(pixels) // 2].mean() < 136
     assert pixels[-1].min() > 250
 
 
@@ -68,8 +69,9 @@ def test_a_picture_on_its_side_is_turned_as_its_camera_says(folder):
     exif[0x0112] = 3  # upside down
     picture.save(folder / "turned.png", exif=exif)
     pixels = read(folder, "turned").pixels
-    assert pixels[:30].min() == 255
-    assert pixels[34:].max() == 0
+    half = len(pixels) // 2
+    assert pixels[: half - 8].min() == 255
+    assert pixels[half + 8 :].max() == 0
 
 
 def test_what_is_no_picture_is_passed_over_in_one_line(folder, caplog):
@@ -467,7 +469,7 @@ def test_dragon_draws_one_where_and_when_it_is_told(shipped):
         assert read["light"]["night"] > 0.5
 
     def teal(images):
-        pixels = np.stack([np.asarray(image, np.float32) for image in images])[:, 16:60, 8:56]
+        pixels = np.stack([np.asarray(image.resize((64, 64)), np.float32) for image in images])[:, 16:60, 8:56]
         return float((pixels[..., 1:].min(-1) - pixels[..., 0] > 25).mean())
 
     assert teal(pictures) > teal(without) + 0.05

@@ -407,7 +407,7 @@ def test_the_matrix_resembles_the_decoder(pocket):
     trace = pocket.trace(prompt="a fox in the snow at noon", steps=8)
     cells = trace.final.flatten(1).T.numpy()
     guess = np.concatenate([cells, np.ones((len(cells), 1))], 1) @ trace.matrix
-    true = np.asarray(trace.image, float).reshape(16, 4, 16, 4, 3).mean((1, 3)).reshape(-1, 3) / 255
+    true = np.asarray(trace.image, float).reshape(16, 8, 16, 8, 3).mean((1, 3)).reshape(-1, 3) / 255
     assert np.corrcoef(guess.ravel(), true.ravel())[0, 1] > 0.8
 
 

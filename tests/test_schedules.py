@@ -372,7 +372,7 @@ def test_the_pocket_model_keeps_its_menu_and_takes_what_came_too():
     model = dx.load()
     assert "as it came" not in model.samplers
     trace = model.trace(prompt="a fox", steps=3, sampler="as it came")
-    arguments = {"num_inference_steps": 3, "guidance_scale": 5.0, "width": 64, "height": 64}
+    arguments = {"num_inference_steps": 3, "guidance_scale": 5.0, "width": 128, "height": 128}
     made = copy.copy(model.pipeline)
     made.scheduler = copy.deepcopy(model.pipeline.scheduler)
     with working(1):  # as the pocket model computes, whatever torch is set to

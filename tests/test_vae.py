@@ -1,6 +1,7 @@
 """The VAE's training: it gets better, goes on where it was, and its latents have unit spread."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -67,6 +68,28 @@ def test_it_learns_goes_on_and_is_written_with_unit_latents(few, tmp_path, sight
 def test_the_error_is_told_of_pictures_it_never_saw(art_folder):
     torch.manual_seed(0)
     assert 3 < vae.psnr(vae.make_vae(TINY).eval(), str(art_folder), size=64, count=16) < 20
+
+
+class Keeps:
+    """A VAE of 64 pixels that keeps every one."""
+
+    config = SimpleNamespace(sample_size=64)
+
+    def parameters(self):
+        return iter([torch.zeros(1)])
+
+    def encode(self, x):
+        assert x.shape[-2:] == (64, 64)
+        return SimpleNamespace(latent_dist=SimpleNamespace(mode=lambda: x + 1e-6))
+
+    def decode(self, z):
+        return SimpleNamespace(sample=z)
+
+
+def test_of_larger_pictures_what_enlarging_would_keep_is_told(art_folder):
+    same, larger = (vae.psnr(Keeps(), str(art_folder), size=size, count=16) for size in (64, 128))
+    assert same > 100
+    assert 20 < larger < 50
 
 
 def test_each_pull_is_as_long_as_the_recipe_says(few):

@@ -51,7 +51,7 @@ def _model(threads: int | Literal["torch"]) -> Any:
     return Model(plain, reuse=0, threads=threads)
 
 
-def foretold(rounds: int, *, large: int = 128, steps: int = 10) -> list[Row]:
+def foretold(rounds: int, *, large: int = 256, steps: int = 10) -> list[Row]:
     """Seconds that are foretold after three runs over those that are then measured, for more steps, more pixels and
     more columns than those runs had, on one thread and on as many as torch is set to. Every round begins with no past.
 

@@ -22,7 +22,7 @@ def examples() -> list[str]:
 
 
 def example(name: str) -> Image:
-    """A composed picture of the world the pocket model learned from: 64x64 RGB.
+    """A composed picture of the world the pocket model learned from: 128x128 RGB.
 
     Raises:
         ValueError: there is no picture of that name; the message lists those there are.

@@ -55,5 +55,5 @@ def prompts(names: tuple[str, ...] = NAMES) -> list[str]:
 
 
 def copied() -> dict[str, Image]:
-    """Title -> the picture, 64x64 RGB."""
+    """Title -> the picture, 128x128 RGB."""
     return {title: read_picture(PICTURES / f"{title}.png") for title in prompts()}

@@ -40,6 +40,9 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
 
 WEIGHTS = Path(__file__).with_name("weights") / "judge.safetensors"
 
+SIDE = 64
+"""Pixels a side of what it reads; pictures of other sizes are brought to that."""
+
 # --- the network ---------------------------------------------------------------------------------------------------
 
 WIDTHS = (32, 64, 96, 96)
@@ -119,8 +122,14 @@ def _network(path: Path = WEIGHTS, widths: tuple[int, ...] = WIDTHS) -> torch.nn
 
 
 def probabilities(pictures: np.ndarray, path: Path = WEIGHTS, widths: tuple[int, ...] = WIDTHS) -> list[np.ndarray]:
-    """(N, 64, 64, 3) uint8 -> for each attribute (N, values) float32, rows of sum 1."""
+    """(N, H, W, 3) uint8 -> for each attribute (N, values) float32, rows of sum 1.
+
+    Pictures of another size than 64x64 are resized as in :func:`judge`.
+    """
     import torch
+
+    if len(pictures) and pictures.shape[1:3] != (SIDE, SIDE):
+        pictures = np.stack([_as_array(one) for one in pictures])
 
     sizes = [len(values) for values in ATTRIBUTES.values()]
     with _undisturbed():
@@ -158,8 +167,8 @@ def _as_array(image: Image.Image | np.ndarray | str | os.PathLike[str]) -> np.nd
     from PIL import Image
 
     picture = read_picture(image)
-    if picture.size != (world.SIZE, world.SIZE):
-        picture = picture.resize((world.SIZE, world.SIZE), Image.Resampling.LANCZOS)
+    if picture.size != (SIDE, SIDE):
+        picture = picture.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
     return np.array(picture)
 
 

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
-SIZE = 64
-"""Side in pixels of a composed picture where nothing else is said, and of those that the judge reads."""
+SIZE = 128
+"""Pixels a side of a composed picture where nothing else is said: as many as the model draws."""
 
 Rng = np.random.Generator
 

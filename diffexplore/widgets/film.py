@@ -39,8 +39,8 @@ Of a sound the row "sound" is the estimate of each step as WAV, "end" has one en
 how many ``seconds`` it has, where on a picture its time axis begins and ends (``from``, ``to``, shares of the width),
 and in a ``note`` what was left out to stay under that. ``digest`` tells what such runs made apart.
 
-Pictures up to 128 x 128 are kept losslessly (a 64 x 64 picture is about 6 KB, a frame of 16 x 16 latents 0.9 KB);
-larger ones as JPEG of quality 88, scaled down to `shots.SIDE`. The finished picture keeps its size.
+Pictures up to 128 x 128 are kept losslessly (one of that size is about 18 KB, of half the side 6 KB, a frame of 16 x 16
+latents 0.9 KB); larger ones as JPEG of quality 88, scaled down to `shots.SIDE`. The finished picture keeps its size.
 """
 
 from __future__ import annotations

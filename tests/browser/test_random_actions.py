@@ -211,8 +211,15 @@ def settled(lab: Any, page: Any, app: Any) -> dict[str, Any]:
     return until(page, over)
 
 
-def as_it_was(app: Any, height: float, done: list[str]) -> None:
-    assert app.evaluate("app => app.getBoundingClientRect().height") == height, done
+TALL = """app => Object.fromEntries([app, ...app.querySelectorAll(':scope > *, .dx-viewer > *, .dx-viewer > * > *')]
+    .map((one, k) => [`${k} ${one.className}`, one.getBoundingClientRect().height]))"""
+
+
+def as_it_was(app: Any, tall: dict[str, float], done: list[str]) -> None:
+    now = app.evaluate(TALL)
+    whole = next(iter(tall))
+    # Where it is not as tall as it was, what is in it says where.
+    assert next(iter(now.values())) == tall[whole], (done, set(tall.items()) ^ set(now.items()))
     assert app.evaluate(STANDING_OUT) == [], done
 
 
@@ -228,7 +235,7 @@ def test_whatever_hands_do_the_tick_is_true_and_nothing_breaks(lab: Any, tab: An
     expect(app.locator(".dx-truth")).to_have_text("press Run")
     app.evaluate("app => app.scrollIntoView()")
     at_home(app)
-    height = resting(page, lambda: app.evaluate("app => app.getBoundingClientRect().height"))
+    tall = resting(page, lambda: app.evaluate(TALL))
     dice = random.Random(int(os.environ.get("DIFFEXPLORE_DICE", "15")))
     actions, weights = zip(*WEIGHTS, strict=True)
     matched = 0
@@ -256,6 +263,6 @@ def test_whatever_hands_do_the_tick_is_true_and_nothing_breaks(lab: Any, tab: An
             else:
                 expect(tick).not_to_have_attribute("data-state", "match")
                 expect(tick).to_have_attribute("data-state", re.compile("stale|none"))
-            until(page, lambda: as_it_was(app, height, done[-CHECKED:]))
+            until(page, lambda: as_it_was(app, tall, done[-CHECKED:]))
     assert matched > 2, "a test that never saw the tick has not looked at it"
     page.wait_for_timeout(200)

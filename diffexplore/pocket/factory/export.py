@@ -3,6 +3,7 @@
 python -m diffexplore.pocket.factory.export sheet --out FOLDER  # the prompts of sheet.txt, by an exported model
 python -m diffexplore.pocket.factory.export psnr --art FOLDER   # how well its VAE keeps pictures it never saw
 python -m diffexplore.pocket.factory.export adopt --out FOLDER  # exported weights as checkpoints to go on from
+python -m diffexplore.pocket.factory.export examples --art FOLDER  # the composed pictures that ship
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffexplore.pocket.factory import flow, unet, vae
+from diffexplore.pocket import EXAMPLES, examples
+from diffexplore.pocket.factory import flow, scenes, unet, vae
 from diffexplore.pocket.factory.critic import make_heads
 from diffexplore.pocket.factory.sheets import save_grid
 from diffexplore.pocket.factory.stage import Budget, Stage
-from diffexplore.pocket.world import NEAR, vocabulary
+from diffexplore.pocket.judge import named
+from diffexplore.pocket.world import NEAR, Scene, vocabulary
 from diffexplore.words import sentence
 
 if TYPE_CHECKING:
@@ -30,6 +33,7 @@ SHEET = Path(__file__).parents[1] / "sheet.txt"
 WEIGHTS = Path(__file__).parents[1] / "weights"
 CELL = 128
 """Pixels a side of a picture on a sheet."""
+SEED = 2026
 
 LEARN = (
     "a fox in the snow", "a red car in a city at noon", "a castle in the mountains at dawn",
@@ -152,15 +156,35 @@ def steps_of(pipeline: Any) -> int:
     return 4 if type(pipeline).__name__ == "LatentConsistencyModelPipeline" else 20
 
 
+def draw_examples(art: str, out: Path = EXAMPLES) -> None:
+    """Compose the pictures of `pocket.example` anew: those that their captions say, each with its place as its seed."""
+    import numpy as np
+    from PIL import Image
+
+    cutouts = scenes.Art(art)
+    for seed, name in enumerate(examples()):
+        told = named(name)
+        flaws = (told.pop("quality"),) if "quality" in told else ()
+        pixels = scenes.draw(Scene(**told, flaws=flaws), cutouts, np.random.default_rng([SEED, seed]))
+        Image.fromarray(pixels).save(out / f"{name.replace(' ', '_')}.png", optimize=True)
+
+
 # --- exported weights, measured and taken up again -------------------------------------------------------------------
 
 
-def psnr(folder: Path, art: str, count: int = 256) -> float:
-    """Peak signal-to-noise ratio in dB (mean over pictures) of an exported VAE on clean pictures it never saw."""
+def psnr(folder: Path, art: str, count: int = 256, side: int | None = None) -> float:
+    """Peak signal-to-noise ratio in dB (mean over pictures) of an exported VAE on clean pictures it never saw.
+
+    Args:
+        folder: the exported model.
+        art: unpacked npm package of the subjects' cut-outs.
+        count: how many pictures.
+        side: pixels a side of them; None: as many as it draws. Others it is given made smaller, see `vae.psnr`.
+    """
     from diffusers import AutoencoderKL
 
     made: Any = AutoencoderKL.from_pretrained(folder / "vae")
-    return vae.psnr(made.eval(), art, made.config.sample_size, count)
+    return vae.psnr(made.eval(), art, side or made.config.sample_size, count)
 
 
 def adopt(work: Path, folder: Path, of: Path | None = None) -> None:
@@ -219,27 +243,30 @@ def _move(fast: torch.nn.Module, teacher: torch.nn.Module, work: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Draw a sheet, measure a VAE, or take weights up again."""
+    """Draw a sheet or the examples, measure a VAE, or take weights up again."""
     parser = argparse.ArgumentParser(
         prog="python -m diffexplore.pocket.factory.export", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("what", choices=["sheet", "psnr", "adopt"])
+    parser.add_argument("what", choices=["sheet", "psnr", "adopt", "examples"])
     parser.add_argument("--work", type=Path, default=Path("runs"), help="folder of checkpoints (for adopt)")
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="the exported folder")
-    parser.add_argument("--art", help="unpacked npm package @lobehub/fluent-emoji-3d (for psnr)")
+    parser.add_argument("--art", help="unpacked npm package @lobehub/fluent-emoji-3d (for psnr, examples)")
+    parser.add_argument("--side", type=int, help="pixels a side of its pictures (for psnr; default: as it draws)")
     parser.add_argument(
         "--of", type=Path, metavar="FOLDER", help="the teacher that --out had; --work has another (for adopt)"
     )
     args = parser.parse_args(argv)
-    if args.what == "psnr" and not args.art:
-        parser.error("psnr needs --art FOLDER: npm pack @lobehub/fluent-emoji-3d, then unpack it")
+    if args.what in ("psnr", "examples") and not args.art:
+        parser.error(f"{args.what} needs --art FOLDER: npm pack @lobehub/fluent-emoji-3d, then unpack it")
     if args.what == "sheet":
         pipeline = open_folder(args.out)
         suffix = re.sub("weights-?", "", args.out.name)
         name = f"sheet-{suffix}.png" if suffix else "sheet.png"
         draw_sheet(pipeline, args.out.with_name(name), steps_of(pipeline))
     elif args.what == "psnr":
-        print(f"{psnr(args.out, args.art):.2f} dB")
+        print(f"{psnr(args.out, args.art, side=args.side):.2f} dB")
+    elif args.what == "examples":
+        draw_examples(args.art)
     else:
         try:
             adopt(args.work, args.out, args.of)

@@ -44,7 +44,7 @@ class Recipe:
         seed: of the new weights.
     """
 
-    rate: float = 1e-3
+    rate: float = 4e-4
     batch: int = 16
     encoded: int = 4
     blur: float = 0.1
@@ -96,7 +96,8 @@ def grown(vae: AutoencoderKL) -> AutoencoderKL:
         for block in (*made.encoder.down_blocks[0].resnets, *top.resnets):
             block.conv2.weight.zero_()
             block.conv2.bias.zero_()
-        halves, doubles = made.encoder.down_blocks[0].downsamplers[0].conv, made.decoder.up_blocks[-2].upsamplers[0].conv
+        halves: Any = made.encoder.down_blocks[0].downsamplers[0].conv
+        doubles: Any = made.decoder.up_blocks[-2].upsamplers[0].conv
         # A picture is padded to the right and below before it is halved; what is doubled has each value four times.
         _each(halves, torch.tensor([1.0, 1.0, 0.0]) / 2)
         _each(doubles, torch.tensor([1.0, 2.0, 1.0]) / 4)

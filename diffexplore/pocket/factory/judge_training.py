@@ -19,7 +19,7 @@ from diffexplore.pocket.factory import scenes
 from diffexplore.pocket.factory.eyes import features, make_second, make_sight, read_second, shaken
 from diffexplore.pocket.factory.pool import Pool, compose
 from diffexplore.pocket.factory.stage import Budget, Stage
-from diffexplore.pocket.judge import ATTRIBUTES, WEIGHTS, WIDTHS, make_network, probabilities
+from diffexplore.pocket.judge import ATTRIBUTES, SIDE, WEIGHTS, WIDTHS, make_network, probabilities
 from diffexplore.pocket.world import SIZE
 from diffexplore.record.file import written
 
@@ -152,7 +152,7 @@ def train(
     parts = {name: make() for name, make in MAKERS.items() if only in (None, name)}
     if kept is not None and "judge" in parts:
         first = pool.pictures[:LEAST:8].float().cpu() / 127.5 - 1
-        parts["judge"] = _unfold(kept, interpolate(first, (SIZE, SIZE), mode="area"))
+        parts["judge"] = _unfold(kept, interpolate(first, (SIDE, SIDE), mode="area"))
     rate = 2e-3 if kept is None else 1e-3
     stage = Stage(work, only or "judges", parts, steps=steps, budget=budget, rate=rate, ema=0.0, decay=0.03)
     noisy = ATTRIBUTES["quality"].index("noisy")
@@ -164,7 +164,7 @@ def train(
             x = (pool.pictures[index].float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
             whole = _varied(x, truths[:, -1] == noisy)
             views = {
-                "judge": lambda: interpolate(whole, (SIZE, SIZE), mode="area"),
+                "judge": lambda: interpolate(whole, (SIDE, SIDE), mode="area"),
                 "second": lambda: shaken(x).contiguous(memory_format=torch.channels_last),
                 "sight": lambda: whole,
             }
@@ -209,9 +209,7 @@ def mean_known(values: np.ndarray, axis: int) -> np.ndarray:
     return np.where(count, np.where(known, values, 0).sum(axis) / np.maximum(count, 1), np.nan)
 
 
-def score(
-    art: str, count: int = 2000, size: int = 2 * SIZE, judge: Path = WEIGHTS, second: Path | None = None
-) -> Table:
+def score(art: str, count: int = 2000, size: int = SIZE, judge: Path = WEIGHTS, second: Path | None = None) -> Table:
     """Accuracy of the judge, and of the `second` where its weights are given, per attribute on composed pictures they
     never saw, `count` of each kind of pair.
     """
@@ -221,7 +219,7 @@ def score(
     for kind, holdout in (("trained pairs", False), ("held-out pairs", True)):
         drawn = [compose(cutouts, SEED, UNSEEN + index, size, holdout=holdout) for index in range(count)]
         labels = np.array([one.labels for one in drawn])
-        small = [Image.fromarray(one.pixels).resize((SIZE, SIZE), Image.Resampling.LANCZOS) for one in drawn]
+        small = [Image.fromarray(one.pixels).resize((SIDE, SIDE), Image.Resampling.LANCZOS) for one in drawn]
         right = agreement(np.stack([np.asarray(one) for one in small]), labels, judge)
         out[kind] = dict(zip(ATTRIBUTES, mean_known(right, 0).tolist(), strict=True))
         if second is not None:
@@ -279,7 +277,7 @@ def main(argv: list[str] | None = None) -> None:
         from transformers import CLIPTokenizer
 
         tokenizer = CLIPTokenizer.from_pretrained(WEIGHTS.parent / "tokenizer")
-        kind = {"size": 2 * SIZE, "capacity": CAPACITY, "seed": SEED, "held_out": True}
+        kind = {"size": SIZE, "capacity": CAPACITY, "seed": SEED, "held_out": True}
         with Pool(args.art, tokenizer=tokenizer, device=args.device, **kind) as pool:  # type: ignore[arg-type]
             budget = Budget(args.minutes, args.bf16, args.device)
             train(args.work, pool, budget, batch=args.batch, only=args.only, like=args.like)

@@ -65,7 +65,7 @@ SYNTHWAVE = np.array([(20, 8, 60), (120, 20, 130), (240, 60, 110), (255, 170, 70
 def synthwave(pixels: np.ndarray) -> np.ndarray:
     """A picture in the colours of an eighties sunset, from dark violet over pink to yellow by its brightness.
 
-    (64, 64, 3) uint8 to the same.
+    (H, W, 3) uint8 to the same.
     """
     grey = np.asarray(Image.fromarray(pixels).convert("L"), np.float32)
     place = (grey - grey.min()) / max(float(np.ptp(grey)), 1.0) * (len(SYNTHWAVE) - 1)
