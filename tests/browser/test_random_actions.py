@@ -116,7 +116,10 @@ def prompt(page: Any, app: Any, dice: random.Random) -> None:
 
 def menu(page: Any, app: Any, dice: random.Random) -> None:
     one = one_of(dice, app.locator(".dx-row select:visible"))
-    one.select_option(index=dice.randrange(one.locator("option").count()))
+    options = one.locator("option").count()
+    if not options:  # it went while it was looked at
+        raise GoneError
+    one.select_option(index=dice.randrange(options))
 
 
 def live(page: Any, app: Any, dice: random.Random) -> None:
