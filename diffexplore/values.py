@@ -50,15 +50,15 @@ def a_file(value: Any) -> Path:
     raise FileNotFoundError(f"there is no file {shown(os.fspath(value), 200)}")
 
 
-def members(name: str, values: Iterable[T]) -> list[T]:
+def members(name: str, values: Iterable[T], most: int = MOST) -> list[T]:
     """What holds several values as a list.
 
     Raises:
-        ValueError: one sentence, for more than `MOST` of them: a range of billions, or what has no end.
+        ValueError: one sentence, for more than `most` of them: a range of billions, or what has no end.
     """
-    found = list(islice(values, MOST + 1))
-    if len(found) > MOST:
-        raise ValueError(f"{name} may be at most {MOST:,}, got more")
+    found = list(islice(values, most + 1))
+    if len(found) > most:
+        raise ValueError(f"{name} may be at most {most:,}, got more")
     return found
 
 

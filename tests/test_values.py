@@ -47,7 +47,7 @@ def test_what_has_no_end_is_not_waited_for() -> None:
         as_pairs("x", itertools.repeat((1, 2)), "numbers")
     with pytest.raises(ValueError, match="sigmas must be finite noise levels, 1 to 1000 of them"):
         dx.Settings(sigmas=itertools.count(1))
-    with pytest.raises(ValueError, match="n may be at most 100,000, got more"):
+    with pytest.raises(ValueError, match="n may be at most 2,000, got more"):
         dx.seeds(dx.load(), range(10**12), prompt="a fox")
     with pytest.raises(ValueError, match="the values of x may be at most 100,000, got more"):
         dx.sweep(dx.load(), ("seed", itertools.count()), prompt="a fox")

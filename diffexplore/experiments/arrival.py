@@ -143,7 +143,7 @@ def arrival(
 
 def _seeds(first: int, seeds: Any) -> list[int]:
     if isinstance(seeds, Sequence) and not isinstance(seeds, (str, bytes)):
-        used = [whole("a seed", seed, 0, MAX_SEED) for seed in members("seeds", seeds)]
+        used = [whole("a seed", seed, 0, MAX_SEED) for seed in members("seeds", seeds, MOST)]
         if len(set(used)) < 2:
             raise ValueError(f"seeds must be two or more, each another, got {shown(seeds)}")
         return list(dict.fromkeys(used))

@@ -246,7 +246,7 @@ def numbers_of(name: str, value: Any) -> list[int]:
     """
     if isinstance(value, (str, bytes, Settings)) or not isinstance(value, Iterable):
         return list(range(whole(name, value, 1, MOST)))
-    found = list(dict.fromkeys(whole("a seed", seed, 0, MAX_SEED) for seed in members(name, value)))
+    found = list(dict.fromkeys(whole("a seed", seed, 0, MAX_SEED) for seed in members(name, value, MOST)))
     if not 1 <= len(found) <= MOST:
         raise ValueError(f"{name} must be 1 to {MOST} seeds, got {len(found)}")
     return found

@@ -213,14 +213,11 @@ def score(art: str, count: int = 2000, size: int = SIZE, judge: Path = WEIGHTS, 
     """Accuracy of the judge, and of the `second` where its weights are given, per attribute on composed pictures they
     never saw, `count` of each kind of pair.
     """
-    from PIL import Image
-
     cutouts, out = scenes.Art(art), {}
     for kind, holdout in (("trained pairs", False), ("held-out pairs", True)):
         drawn = [compose(cutouts, SEED, UNSEEN + index, size, holdout=holdout) for index in range(count)]
         labels = np.array([one.labels for one in drawn])
-        small = [Image.fromarray(one.pixels).resize((SIDE, SIDE), Image.Resampling.LANCZOS) for one in drawn]
-        right = agreement(np.stack([np.asarray(one) for one in small]), labels, judge)
+        right = agreement(np.stack([one.pixels for one in drawn]), labels, judge)
         out[kind] = dict(zip(ATTRIBUTES, mean_known(right, 0).tolist(), strict=True))
         if second is not None:
             _, scores = features(read_second(second), [one.pixels for one in drawn], size)
