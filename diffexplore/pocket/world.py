@@ -41,7 +41,7 @@ SUBJECTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "turtle": ("1f422", "animal", ("tortoise",)),
     "fish": ("1f41f", "animal", ()),
     "whale": ("1f433", "animal", ()),
-    "octopus": ("1f991", "animal", ("squid",)),
+    "squid": ("1f991", "animal", ("octopus",)),
     "crab": ("1f980", "animal", ()),
     "butterfly": ("1f98b", "insect", ()),
     "bee": ("1f41d", "insect", ("bumblebee",)),
