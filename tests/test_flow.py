@@ -1,5 +1,6 @@
 """The flow model's training, and that it draws alike however many tokens of zeros stand in for T5."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -41,6 +42,21 @@ def test_readers_and_transformer_are_trained_together_and_drawn_from(latents, tm
     for part in (pipeline.transformer, pipeline.text_encoder, pipeline.text_encoder_2):
         assert all(torch.isfinite(value).all() for value in part.state_dict().values())
     assert pipeline("a fox in the snow", num_inference_steps=2).images[0].size == (32, 32)
+
+
+def test_long_captions_are_read_whole_now_and_then(latents, tmp_path, monkeypatch):
+    seen, own = [], flow.read_prompts
+    monkeypatch.setattr(flow, "read_prompts", lambda *args: seen.append(args[2].shape[1]) or own(*args))
+    flow.train(tmp_path, dataclasses.replace(FLOW, steps=11), Budget(), latents)
+    assert seen == [40, *[FLOW.short] * 9, 40]
+
+
+def test_the_transformer_is_compiled_where_that_is_asked(latents, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda part, *args, **kwargs: asked.append(type(part).__name__))
+    flow.train(tmp_path / "a", FLOW, Budget(), latents)
+    flow.train(tmp_path / "b", FLOW, Budget(compiled=True), latents)
+    assert asked == ["SD3Transformer2DModel"]
 
 
 def test_prompts_are_read_as_the_pipeline_reads_them(latents):

@@ -67,6 +67,50 @@ def test_a_step_that_is_not_finite_changes_nothing(tmp_path):
     assert torch.isfinite(one.average["line"].weight).all()
 
 
+def muon(work, steps=60):
+    """A line after a square matrix that Muon moves."""
+    torch.manual_seed(0)
+    part = torch.nn.Sequential(torch.nn.Linear(3, 3, bias=False), line())
+    options = {"turned": [part[0].weight], "turn": 0.05}
+    return Stage(work, "line", {"line": part}, steps=steps, budget=Budget(), rate=0.01, ema=0.9, warm=1, **options)
+
+
+def test_muon_moves_matrices_as_far_in_every_direction_and_another_optimiser_the_rest(tmp_path):
+    torch.manual_seed(0)
+    part, strengths = torch.nn.Linear(3, 3), torch.tensor([1.0, 10.0, 100.0])
+    before = [weight.detach().clone() for weight in part.parameters()]
+    options = {"turned": [part.weight], "turn": 0.1}
+    one = Stage(tmp_path, "line", {"line": part}, steps=1, budget=Budget(), rate=0.01, ema=0.9, warm=1, **options)
+
+    def loss_of(step):
+        x = torch.randn(64, 3)
+        return (part(x) - strengths * x).square().mean()
+
+    one.run(loss_of)
+    moved = [now.detach() - then for now, then in zip(part.parameters(), before, strict=True)]
+    stretch = torch.linalg.svdvals(moved[0])
+    assert stretch.max() < 4 * stretch.min()  # where the gradient is a hundred times as long in one direction
+    assert moved[1].abs().max() == pytest.approx(0.01, rel=0.01)  # AdamW's first step is its rate
+
+
+def test_muon_learns_goes_on_and_passes_over_what_is_not_finite(tmp_path):
+    one, seen = muon(tmp_path, steps=300), []
+    right = lesson(one.parts["line"])
+
+    def loss_of(step):
+        seen.append(one.parts["line"][0].weight.detach().clone())
+        return right(step) * (float("nan") if step == 30 else 1.0)
+
+    first = float(right(0).detach())
+    one.run(loss_of)
+    assert float(right(0).detach()) < 0.1 * first
+    assert torch.equal(seen[30], seen[31])
+    again = muon(tmp_path, steps=600)
+    assert again.step == 210  # from before the rate fell
+    kept = torch.load(tmp_path / "line-stable.pt", weights_only=True)["muon"]["state"][0]["momentum_buffer"]
+    assert torch.equal(again.muon.state_dict()["state"][0]["momentum_buffer"], kept)
+
+
 def test_minutes_and_a_moment_end_it(tmp_path):
     one = stage(tmp_path / "a", steps=None, budget=Budget(minutes=0.01))
     one.run(lesson(one.parts["line"]))

@@ -62,7 +62,7 @@ class Plan:
         stages: which of `SHARES`.
         minutes: for all of them together.
         shares: what part of the minutes each stage takes, on top of `SHARES`.
-        device, bf16, graph: as in `Budget`.
+        device, bf16, graph, compiled: as in `Budget`.
         reserve: seconds kept at the end for what must be written.
         pictures: how many the device holds.
         workers: processes that compose; None: as the pool thinks.
@@ -80,6 +80,7 @@ class Plan:
     device: str = "cpu"
     bf16: bool = False
     graph: bool = True
+    compiled: bool = False
     reserve: float = 20.0
     pictures: int = 40_000
     workers: int | None = None
@@ -151,7 +152,9 @@ class Everything:
         tell(f"{name}: {seconds:.0f} s of {left:.0f} s")
         plan = self.plan
         minutes = (spent(plan.work, name) + seconds) / 60
-        return Budget(minutes, bf16=plan.bf16, device=plan.device, until=until, graph=plan.graph)
+        return Budget(
+            minutes, bf16=plan.bf16, device=plan.device, until=until, graph=plan.graph, compiled=plan.compiled
+        )
 
     def _stage(self, name: str, pool: Any, tokenizer: Any) -> None:
         budget = self._budget(name)
@@ -302,6 +305,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--reserve", type=float, default=20.0, help="seconds kept for the end (default %(default)g)")
     parser.add_argument("--bf16", action="store_true", help="on a processor: compute in bfloat16 (AVX512-BF16, AMX)")
     parser.add_argument("--batch", type=int, help="of the denoisers")
+    parser.add_argument("--compile", action="store_true", help="compile the flow model's transformer first (needs g++)")
     parser.add_argument(
         "--teacher", type=Path, metavar="FOLDER", help="a pocket model that flow and turbo learn beside, or that grows"
     )
@@ -321,7 +325,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("to grow needs --teacher FOLDER: the pocket model whose VAE it is")
     plan = Plan(
         args.work, args.art, stages, args.minutes, shares, args.device, args.bf16, not args.step_by_step,
-        args.reserve, workers=args.workers,
+        args.compile, args.reserve, workers=args.workers,
     )  # fmt: skip
     if args.device == "cuda":
         plan = gpu(plan)

@@ -7,6 +7,10 @@ up again with a longer budget: it resumes from the state before the fall.
 On a GPU nothing waits for the processor: batches are picked on the device, the rate and the weight of the average are
 numbers there, a step whose gradient is not finite changes nothing there, and the loss is fetched every 50 steps. The
 whole step is captured as a CUDA graph where that works and is run as usual where it does not.
+
+Matrices may be moved by Muon (https://kellerjordan.github.io/posts/muon/) instead of AdamW: by the nearest matrix all
+of whose singular values are one to what their gradients were of late. It takes its rate from Python, so such a step is
+not captured.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ import copy
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +40,8 @@ class Budget:
         device: "cpu", or "cuda".
         until: the moment of the monotonic clock at which a run ends, whatever its minutes.
         graph: capture a step as a CUDA graph where the stage allows it.
+        compiled: a stage that says so compiles its largest part before its first step, which takes two minutes and
+            makes a step on a CPU a fifth shorter.
     """
 
     minutes: float | None = None
@@ -43,6 +49,7 @@ class Budget:
     device: str = "cpu"
     until: float | None = None
     graph: bool = True
+    compiled: bool = False
 
 
 def tell(line: str) -> None:
@@ -69,7 +76,9 @@ class Stage:
         rate: AdamW's learning rate.
         ema: weight of the past in the averaged copy, 0 for none.
         warm: steps over which the rate rises.
-        decay: AdamW's weight decay.
+        decay: weight decay.
+        turned: matrices that Muon moves, AdamW all the rest.
+        turn: Muon's rate, such that its steps are as long as AdamW's of the same rate would be.
 
     Raises:
         ValueError: neither steps nor minutes say when it ends.
@@ -82,6 +91,7 @@ class Stage:
     def __init__(
         self, work: Path, name: str, parts: dict[str, torch.nn.Module], *, steps: int | None, budget: Budget,
         rate: float, ema: float, warm: int = 200, decay: float = 0.01,
+        turned: Sequence[torch.nn.Parameter] = (), turn: float = 0.0,
     ) -> None:  # fmt: skip
         import torch
 
@@ -98,9 +108,14 @@ class Stage:
         self._rate = torch.tensor(float(rate), device=self.device)
         self._blend = torch.tensor(1.0, device=self.device)
         self._mean = torch.zeros((), device=self.device)
+        apart = {id(weight) for weight in turned}
         self.optimiser = torch.optim.AdamW(
-            self.weights, self._rate, betas=(0.9, 0.99), weight_decay=decay, fused=True, capturable=on_gpu
-        )
+            [weight for weight in self.weights if id(weight) not in apart], self._rate,
+            betas=(0.9, 0.99), weight_decay=decay, fused=True, capturable=on_gpu,
+        )  # fmt: skip
+        self.turn, self.muon = turn, None
+        if turned:
+            self.muon = torch.optim.Muon(turned, turn, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
         self.step, self.seconds, self.fallen = 0, 0.0, False
         self._limit = 60 * budget.minutes if budget.minutes else 0.0
         self._side: torch.cuda.Stream | None = None
@@ -117,6 +132,7 @@ class Stage:
             "parts": {k: p.state_dict() for k, p in self.parts.items()},
             "average": {k: p.state_dict() for k, p in self.average.items()},
             "optimiser": self.optimiser.state_dict(),
+            **({"muon": self.muon.state_dict()} if self.muon else {}),
         }
 
     def _resume(self) -> None:
@@ -136,6 +152,8 @@ class Stage:
             for group in self.optimiser.param_groups:
                 group["lr"] = self._rate
                 group["capturable"] = self.device.type == "cuda"
+            if self.muon is not None:
+                self.muon.load_state_dict(state["muon"])
             self.step, self.seconds, self.fallen = state["step"], state["seconds"], state["fallen"]
             return
 
@@ -159,6 +177,10 @@ class Stage:
         with written(self.work / f"{self.name}{suffix}.pt") as file:
             torch.save(self._state(), file)
 
+    def _clear(self) -> None:
+        for weight in self.weights:
+            weight.grad = None
+
     # --- a step ------------------------------------------------------------------------------------------------------
 
     def _advance(self, loss_of: Callable[[int], torch.Tensor]) -> None:
@@ -168,7 +190,7 @@ class Stage:
         # Without its cache, which would hand weights that were cast without a gradient to code that needs one.
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.budget.bf16, cache_enabled=False):
             loss = loss_of(self.step)
-        self.optimiser.zero_grad(set_to_none=True)
+        self._clear()
         loss.backward()
         with torch.no_grad():
             grads = [p.grad for p in self.weights if p.grad is not None]
@@ -178,6 +200,10 @@ class Stage:
             self.optimiser.grad_scale = (norm / self.CLIP).clamp(min=1.0)  # type: ignore[attr-defined]
             self.optimiser.found_inf = (~fine).float()  # type: ignore[attr-defined]
             self.optimiser.step()
+            if self.muon is not None and bool(fine):
+                turned = [p.grad for p in self.muon.param_groups[0]["params"] if p.grad is not None]
+                torch._foreach_div_(turned, self.optimiser.grad_scale)  # type: ignore[attr-defined]
+                self.muon.step()
             self._follow()
             loss = torch.where(fine, loss.detach().float(), self._mean)
             self._mean.copy_(torch.where(self._mean == 0, loss, torch.lerp(self._mean, loss, 0.02)))
@@ -194,7 +220,10 @@ class Stage:
     def _set_rates(self) -> None:
         """The rate and the weight of the average for the next step, as numbers on the device."""
         fall = min(1.0, (1 - self.share) / self.FALL) if self.fallen else 1.0
-        self._rate.fill_(self.rate * min(1.0, (self.step + 1) / self.warm) * max(0.01, fall))
+        share = min(1.0, (self.step + 1) / self.warm) * max(0.01, fall)
+        self._rate.fill_(self.rate * share)
+        if self.muon is not None:
+            self.muon.param_groups[0]["lr"] = self.turn * share
         keep = min(self.ema, (1 + self.step) / (10 + self.step)) if self.ema else 0.0
         self._blend.fill_(1 - keep)
 
@@ -206,7 +235,7 @@ class Stage:
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
         try:
-            self.optimiser.zero_grad(set_to_none=True)
+            self._clear()
             with torch.cuda.graph(graph):
                 self._advance(loss_of)
         except Exception as error:  # whatever a kernel does not allow: it trains as well without, only slower
@@ -216,7 +245,7 @@ class Stage:
             fresh = torch.Generator(self.device)
             fresh.manual_seed(1_000_003 * self.step + 1)
             generator.graphsafe_set_state(fresh.graphsafe_get_state())  # the old one still believes in the capture
-            self.optimiser.zero_grad(set_to_none=True)
+            self._clear()
             return None
         return graph.replay
 
@@ -249,7 +278,8 @@ class Stage:
             self._limit = min(self._limit, left) if self._limit else left
         wanted = [share for share in sorted(shows) if share > self.share]
         begun = saved = marked = self._now()
-        waited, counted, replay, tried = 0.0, self.step, None, not (on_gpu and graph and self.budget.graph)
+        waited, counted, replay = 0.0, self.step, None
+        tried = not (on_gpu and graph and self.budget.graph and self.muon is None)
         first = self.step
         while self.share < 1:
             if self.share >= 1 - self.FALL and not self.fallen:
@@ -293,7 +323,7 @@ class Stage:
             show(self.step)
         sheet(self.work / f"{self.name}.png")
         tell(f"{self.name}: {self.step} steps, {self.seconds:.0f} s, loss {float(self._mean):.5f}, saved")
-        self.optimiser.zero_grad(set_to_none=True)
+        self._clear()
         if on_gpu:
             del replay
             torch.cuda.empty_cache()
