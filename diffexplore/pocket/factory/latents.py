@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from transformers import CLIPTokenizer
 
 
+CACHED = 16
+"""Pictures that a processor encodes at once: what they become on the way stays in its caches, so each takes 9 ms at 128
+pixels where it takes 16 among 256."""
+
+
 class Pictures(Protocol):
     """Where pictures come from, as `pool.Pool` holds them: the first `count` rows of the buffers are filled.
 
@@ -88,10 +93,17 @@ class Latents:
         """(N, 3, H, W) uint8 -> (N, C, H / f, W / f) float32, as the denoisers see them."""
         import torch
 
-        config = self.vae.config
+        config, on_cpu = self.vae.config, self.device.type == "cpu"
+
+        def mode(some: torch.Tensor) -> torch.Tensor:
+            x = some.float() / 127.5 - 1
+            if on_cpu:
+                x = x.contiguous(memory_format=torch.channels_last)
+            return self.vae.encode(x).latent_dist.mode().float()
+
         with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            mode = self.vae.encode(pictures.float() / 127.5 - 1).latent_dist.mode().float()
-        latents: torch.Tensor = (mode - (config.shift_factor or 0.0)) * config.scaling_factor
+            modes = torch.cat([mode(some) for some in pictures.split(CACHED if on_cpu else len(pictures))])
+        latents: torch.Tensor = (modes - (config.shift_factor or 0.0)) * config.scaling_factor
         return latents
 
     def feed(self, blocks: int = 1, *, partly: bool = False, wait: float = 0.0) -> None:
