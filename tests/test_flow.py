@@ -57,6 +57,10 @@ def test_the_transformer_is_compiled_where_that_is_asked(latents, tmp_path, monk
     flow.train(tmp_path / "a", FLOW, Budget(), latents)
     flow.train(tmp_path / "b", FLOW, Budget(compiled=True), latents)
     assert asked == ["SD3Transformer2DModel"]
+    text, network = unet.make_text_encoder(UNET, latents.tokenizer), unet.make_unet(UNET, latents.shape)
+    teacher = unet.pipeline_of(latents.vae, latents.tokenizer, text, network)
+    flow.train(tmp_path / "c", FLOW, Budget(compiled=True), latents, teacher=teacher)
+    assert asked[1:] == ["SD3Transformer2DModel", "UNet2DConditionModel"]
 
 
 def test_prompts_are_read_as_the_pipeline_reads_them(latents):

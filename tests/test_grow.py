@@ -8,10 +8,11 @@ import torch
 from diffusers import AutoencoderKL
 from tiny_factory import FLOW, SIDE, TURBO, UNET, write_vae
 
-from diffexplore.pocket.factory import everything, export, grow, unet
+from diffexplore.pocket.factory import everything, export, grow, judge_training, unet
 from diffexplore.pocket.factory.pool import compose
 from diffexplore.pocket.factory.scenes import Art
 from diffexplore.pocket.factory.stage import Budget
+from diffexplore.pocket.judge import ATTRIBUTES
 
 TINY = dataclasses.replace(grow.RECIPE, batch=8, encoded=8, guessed=4, rate=1e-2)
 
@@ -23,6 +24,8 @@ class Few:
         drawn = [compose(Art(art), 4, index, 2 * SIDE) for index in range(24)]
         self.pictures = torch.from_numpy(np.stack([one.pixels for one in drawn])).permute(0, 3, 1, 2)
         self.ids = torch.full((24, 2, 40), 5)
+        labels = torch.tensor([one.labels for one in drawn], dtype=torch.int8)
+        self.labels = dict(zip(ATTRIBUTES, labels.unbind(1), strict=True))
         self.count = 24
 
     def wait(self, least):
@@ -75,9 +78,12 @@ def test_it_begins_as_the_old_one_between_a_halving_and_a_doubling(base):
         assert float((new - old).std()) < 0.5 * float(old.std())
 
 
-def test_it_learns_to_draw_and_to_encode_what_the_old_one_would_and_goes_on(teacher, art_folder, tmp_path):
+@pytest.mark.parametrize("sighted", [True, False], ids=["with a sight", "without"])
+def test_it_learns_to_draw_and_to_encode_what_the_old_one_would_and_goes_on(teacher, art_folder, tmp_path, sighted):
     base = teacher.vae
     few = Few(str(art_folder))
+    if sighted:
+        judge_training.train(tmp_path, few, Budget(), steps=1, batch=4, only="sight")
     true = few.pictures.float() / 127.5 - 1
     with torch.no_grad():
         wanted = base.encode(torch.nn.functional.avg_pool2d(true, 2)).latent_dist.mode()

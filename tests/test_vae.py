@@ -65,6 +65,19 @@ def test_it_learns_goes_on_and_is_written_with_unit_latents(few, tmp_path, sight
     assert torch.load(tmp_path / "vae.pt", weights_only=True)["step"] == 26
 
 
+def test_a_sight_that_was_trained_alone_is_found_first(few, tmp_path, capsys):
+    device = torch.device("cpu")
+    assert vae.read_sight(tmp_path, device) is None
+    assert "no perceptual loss" in capsys.readouterr().out
+    judge_training.train(tmp_path, few, Budget(), steps=1, batch=4)
+    common = vae.read_sight(tmp_path, device)
+    judge_training.train(tmp_path, few, Budget(), steps=2, batch=4, only="sight")
+    alone = vae.read_sight(tmp_path, device)
+    kept = torch.load(tmp_path / "sight.pt", weights_only=True)["parts"]["sight"]
+    assert all(torch.equal(value, kept[name]) for name, value in alone.state_dict().items())
+    assert not all(torch.equal(value, kept[name]) for name, value in common.state_dict().items())
+
+
 def test_the_error_is_told_of_pictures_it_never_saw(art_folder):
     torch.manual_seed(0)
     assert 3 < vae.psnr(vae.make_vae(TINY).eval(), str(art_folder), size=64, count=16) < 20

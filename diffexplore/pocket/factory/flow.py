@@ -328,6 +328,8 @@ def train(
     transformer.set_attn_processor(weighted)
     if budget.compiled:
         transformer.compile(dynamic=False)  # two lengths of text, each as fast as it can be
+        if tutor is not None:
+            tutor.unet.compile(dynamic=False)
     room = latents.tokenizer.model_max_length
     latents.wait(recipe.least)
 

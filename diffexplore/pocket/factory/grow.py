@@ -139,7 +139,7 @@ class _Guesses:
 
 def train(work: Path, pool: Pool, budget: Budget, teacher: Any, recipe: Recipe = RECIPE, *,
           steps: int | None = None) -> None:  # fmt: skip
-    """Train; state in ``grow.pt``, the averaged network as a diffusers folder ``vae``.
+    """Train; state in ``grow.pt``, the averaged network as a diffusers folder ``vae``. The sight is read as `vae` does.
 
     Args:
         work: folder of the state.
@@ -154,7 +154,7 @@ def train(work: Path, pool: Pool, budget: Budget, teacher: Any, recipe: Recipe =
     torch.manual_seed(recipe.seed)
     parts: dict[str, torch.nn.Module] = {"vae": grown(teacher.vae), "critic": make_critic()}
     stage = Stage(work, "grow", parts, steps=steps, budget=budget, rate=recipe.rate, ema=0.998)
-    vae: Any = stage.parts["vae"]
+    vae: Any = stage.parts["vae"].to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average: Any = stage.average["vae"]
     base = teacher.vae.to(stage.device).eval().requires_grad_(False)
     guesses, few = _Guesses(teacher, recipe.noise, stage.device), recipe.guessed
@@ -163,7 +163,7 @@ def train(work: Path, pool: Pool, budget: Budget, teacher: Any, recipe: Recipe =
 
     def loss_of(step: int) -> torch.Tensor:
         index = torch.randint(pool.count, (recipe.batch,), device=stage.device)
-        true = pool.pictures[index].float() / 127.5 - 1
+        true = (pool.pictures[index].float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
         with torch.no_grad():
             wanted = base.encode(F.avg_pool2d(true, 2)).latent_dist.parameters.float()
         latents = wanted.chunk(2, 1)[0]

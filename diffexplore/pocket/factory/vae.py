@@ -143,7 +143,7 @@ class Losses:
 def train(work: Path, pool: Pool, budget: Budget, recipe: Recipe = RECIPE, *, steps: int | None = None) -> None:
     """Train; state in ``vae.pt``, the averaged network as a diffusers folder ``vae``, its latents standardised.
 
-    The sight is that of ``judges.pt``, where it was trained; without it there is no perceptual loss.
+    The sight is that of ``sight.pt`` or ``judges.pt``, where it was trained; without it there is no perceptual loss.
     """
     import torch
     import torch.nn.functional as F
@@ -184,16 +184,18 @@ def train(work: Path, pool: Pool, budget: Budget, recipe: Recipe = RECIPE, *, st
 
 
 def read_sight(work: Path, device: torch.device) -> torch.nn.Sequential | None:
-    """The sight of ``judges.pt``; None, and said, where there is none."""
+    """The sight, trained alone (``sight.pt``) or with the judges (``judges.pt``); where there is none, None, and said."""
     import torch
 
-    path = work / "judges.pt"
-    if not path.is_file():
-        tell("no judges.pt, so no perceptual loss")
-        return None
-    sight = make_sight()
-    sight.load_state_dict(torch.load(path, weights_only=True, map_location="cpu")["parts"]["sight"])
-    return sight.to(device).eval().requires_grad_(False)
+    for path in (work / "sight.pt", work / "judges.pt"):
+        if path.is_file():
+            parts = torch.load(path, weights_only=True, map_location="cpu")["parts"]
+            if "sight" in parts:
+                sight = make_sight()
+                sight.load_state_dict(parts["sight"])
+                return sight.to(device).eval().requires_grad_(False)
+    tell("no sight.pt and no judges.pt, so no perceptual loss")
+    return None
 
 
 def finish(vae: Any, pool: Pool, work: Path, count: int = 8192) -> None:
