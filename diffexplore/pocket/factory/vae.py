@@ -184,7 +184,7 @@ def train(work: Path, pool: Pool, budget: Budget, recipe: Recipe = RECIPE, *, st
 
 
 def read_sight(work: Path, device: torch.device) -> torch.nn.Sequential | None:
-    """The sight, trained alone (``sight.pt``) or with the judges (``judges.pt``); where there is none, None, and said."""
+    """The sight, trained alone (``sight.pt``) or with the judges (``judges.pt``); None, and said, if there is none."""
     import torch
 
     for path in (work / "sight.pt", work / "judges.pt"):
