@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     bench.add_argument("--gpu", action="store_true", help="measure a CUDA card, with networks of real sizes")
     share = commands.add_parser("share", help="share one model with a room of learners, until this is ended")
     share.add_argument(
-        "source", nargs="?", help="pocket-turbo, a folder, a file or a hub id (default: the pocket model)"
+        "source", nargs="?", help="pocket-turbo, pocket-flow, a folder, a file or a hub id (default: pocket)"
     )
     share.add_argument("--address", help="where to listen, such as tls://0.0.0.0:8790 (default: 127.0.0.1:8790)")
     share.add_argument("--security", metavar="FOLDER", help="who may connect: ca.pem, cert.pem and key.pem")

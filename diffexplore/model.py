@@ -71,10 +71,10 @@ def load(
     """Open a model.
 
     Args:
-        source: None for the pocket model that comes with the package, "pocket-turbo" for its fast copy (a folder of
-            such a name is "./pocket-turbo"); a diffusers folder; a single ``.safetensors`` checkpoint; a hub id,
-            "org/name" or "org/name@revision"; or a ready pipeline of a known family, which is watched and never changed
-            but for what `device`, `dtype` and `offload` ask.
+        source: None for the pocket model that comes with the package, "pocket-turbo" for its fast copy, "pocket-flow"
+            for a flow transformer of the same world (a folder of such a name is "./pocket-turbo"); a diffusers folder;
+            a single ``.safetensors`` checkpoint; a hub id, "org/name" or "org/name@revision"; or a ready pipeline of a
+            known family, which is watched and never changed but for what `device`, `dtype` and `offload` ask.
         device: where to run; None: CUDA if there is one, else the CPU (a ready pipeline stays where it is).
         dtype: a torch dtype or its name, such as "float16"; None: float32 (a ready pipeline stays as it is).
         offload: "model" or "sequential": keep the networks in main memory and take each to the GPU only while

@@ -67,7 +67,7 @@ def test_weights_are_kept_in_half_precision_and_training_goes_on_in_full(work):
 def test_the_strip_shows_every_look_that_was_taken(work, tmp_path):
     export.learn_strip(work, "pocket", tmp_path / "strip.png")
     with Image.open(tmp_path / "strip.png") as strip:
-        assert strip.size == (8 * 128, 4 * 128)
+        assert strip.size == (8 * 64, 4 * 64)
     export.learn_strip(work, "nothing", tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
 

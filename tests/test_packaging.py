@@ -66,6 +66,7 @@ def test_wheel_carries_everything_the_package_reads(wheel):
         "diffexplore/pocket/weights/model_index.json",
         "diffexplore/pocket/weights/unet/diffusion_pytorch_model.safetensors",
         "diffexplore/pocket/weights-turbo/unet/diffusion_pytorch_model.safetensors",
+        "diffexplore/pocket/weights-flow/transformer/diffusion_pytorch_model.safetensors",
         "diffexplore/pocket/MODEL_CARD.md",
         "diffexplore/notebooks/01_first_steps.ipynb",
         "diffexplore/notebooks/02_prompts.ipynb",

@@ -57,7 +57,7 @@ def test_latents_have_mean_zero_and_deviation_one(plain):
     assert 0.6 < latents.std() < 1.5
 
 
-@pytest.mark.parametrize("name", ["pocket", "pocket-turbo"])
+@pytest.mark.parametrize("name", ["pocket", "pocket-turbo", "pocket-flow"])
 def test_what_a_model_drew_while_it_learned_is_kept(name):
     """Eight prompts a row; the row before the last is nearer to that than the first is."""
     pixels = np.asarray(learning(name), dtype=float)

@@ -34,14 +34,14 @@ __all__ = [
 ]
 
 _HOME = Path(__file__).parents[1] / "pocket"
-POCKETS: dict[str, Path] = {f"pocket{kind}": _HOME / f"weights{kind}" for kind in ("", "-turbo")}
+POCKETS: dict[str, Path] = {f"pocket{kind}": _HOME / f"weights{kind}" for kind in ("", "-turbo", "-flow")}
 """The models that come with the package: name -> a standard diffusers folder. A `Path` of such a name is a folder of
 one's own.
 """
 
 SOURCES = (
-    "None (the pocket model), 'pocket-turbo', a diffusers folder, a single .safetensors file, a hub id such as "
-    "'org/name' or a ready pipeline"
+    "None (the pocket model), 'pocket-turbo', 'pocket-flow', a diffusers folder, a single .safetensors file, a hub id "
+    "such as 'org/name' or a ready pipeline"
 )
 _HUB = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")

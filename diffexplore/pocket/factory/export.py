@@ -33,6 +33,8 @@ SHEET = Path(__file__).parents[1] / "sheet.txt"
 WEIGHTS = Path(__file__).parents[1] / "weights"
 CELL = 128
 """Pixels a side of a picture on a sheet."""
+SMALL = 64
+"""And on a strip of how a model learned."""
 SEED = 2026
 
 LEARN = (
@@ -124,18 +126,16 @@ def learn_row(pipeline: Any, work: Path, name: str, step: int, steps: int) -> No
 
 
 def learn_strip(work: Path, name: str, out: Path) -> None:
-    """The rows of `learn_row`, the earliest first, as one picture. Nothing is written where there are none."""
+    """The rows of `learn_row`, the earliest first, small, as one picture. Nothing is written where there are none."""
     from PIL import Image
 
+    wide = SMALL * len(LEARN)
     rows = [Image.open(path).convert("RGB") for path in sorted((work / "learn").glob(f"{name}-*.png"))]
-    if not rows:
-        return
-    strip = Image.new("RGB", (rows[0].width, sum(row.height for row in rows)))
-    top = 0
-    for row in rows:
-        strip.paste(row, (0, top))
-        top += row.height
-    strip.save(out)
+    strip = Image.new("RGB", (wide, SMALL * len(rows)))
+    for place, row in enumerate(rows):
+        strip.paste(row.resize((wide, SMALL), Image.Resampling.LANCZOS), (0, SMALL * place))
+    if rows:
+        strip.save(out)
 
 
 def open_folder(folder: Path) -> Any:
