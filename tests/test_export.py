@@ -1,5 +1,6 @@
 """Trained models become folders that plain diffusers opens, sheets and strips; exported weights can be taken up."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -101,6 +102,26 @@ def test_exported_weights_can_be_adopted(work, tmp_path, name, stage, part):
     theirs = torch.load(work / f"{stage}.pt", weights_only=True)["average"][part]
     for key, value in theirs.items():
         assert torch.allclose(ours["parts"][part][key], value, rtol=2e-3, atol=1e-4), key
+
+
+@pytest.mark.parametrize(("name", "stage"), [("pocket", "unet"), ("pocket-flow", "flow"), ("pocket-turbo", "turbo")])
+def test_training_goes_on_from_adopted_weights(work, tmp_path, name, stage):
+    if name == "pocket-turbo":
+        export.adopt(tmp_path, work / "export" / "pocket")  # it needs its teacher
+    export.adopt(tmp_path, work / "export" / name)
+    before = torch.load(tmp_path / f"{stage}.pt", weights_only=True)["parts"]
+    vae = read_vae(tmp_path, "cpu")
+    tokenizer = unet.make_tokenizer(tmp_path)
+    latents = Latents(Arriving(tokenizer), vae, tokenizer, bf16=False, block=4)
+    recipe, module = {"unet": (UNET, unet), "flow": (FLOW, flow), "turbo": (TURBO, turbo)}[stage]
+    module.train(tmp_path, dataclasses.replace(recipe, steps=3), Budget(), latents)
+    after = torch.load(tmp_path / f"{stage}.pt", weights_only=True)
+    assert after["step"] == 3
+    moved = [
+        float((after["parts"][part][key].float() - value.float()).abs().max())
+        for part, values in before.items() for key, value in values.items() if value.is_floating_point()
+    ]  # fmt: skip
+    assert 0 < max(moved) < 0.2  # on from there, not anew
 
 
 def test_what_distilling_changed_moves_onto_another_teacher(work, tmp_path, capsys):

@@ -225,8 +225,9 @@ def adopt(work: Path, folder: Path, of: Path | None = None) -> None:
         name, rate, parts = "unet", unet.RECIPE.rate, {"text": pipeline.text_encoder, "unet": pipeline.unet}
     for suffix in ("", "-stable"):  # or the stage would go on from there
         (work / f"{name}{suffix}.pt").unlink(missing_ok=True)
-    stage = Stage(work, name, {k: p.to(torch.float32) for k, p in parts.items()}, steps=1, budget=Budget(), rate=rate,
-                  ema=0.0)  # fmt: skip
+    parts = {key: part.to(torch.float32) for key, part in parts.items()}
+    turned = flow.matrices(parts["transformer"]) if name == "flow" else []
+    stage = Stage(work, name, parts, steps=1, budget=Budget(), rate=rate, ema=0.0, turned=turned, turn=flow.RECIPE.turn)
     stage.save("-stable")
     stage.save()
 

@@ -299,6 +299,12 @@ class Teacher:
             layer.load_state_dict(known.state_dict())
 
 
+def matrices(transformer: Any) -> list[torch.nn.Parameter]:
+    """What Muon moves of a transformer: the matrices of its blocks, but for those that say how a block is modulated."""
+    named = transformer.transformer_blocks.named_parameters()
+    return [weight for name, weight in named if weight.ndim == 2 and "norm" not in name]
+
+
 def train(
     work: Path, recipe: Recipe, budget: Budget, latents: Latents,
     show: Callable[[Any, int], None] = lambda pipeline, step: None, teacher: Any = None,
@@ -316,13 +322,9 @@ def train(
     if tutor is not None:
         tutor.teach(parts["text"])
     first, second, transformer = parts["text"], parts["text_2"], parts["transformer"]
-    turned = [
-        weight for name, weight in transformer.transformer_blocks.named_parameters()
-        if weight.ndim == 2 and "norm" not in name
-    ]  # fmt: skip
     stage = Stage(
         work, "flow", parts, steps=recipe.steps, budget=budget, rate=recipe.rate, ema=recipe.ema, warm=recipe.warm,
-        turned=turned, turn=recipe.turn,
+        turned=matrices(transformer), turn=recipe.turn,
     )  # fmt: skip
     weighted, size, device = Weighted(), recipe.batch, stage.device
     transformer.set_attn_processor(weighted)
