@@ -216,8 +216,8 @@ def test_interrupts_at_any_moment_leave_nothing_behind(lora):
     try:
         while time.monotonic() < end:
             timer = threading.Timer(float(rng.uniform(0, 0.12)), os.kill, (os.getpid(), signal.SIGINT))
-            timer.start()
             try:
+                timer.start()  # it may fire before this is over
                 model.load_lora(lora, "style")
                 model.trace(WHAT, adapters={"style": 0.7})
                 model.unload_loras()
