@@ -15,7 +15,7 @@ training aims at the direction that the teacher expects at a point instead of th
 the mean, and the first is far less scattered. The first reader begins as the teacher's. The rest is flow matching.
 
 The matrices of its blocks are moved by Muon, after which the error of the direction is two thirds of what AdamW reaches
-in the same five minutes of a core.
+in the same four minutes of a core.
 
 Sources: flow matching, https://arxiv.org/abs/2210.02747 and https://arxiv.org/abs/2209.03003; MMDiT and logit-normal
 times, https://arxiv.org/abs/2403.03206; blocks that begin as the identity, https://arxiv.org/abs/2212.09748.
