@@ -41,7 +41,7 @@ class Budget:
         until: the moment of the monotonic clock at which a run ends, whatever its minutes.
         graph: capture a step as a CUDA graph where the stage allows it.
         compiled: a stage that says so compiles its largest part before its first step, which takes two minutes and
-            makes a step on a CPU a fifth shorter.
+            makes a step on a CPU a sixth shorter.
     """
 
     minutes: float | None = None
