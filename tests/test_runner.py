@@ -290,3 +290,39 @@ def test_what_the_next_run_will_cost_is_said_once_the_machine_has_run_the_model(
     assert re.fullmatch(r"about [\d.]+ s, 16 calls", compare.viewer._outlook["cost"])
     explorer.close()
     compare.close()
+
+
+@pytest.mark.parametrize("closed", [True, False], ids=["closed", "left open"])
+def test_a_widget_that_the_collector_finds_plans_nothing(closed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refused column is no plan that could be remembered, so whoever asks what the controls say plans it again."""
+    model = Model(make_pipeline())
+    wrong = {"sampler": "Flow Euler"}
+    compare = dx.Compare({"good": {}, "bad": wrong}, model, prompt="a fox", steps=2, sampler="DDIM")
+    compare.run()
+    planned: list[Any] = []
+    plan = Model.plan
+    monkeypatch.setattr(Model, "plan", lambda self, *args, **more: planned.append(args) or plan(self, *args, **more))
+    if closed:
+        compare.close()
+    else:
+        compare.cancel()
+        assert planned, "an open widget says what its controls say"
+    planned.clear()
+    compare.__del__()  # as Python does before it frees what nobody holds
+    assert planned == []
+
+
+def test_what_is_closed_while_it_runs_is_stopped_and_nothing_more_is_said_of_it(
+    clients: tuple[Client, Client],
+) -> None:
+    one, _ = clients
+    one.wanted = {"0": settings(400)}
+    one.runner.start()
+    (job,) = one.runner.jobs.values()
+    assert wait(lambda: len(job.trace) > 2)
+    asked = len(one.ended)
+    one.runner.close()
+    assert wait(job.done)
+    assert job.status == "cancelled"
+    assert wait(lambda: one.status == "cancelled")
+    assert len(one.ended) == asked

@@ -200,7 +200,7 @@ class Compare(Looks, InNotebook, ipywidgets.Box):  # type: ignore[misc]
     def close(self) -> None:
         """Stop what is going and take the widget off every page."""
         if self._ready:  # Python calls this too for what was never finished, because its settings were refused
-            self.cancel()
+            self._runner.close()
             close_parts(self)
             self._board.close()
         super().close()

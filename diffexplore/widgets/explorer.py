@@ -208,7 +208,7 @@ class Explorer(Looks, Branches, Leveled, Handing, Recipes, InNotebook, ipywidget
     def close(self) -> None:
         """Stop what is going and take the widget off every page."""
         if self._ready:  # Python calls this too for what was never finished, because its settings were refused
-            self.cancel()
+            self._runner.close()
             close_parts(self)
         super().close()
 

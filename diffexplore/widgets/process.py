@@ -158,7 +158,7 @@ class ForwardProcess(InNotebook, ipywidgets.Box):  # type: ignore[misc]
     def close(self) -> None:
         """Stop what is going and take the widget off every page."""
         if self._ready:
-            self.cancel()
+            self._runner.close()
             close_parts(self)
         super().close()
 

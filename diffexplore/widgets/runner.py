@@ -157,6 +157,7 @@ class Runner:
         self._heard = ""  # the news that were last said
         self._going = False  # whether it has still to be said how the newest ended
         self._blocked = False  # a cell waits in `run` and settles what happens
+        self._closed = False
         viewer.on_msg(self._on_message)
 
     @property
@@ -378,6 +379,15 @@ class Runner:
             job.cancel()
         self.settle()  # where nothing was running any more, but something was due
 
+    def close(self) -> None:
+        """Stop what is going, and plan and say nothing any more of what follows.
+
+        The collector closes widgets that nobody holds, at any moment and in any thread: that is no time to plan.
+        """
+        with self._lock:
+            self._closed = True
+        self.cancel()
+
     def _ended(self, job: Job, feed: Feed, k: int) -> None:
         """Run `k` of a feed is over; called by whichever thread ended it."""
         with self._lock:  # while a run is being started in place of this one, the viewer hears of that first
@@ -407,7 +417,7 @@ class Runner:
                 return
             found = {job.status for job in jobs.values()}
             news, self._going = self._going, False
-            if news:
+            if news and not self._closed:
                 self._settled(jobs)
             self._stand(next((one for one in ("cancelled", "done", "failed") if one in found), "idle"))
 
@@ -425,6 +435,8 @@ class Runner:
             again: A page asks: it is to hear it even where it is what was said before.
         """
         with self._lock:  # what is said last must be what was found out last
+            if self._closed:
+                return
             shown = list(self.traces.values())
             try:
                 wanted = None if self._standing == "running" else self._wanted()
