@@ -46,13 +46,13 @@ class Recipe:
 
     rate: float = 4e-4
     batch: int = 16
-    encoded: int = 4
+    encoded: int = 2
     blur: float = 0.1
     guessed: int = 8
-    noise: tuple[int, int] = (100, 550)
-    perceptual: float = 0.6
-    critic: float = 0.35
-    judged: float = 0.5
+    noise: tuple[int, int] = (50, 400)
+    perceptual: float = 1.0
+    critic: float = 1.0
+    judged: float = 0.4
     seed: int = 2026
 
 
