@@ -14,7 +14,8 @@ from diffexplore.pocket.factory.scenes import Art
 from diffexplore.pocket.factory.stage import Budget
 from diffexplore.pocket.judge import ATTRIBUTES
 
-TINY = dataclasses.replace(grow.RECIPE, batch=8, encoded=8, guessed=4, rate=1e-2)
+TINY = dataclasses.replace(grow.RECIPE, batch=8, encoded=8, guessed=4, rate=1e-2, critic=0.35, judged=0.5)
+"""A critic as loud as the one that is released costs error, which is what is looked at here, in the first steps."""
 
 
 class Few:
