@@ -9,7 +9,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from diffexplore.pocket import judge
-from diffexplore.pocket.factory import eyes, measure
+from diffexplore.pocket.factory import eyes, measure, sheets
 
 RNG = np.random.default_rng(0)
 
@@ -130,7 +130,7 @@ def test_what_is_read_is_counted_against_what_was_said(evidence):
 
 def test_the_sheet_has_a_row_for_each_subject_and_blind_it_tells_nothing(evidence, tmp_path):
     path, made = evidence
-    (page,) = measure.sheets(made, tmp_path / "named")
+    (page,) = sheets.subject_pages(made, tmp_path / "named")
     assert Image.open(page).size == (9 * 128, 2 * 128)
     measure.main(["sheet", str(path), "--out", str(tmp_path / "blind"), "--blind"])
     blind = Image.open(tmp_path / "blind" / "subjects-1.png")
@@ -153,9 +153,24 @@ def test_the_command_prints_and_writes_what_was_found(evidence, weights, tmp_pat
     assert Image.open(tmp_path / "pocket-nearest.png").size == (16 * side, 2 * side)
 
 
+def test_each_guidance_has_its_row_and_that_of_the_evidence_is_what_it_says(evidence, weights, eye, tmp_path, capsys):
+    path, made = evidence
+    asked = ["guidance", str(path), "--at", "5", "12", "--eye", str(weights), "--steps", "1", "--device", "cpu"]
+    measure.main([*asked, "--json", str(tmp_path / "out.json")])
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert head.split()[0] == "frechet"
+    assert [row.split()[:2] for row in rows] == [["guidance", "5"], ["guidance", "12"]]
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert found["guidance 5"] == pytest.approx(measure.compare(made, eye)["drawn"], rel=1e-4)
+    assert found["guidance 12"]["frechet"] > found["guidance 5"]["frechet"]
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
+        (["guidance", "{path}", "--at", "3", "nan", "--eye", "{eye}"], "guidance"),
+        (["guidance", "{path}", "--at", "3", "--eye", "{eye}", "--at-once", "0"], "--at-once must be 1 or more, got 0"),
+        (["guidance", "{strange}", "--at", "3", "--eye", "{eye}"], "is no file that `measure draw` wrote"),
         (["compare", "{strange}", "--eye", "{eye}"], "is no file that `measure draw` wrote"),
         (["compare", "{strange}", "--eye", "{strange}"], "holds no second judge"),
         (["compare", "{strange}", "--eye", "{judge}"], "holds no second judge"),
@@ -165,9 +180,10 @@ def test_the_command_prints_and_writes_what_was_found(evidence, weights, tmp_pat
         (["draw", "--art", "{gone}", "--out", "x.npz", "--prompts", "0"], "--prompts must be 1 or more, got 0"),
     ],
 )
-def test_what_cannot_be_is_refused_in_a_sentence(asked, said, weights, tmp_path, capsys):
-    (tmp_path / "strange.npz").write_bytes(b"no pictures")
-    places = {"strange": tmp_path / "strange.npz", "gone": tmp_path / "gone", "eye": weights, "judge": judge.WEIGHTS}
+def test_what_cannot_be_is_refused_in_a_sentence(asked, said, evidence, weights, tmp_path, capsys):
+    strange, gone = tmp_path / "strange.npz", tmp_path / "gone"
+    places = {"path": evidence[0], "strange": strange, "gone": gone, "eye": weights, "judge": judge.WEIGHTS}
+    strange.write_bytes(b"no pictures")
     with pytest.raises(SystemExit):
         measure.main([part.format(**places) for part in asked])
     assert said in capsys.readouterr().err

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from diffexplore.pocket.factory.sheets import save_grid
+from diffexplore.pocket.factory.sheets import pair_page, save_grid
 
 
 def test_a_row_that_is_not_full_is_filled_with_white(tmp_path):
@@ -21,3 +21,10 @@ def test_pictures_stand_row_by_row_and_as_large_as_asked(tmp_path):
     pixels = np.asarray(Image.open(tmp_path / "grid.png"))[..., 0]
     assert pixels.shape == (12, 12)
     assert pixels[3::6, 3::6].tolist() == [[0, 85], [170, 255]]
+
+
+def test_a_pair_stands_one_above_the_other(tmp_path):
+    above, below = (np.full((3, 2, 2, 3), shade, np.uint8) for shade in (50, 200))
+    pair_page(above, below, tmp_path / "pairs.png", columns=2)
+    pixels = np.asarray(Image.open(tmp_path / "pairs.png"))[::2, ::2, 0]
+    assert pixels.tolist() == [[50, 50], [200, 200], [50, 255], [200, 255]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from tiny_families import model
 
@@ -9,9 +11,14 @@ import diffexplore as dx
 from diffexplore.experiments.twice import checksum
 
 
-def test_the_pocket_model_draws_the_same_bits_again_and_says_what_changes_them() -> None:
+def test_the_pocket_model_draws_the_same_bits_again_and_says_what_changes_them(caplog) -> None:
     one = dx.load()
-    found = dx.twice(one, prompt="a red fox in the snow", steps=4, seed=3)
+    logging.getLogger("diffusers").addHandler(caplog.handler)  # its records go no further up
+    try:
+        found = dx.twice(one, prompt="a red fox in the snow", steps=4, seed=3)
+    finally:
+        logging.getLogger("diffusers").removeHandler(caplog.handler)
+    assert "float32" not in caplog.text  # nothing is cast, so there is nothing to warn of
     rows = {row["how"]: row for row in found.table()}
     assert rows["the first time"]["picture"] == checksum(found.first.image)
     for how in ("once more", "the model opened anew"):

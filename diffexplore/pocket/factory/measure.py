@@ -2,12 +2,14 @@
 
     python -m diffexplore.pocket.factory.measure draw --art FOLDER --model pocket-turbo --out runs/turbo.npz
     python -m diffexplore.pocket.factory.measure compare runs/turbo.npz runs/pocket.npz --eye runs/judge2.safetensors
+    python -m diffexplore.pocket.factory.measure guidance runs/pocket.npz --at 1 2 3 5 8 --eye runs/judge2.safetensors
     python -m diffexplore.pocket.factory.measure sheet runs/pocket.npz --out runs
 
 `draw` puts into one file all that a measurement needs: what a model draws of the benchmark's captions, what the factory
 composes of the same scenes, twice, and the second of these through the model's own VAE. `compare` looks at such files,
 also those of models that are gone, and says how far each set is from the composed one. All distances are between the
-features of one eye, so figures of two eyes do not compare. `sheet` is for people: the rows are the subjects.
+features of one eye, so figures of two eyes do not compare. `guidance` draws the same captions from the same seeds at
+each of several guidances, which trade likeness against variety. `sheet` is for people: the rows are the subjects.
 
 Sources: Frechet distance, https://arxiv.org/abs/1706.08500; precision and recall, https://arxiv.org/abs/1904.06991.
 """
@@ -25,10 +27,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
 from diffexplore.model import Model, load
-from diffexplore.pocket.factory import eyes, scenes
+from diffexplore.pocket.factory import eyes, scenes, sheets
 from diffexplore.pocket.factory.obedience import as_json, bench_scenes, full_caption
 from diffexplore.pocket.factory.pool import end_with_parent, truth
 from diffexplore.pocket.judge import ATTRIBUTES, frechet
@@ -125,17 +126,14 @@ def draw(
     """
     cutouts = scenes.Art(art)
     model = load(source, device, reuse=0)
-    base = Settings(**{"steps": model.usual_steps, "guidance": 5.0, **(changed or {})})
-    chosen, kinds = [], []
-    for kind in ("trained", "held-out"):
-        chosen += bench_scenes(prompts, holdout=kind == "held-out")
-        kinds += [kind] * prompts
+    base = _base(model, changed)
+    chosen, kinds = _captions(prompts)
     count, size = len(chosen), model.size[0]
     near_of = [k for k in range(count) if k % prompts < NEAR[0] // 2]
     seeds: list[tuple[int, ...]] = [(part, k) for part in range(2) for k in range(count)]
     seeds += [(2, k, n) for k in near_of for n in range(NEAR[1])]
     wanted = [(str(art), size, chosen[seed[1]], seed) for seed in seeds]
-    asked = [base.replace(prompt=full_caption(scene), seed=k % prompts) for k, scene in enumerate(chosen)]
+    asked = _asked(base, chosen)
     shows = [base.replace(prompt=text, seed=seed) for subject in subjects for seed, text in enumerate(asks(subject))]
     with contextlib.ExitStack() as stack:
         if workers > 1:
@@ -160,8 +158,24 @@ def draw(
         near_of=np.array(near_of),
         subjects=list(subjects),
         sheet=made[len(asked) :].reshape(len(subjects), len(SETTINGS), size, size, 3),
-        art=np.stack([_alone(cutouts, subject, size) for subject in subjects]),
+        art=np.stack([sheets.on_white(cutouts.cutout(subject, size), size) for subject in subjects]),
     )
+
+
+def _base(model: Model, changed: dict[str, Any] | None) -> Settings:
+    return Settings(**{"steps": model.usual_steps, "guidance": 5.0, **(changed or {})})
+
+
+def _captions(prompts: int) -> tuple[list[Scene], list[str]]:
+    """So many scenes of each kind, and of which kind each is."""
+    kinds = ("trained", "held-out")
+    scenes_of = [(scene, kind) for kind in kinds for scene in bench_scenes(prompts, holdout=kind == "held-out")]
+    return [scene for scene, _ in scenes_of], [kind for _, kind in scenes_of]
+
+
+def _asked(base: Settings, chosen: Sequence[Scene]) -> list[Settings]:
+    half = len(chosen) // 2
+    return [base.replace(prompt=full_caption(scene), seed=k % half) for k, scene in enumerate(chosen)]
 
 
 def asks(subject: str) -> list[str]:
@@ -183,14 +197,6 @@ def _drawn(model: Model, wanted: Sequence[Settings], at_once: int) -> np.ndarray
     for start in progress(range(0, len(wanted), at_once), "drawing"):
         out += [np.array(trace.image) for trace in model.trace_many(list(wanted[start : start + at_once]))]
     return np.stack(out)
-
-
-def _alone(art: scenes.Art, subject: str, size: int) -> np.ndarray:
-    """The art of a subject on white."""
-    cutout = art.cutout(subject, size)
-    paper = Image.new("RGBA", (size, size), "white")
-    paper.alpha_composite(cutout, ((size - cutout.width) // 2, (size - cutout.height) // 2))
-    return np.asarray(paper.convert("RGB"))
 
 
 def through(vae: Any, pictures: np.ndarray, at_once: int = 32) -> np.ndarray:
@@ -280,16 +286,45 @@ def compare(evidence: Evidence, eye: Eye, world: Evidence | None = None) -> dict
         composed pictures' usual distance from their middle; and what the eye reads: "subject", the share of right ones,
         "trained" and "held-out", the shares of pictures in which everything the caption says is right.
     """
-    other = world or evidence
+    sets = {"drawn": evidence.drawn, "through the VAE": evidence.through, "composed again": (world or evidence).again}
+    if world is not None:
+        sets["its own world"] = evidence.composed
+    return _against(sets, evidence, eye, world or evidence)
+
+
+def over(
+    guidance: Sequence[float], source: Any, evidence: Evidence, eye: Eye, *, device: str | None = None,
+    changed: dict[str, Any] | None = None, at_once: int = 8,
+) -> dict[str, dict[str, float]]:  # fmt: skip
+    """What an eye says of a model under several guidances: the same captions, the same seeds.
+
+    Args:
+        guidance: under which it draws.
+        source: a model, as `load` takes it.
+        evidence: whose captions it draws and whose composed pictures it is compared with, of another model's too.
+        eye: a judge that the model was not chosen by.
+        device, changed, at_once: as `draw` takes them.
+
+    Returns:
+        For "guidance 1" and so on the figures of `compare`.
+    """
+    model = load(source, device, reuse=0)
+    chosen, _ = _captions(len(evidence.kinds) // 2)
+    rows = {f"guidance {value:g}": _base(model, {**(changed or {}), "guidance": value}) for value in guidance}
+    out: dict[str, dict[str, float]] = {}
+    for name, base in rows.items():
+        out |= _against({name: _drawn(model, _asked(base, chosen), at_once)}, evidence, eye, evidence)
+    return out
+
+
+def _against(sets: dict[str, np.ndarray], evidence: Evidence, eye: Eye, other: Evidence) -> dict[str, dict[str, float]]:
+    """The figures of several sets of pictures of the captions of `evidence`, beside what `other` has composed."""
     base = eye.look(other.composed)[0]
     scale = np.sqrt(base.var(0, ddof=1).sum())
     base = base / scale
     count = len(evidence.near_of)
     near, _ = eye.look(other.near.reshape(-1, *other.near.shape[2:]))
     near = near.reshape(count, -1, near.shape[-1]) / scale
-    sets = {"drawn": evidence.drawn, "through the VAE": evidence.through, "composed again": other.again}
-    if world is not None:
-        sets["its own world"] = evidence.composed
     out = {}
     for name, pictures in sets.items():
         features, read = eye.look(pictures)
@@ -350,43 +385,13 @@ def _figure(name: str, value: float) -> str:
 # --- for people ----------------------------------------------------------------------------------------------------
 
 
-def sheets(evidence: Evidence, out: Path, *, named: bool = True, cell: int = 128, rows: int = 12) -> list[Path]:
-    """Pages of the contact sheet: each row the art of a subject and eight pictures of it. Without names and art, for
-    somebody who is to say what they are, if not `named`."""
-    pages: list[Path] = []
-    out.mkdir(parents=True, exist_ok=True)
-    font = ImageFont.load_default(14)
-    names = evidence.subjects
-    left = cell if named else 0
-    for start in range(0, len(names), rows):
-        part = names[start : start + rows]
-        page = Image.new("RGB", (left + evidence.sheet.shape[1] * cell, len(part) * cell), "white")
-        pen = ImageDraw.Draw(page)
-        for k, name in enumerate(part):
-            pictures = [evidence.art[start + k]] * named + list(evidence.sheet[start + k])
-            for column, pixels in enumerate(pictures):
-                tile = Image.fromarray(pixels).resize((cell, cell), Image.Resampling.BICUBIC)
-                page.paste(tile, (column * cell, k * cell))
-            if named:
-                pen.text((3, k * cell + 2), name, "black", font)
-        pages.append(out / f"subjects-{len(pages) + 1}.png")
-        page.save(pages[-1])
-    return pages
-
-
 def beside_nearest(evidence: Evidence, eye: Eye, path: Path, pairs: int = 48) -> None:
     """Drawn pictures, each with the nearest of the composed ones of its caption below it, sixteen to a row."""
     drawn = evidence.drawn[evidence.near_of]
     k = eye.look(evidence.near.reshape(-1, *evidence.near.shape[2:]))[0]
     which = nearest(eye.look(drawn)[0], k.reshape(*evidence.near.shape[:2], -1))[:, 0].astype(int)
     chosen = np.linspace(0, len(drawn) - 1, min(pairs, len(drawn))).astype(int)
-    side = drawn.shape[1]
-    page = Image.new("RGB", (16 * side, -(-len(chosen) // 16) * 2 * side), "white")
-    for place, index in enumerate(chosen):
-        column, row = place % 16, place // 16
-        page.paste(Image.fromarray(drawn[index]), (column * side, 2 * row * side))
-        page.paste(Image.fromarray(evidence.near[index, which[index]]), (column * side, (2 * row + 1) * side))
-    page.save(path)
+    sheets.pair_page(drawn[chosen], evidence.near[chosen, which[chosen]], path)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -396,23 +401,28 @@ def main(argv: list[str] | None = None) -> None:
     )
     commands = parser.add_subparsers(dest="what", required=True)
     one = commands.add_parser("draw", help="draw and compose what a measurement needs")
-    one.add_argument("--model", help="a name, a folder or a file, as load takes it (default: the pocket model)")
     one.add_argument("--art", required=True, metavar="FOLDER", help="unpacked npm package @lobehub/fluent-emoji-3d")
     one.add_argument("--out", type=Path, required=True, metavar="FILE", help="the npz file to write")
     one.add_argument("--prompts", type=int, default=500, help="captions of each kind (default: %(default)s)")
-    one.add_argument("--steps", type=int, help="steps (default: 20, of a model of few steps 4)")
     one.add_argument("--guidance", type=float, help="guidance (default: 5)")
-    one.add_argument("--sampler", help="the sampler (default: the model's own)")
-    one.add_argument("--device", help="where to draw (default: a GPU if there is one)")
     one.add_argument("--workers", type=int, default=1, help="processes that compose (default: %(default)s)")
-    one.add_argument("--at-once", type=int, default=8, help="pictures in a batch (default: %(default)s)")
     two = commands.add_parser("compare", help="look at such files with an eye")
     two.add_argument("files", nargs="+", type=Path, metavar="FILE", help="what `draw` wrote")
-    two.add_argument("--eye", type=Path, required=True, metavar="FILE", help="weights of the second judge")
     two.add_argument("--device", default="cpu", help="where to look (default: %(default)s)")
     two.add_argument("--world", type=Path, metavar="FILE", help="compare with what was composed for this one")
     two.add_argument("--pairs", type=Path, metavar="FOLDER", help="show drawn pictures over their nearest there")
-    two.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    four = commands.add_parser("guidance", help="draw under several guidances and look at that with an eye")
+    four.add_argument("file", type=Path, metavar="FILE", help="what `draw` wrote, of this model or another")
+    four.add_argument("--at", type=float, nargs="+", required=True, metavar="NUMBER", help="the guidances")
+    for command in (two, four):
+        command.add_argument("--eye", type=Path, required=True, metavar="FILE", help="weights of the second judge")
+        command.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    for command in (one, four):
+        command.add_argument("--model", help="a name, a folder or a file, as load takes it (default: the pocket model)")
+        command.add_argument("--steps", type=int, help="steps (default: 20, of a model of few steps 4)")
+        command.add_argument("--sampler", help="the sampler (default: the model's own)")
+        command.add_argument("--device", help="where to draw (default: a GPU if there is one)")
+        command.add_argument("--at-once", type=int, default=8, help="pictures in a batch (default: %(default)s)")
     three = commands.add_parser("sheet", help="contact sheets: the subjects, to be looked at")
     three.add_argument("file", type=Path, metavar="FILE", help="what `draw` wrote")
     three.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the pages go")
@@ -423,19 +433,26 @@ def main(argv: list[str] | None = None) -> None:
             _draw(args)
         elif args.what == "compare":
             _compare(args)
+        elif args.what == "guidance":
+            _over(args)
         else:
-            for page in sheets(Evidence.open(args.file), args.out, named=not args.blind):
+            for page in sheets.subject_pages(Evidence.open(args.file), args.out, named=not args.blind):
                 print(page)
     except (ValueError, OSError) as error:
         parser.error(sentence(error))
 
 
-def _draw(args: argparse.Namespace) -> None:
-    changed = {name: getattr(args, name) for name in ("steps", "guidance", "sampler")}
-    known = {name: value for name, value in changed.items() if value is not None}
+def _known(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings that were asked for, and ValueError where a count is less than one."""
     for name in ("prompts", "at_once", "workers"):
-        if getattr(args, name) < 1:
+        if getattr(args, name, 1) < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be 1 or more, got {getattr(args, name)}")
+    asked = {name: getattr(args, name, None) for name in ("steps", "guidance", "sampler")}
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+def _draw(args: argparse.Namespace) -> None:
+    known = _known(args)
     made = draw(
         args.model, args.art, prompts=args.prompts, device=args.device, changed=known, at_once=args.at_once,
         workers=args.workers,
@@ -458,9 +475,21 @@ def _compare(args: argparse.Namespace) -> None:
         if args.pairs:
             args.pairs.mkdir(parents=True, exist_ok=True)
             beside_nearest(evidence, eye, args.pairs / f"{path.stem}-nearest.png")
-    if args.json:
-        with written(args.json) as file:
-            file.write(as_json(results).encode())
+    _keep(results, args.json)
+
+
+def _over(args: argparse.Namespace) -> None:
+    known = _known(args)
+    evidence, eye = Evidence.open(args.file), open_eye(args.eye)
+    found = over(args.at, args.model, evidence, eye, device=args.device, changed=known, at_once=args.at_once)
+    print(as_text(found))
+    _keep(found, args.json)
+
+
+def _keep(found: dict[str, Any], path: Path | None) -> None:
+    if path:
+        with written(path) as file:
+            file.write(as_json(found).encode())
 
 
 if __name__ == "__main__":

@@ -9,6 +9,9 @@ import numpy as np
 
 if TYPE_CHECKING:
     import torch
+    from PIL.Image import Image as Picture
+
+    from diffexplore.pocket.factory.measure import Evidence
 
 
 def save_grid(pictures: torch.Tensor, path: Path, columns: int, side: int | None = None) -> None:
@@ -28,3 +31,51 @@ def save_grid(pictures: torch.Tensor, path: Path, columns: int, side: int | None
     grid = pixels.reshape(rows, columns, size, size, 3).swapaxes(1, 2).reshape(rows * size, columns * size, 3)
     side = side or size
     Image.fromarray(grid).resize((columns * side, rows * side), Image.Resampling.NEAREST).save(path)
+
+
+def subject_pages(evidence: Evidence, out: Path, *, named: bool = True, cell: int = 128, rows: int = 12) -> list[Path]:
+    """Pages of the contact sheet: each row the art of a subject and eight pictures of it. Without names and art, for
+    somebody who is to say what they are, if not `named`."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    pages: list[Path] = []
+    out.mkdir(parents=True, exist_ok=True)
+    font = ImageFont.load_default(14)
+    names = evidence.subjects
+    left = cell if named else 0
+    for start in range(0, len(names), rows):
+        part = names[start : start + rows]
+        page = Image.new("RGB", (left + evidence.sheet.shape[1] * cell, len(part) * cell), "white")
+        pen = ImageDraw.Draw(page)
+        for k, name in enumerate(part):
+            pictures = [evidence.art[start + k]] * named + list(evidence.sheet[start + k])
+            for column, pixels in enumerate(pictures):
+                tile = Image.fromarray(pixels).resize((cell, cell), Image.Resampling.BICUBIC)
+                page.paste(tile, (column * cell, k * cell))
+            if named:
+                pen.text((3, k * cell + 2), name, "black", font)
+        pages.append(out / f"subjects-{len(pages) + 1}.png")
+        page.save(pages[-1])
+    return pages
+
+
+def pair_page(above: np.ndarray, below: np.ndarray, path: Path, columns: int = 16) -> None:
+    """Pictures (N, S, S, 3) uint8 as a PNG, each with its partner below it."""
+    from PIL import Image
+
+    side = above.shape[1]
+    page = Image.new("RGB", (columns * side, -(-len(above) // columns) * 2 * side), "white")
+    for k, pair in enumerate(zip(above, below, strict=True)):
+        row, column = divmod(k, columns)
+        for lower, pixels in enumerate(pair):
+            page.paste(Image.fromarray(pixels), (column * side, (2 * row + lower) * side))
+    page.save(path)
+
+
+def on_white(cutout: Picture, size: int) -> np.ndarray:
+    """A picture with transparency in the middle of a white square, (size, size, 3) uint8."""
+    from PIL import Image
+
+    paper = Image.new("RGBA", (size, size), "white")
+    paper.alpha_composite(cutout, ((size - cutout.width) // 2, (size - cutout.height) // 2))
+    return np.asarray(paper.convert("RGB"))
