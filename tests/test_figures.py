@@ -300,6 +300,9 @@ def test_the_forward_story(count: int) -> None:
     assert figure.texts[0].get_text() == "From a picture to noise"
     heads = [text for text in words(figure) if text.startswith("level ") and "\n" in text]
     assert heads[0] == "level 1\n0.1 % noise"
+    shares = next(axes for axes in figure.axes if axes.get_title(loc="left") == "what the latents are made of")
+    outline = np.concatenate([path.vertices for area in shares.collections for path in area.get_paths()])
+    assert (outline[:, 0].min(), outline[:, 0].max()) == (1, count)  # each share above its own level
     if count > 1:
         assert heads[-1] == f"level {count}\n98 % noise"
 

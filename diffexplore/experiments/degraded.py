@@ -108,7 +108,8 @@ class Degraded(Plotted, Tabled):
         told = f"{self.settings.prompt or '(no prompt)'}, {len(self.seeds)} seeds in each of {len(rows)} cells"
         if few["count"] == many["count"]:
             return f"{told}: everywhere {_said(few)} degraded"
-        return f"{told}: fewest degraded at {_where(few)}, {_said(few)}; most at {_where(many)}, {_said(many)}"
+        ends = [f"at {_where(one)}{_and_more(rows, one)}, {_said(one)}" for one in (few, many)]
+        return f"{told}: fewest degraded {ends[0]}; most {ends[1]}"
 
     def plot(self) -> Figure:
         """A panel for each sampler: the share that is degraded over steps, a line for each guidance, with intervals."""
@@ -211,6 +212,12 @@ def _by_user(images: Sequence[Image.Image], read: Read) -> list[str]:
 
 def _where(row: dict[str, Any]) -> str:
     return f"{row['sampler']}, guidance {row['guidance']:g}, {row['steps']} steps"
+
+
+def _and_more(rows: Sequence[dict[str, Any]], row: dict[str, Any]) -> str:
+    """How many other cells count as many: one of several is named."""
+    others = sum(one["count"] == row["count"] for one in rows) - 1
+    return f" (and {others} more)" if others else ""
 
 
 def _said(row: dict[str, Any]) -> str:

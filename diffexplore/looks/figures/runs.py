@@ -168,7 +168,7 @@ def plot_forward(trace: "Record", columns: int = 8) -> Figure:
 
     mix, scales = page.panels()
     heading(mix, "what the latents are made of", "share of the variance")
-    x = np.arange(len(noise))
+    x = np.arange(len(noise)) + 1  # as the axis counts
     mix.stackplot(x, 1 - noise, noise, colors=(PALE_BLUE, FAINT), labels=("picture", "noise"))
     mix.set_ylim(0, 1)
     lines.over_steps(mix, len(noise), chosen, "level")
