@@ -168,7 +168,10 @@ def test_each_guidance_has_its_row_and_that_of_the_evidence_is_what_it_says(evid
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        (["guidance", "{path}", "--at", "3", "nan", "--eye", "{eye}"], "guidance"),
+        (
+            ["guidance", "{path}", "--at", "3", "nan", "--eye", "{eye}"],
+            "guidance must be a number from 0 to 100 (1 is off), got nan",
+        ),
         (["guidance", "{path}", "--at", "3", "--eye", "{eye}", "--at-once", "0"], "--at-once must be 1 or more, got 0"),
         (["guidance", "{strange}", "--at", "3", "--eye", "{eye}"], "is no file that `measure draw` wrote"),
         (["compare", "{strange}", "--eye", "{eye}"], "is no file that `measure draw` wrote"),

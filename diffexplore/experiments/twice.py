@@ -136,7 +136,9 @@ def twice(model: Model, **settings: Any) -> Twice:
 
     def anew(device: str | None = None, dtype: str | None = None) -> Callable[[], Trace]:
         origin = model.origin
-        if dtype:  # opened in it, not cast afterwards: what a network keeps in float32 on purpose stays so
+        if dtype:
+            # Opened in it, not cast afterwards: what a network keeps in float32 on purpose stays so. The mark of the
+            # weights is of the dtype they had.
             origin = replace(origin, options={**origin.options, "dtype": dtype}, weights="")
 
         def run() -> Trace:

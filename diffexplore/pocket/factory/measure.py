@@ -311,10 +311,8 @@ def over(
     model = load(source, device, reuse=0)
     chosen, _ = _captions(len(evidence.kinds) // 2)
     rows = {f"guidance {value:g}": _base(model, {**(changed or {}), "guidance": value}) for value in guidance}
-    out: dict[str, dict[str, float]] = {}
-    for name, base in rows.items():
-        out |= _against({name: _drawn(model, _asked(base, chosen), at_once)}, evidence, eye, evidence)
-    return out
+    sets = {name: _drawn(model, _asked(base, chosen), at_once) for name, base in rows.items()}
+    return _against(sets, evidence, eye, evidence)
 
 
 def _against(sets: dict[str, np.ndarray], evidence: Evidence, eye: Eye, other: Evidence) -> dict[str, dict[str, float]]:

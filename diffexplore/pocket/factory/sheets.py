@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 if TYPE_CHECKING:
     import torch
-    from PIL.Image import Image as Picture
 
     from diffexplore.pocket.factory.measure import Evidence
 
@@ -23,8 +23,6 @@ def save_grid(pictures: torch.Tensor, path: Path, columns: int, side: int | None
         columns: in a row.
         side: of a cell in pixels; None: as large as they are.
     """
-    from PIL import Image
-
     pixels = ((pictures.float().cpu().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
     rows, size = -(-len(pixels) // columns), pixels.shape[1]
     pixels = np.concatenate([pixels, np.full((rows * columns - len(pixels), *pixels.shape[1:]), 255, np.uint8)])
@@ -36,8 +34,6 @@ def save_grid(pictures: torch.Tensor, path: Path, columns: int, side: int | None
 def subject_pages(evidence: Evidence, out: Path, *, named: bool = True, cell: int = 128, rows: int = 12) -> list[Path]:
     """Pages of the contact sheet: each row the art of a subject and eight pictures of it. Without names and art, for
     somebody who is to say what they are, if not `named`."""
-    from PIL import Image, ImageDraw, ImageFont
-
     pages: list[Path] = []
     out.mkdir(parents=True, exist_ok=True)
     font = ImageFont.load_default(14)
@@ -61,8 +57,6 @@ def subject_pages(evidence: Evidence, out: Path, *, named: bool = True, cell: in
 
 def pair_page(above: np.ndarray, below: np.ndarray, path: Path, columns: int = 16) -> None:
     """Pictures (N, S, S, 3) uint8 as a PNG, each with its partner below it."""
-    from PIL import Image
-
     side = above.shape[1]
     page = Image.new("RGB", (columns * side, -(-len(above) // columns) * 2 * side), "white")
     for k, pair in enumerate(zip(above, below, strict=True)):
@@ -72,10 +66,8 @@ def pair_page(above: np.ndarray, below: np.ndarray, path: Path, columns: int = 1
     page.save(path)
 
 
-def on_white(cutout: Picture, size: int) -> np.ndarray:
+def on_white(cutout: Image.Image, size: int) -> np.ndarray:
     """A picture with transparency in the middle of a white square, (size, size, 3) uint8."""
-    from PIL import Image
-
     paper = Image.new("RGBA", (size, size), "white")
     paper.alpha_composite(cutout, ((size - cutout.width) // 2, (size - cutout.height) // 2))
     return np.asarray(paper.convert("RGB"))
